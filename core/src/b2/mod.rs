@@ -1,0 +1,1 @@
+//! What Backblaze B2 speaks: authorization, signatures, listings.

@@ -1,0 +1,26 @@
+//! The portable core of b2sync: it watches a Backblaze B2 bucket and says, exactly once per version, what was
+//! created, updated and deleted.
+//!
+//! **The contract.** This crate performs no I/O, reads no clock and draws no randomness. Whatever it needs from the
+//! world it takes through a trait that each home implements: [`http::HttpClient`], [`store::BlobStore`],
+//! [`store::DocumentStore`], [`sink::Sink`], [`time::Clock`], [`entropy::Entropy`]. The homes are a Cloudflare
+//! Worker, a WASI component and native Rust. The same inputs give the same outputs, whichever home it runs in.
+//!
+//! Nothing here panics on any input, and nothing survives an invocation but explicit, versioned, serialised state.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+#![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
+
+pub mod b2;
+pub mod entropy;
+pub mod entry;
+pub mod error;
+pub mod filter;
+pub mod http;
+pub mod secret;
+pub mod sink;
+pub mod store;
+pub mod time;
+
+pub use error::{Error, ErrorKind, Retry};
