@@ -62,6 +62,41 @@ pub enum ErrorKind {
     Internal,
 }
 
+impl ErrorKind {
+    /// The kind in snake case, as it is stored and shown: `bad_credentials`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidInput => "invalid_input",
+            Self::BadCredentials => "bad_credentials",
+            Self::KeyExpired => "key_expired",
+            Self::CapabilityMissing => "capability_missing",
+            Self::BucketNotAllowed => "bucket_not_allowed",
+            Self::PrefixNotAllowed => "prefix_not_allowed",
+            Self::BucketNotFound => "bucket_not_found",
+            Self::AccessDenied => "access_denied",
+            Self::CapExceeded => "cap_exceeded",
+            Self::RateLimited => "rate_limited",
+            Self::ServiceUnavailable => "service_unavailable",
+            Self::Transport => "transport",
+            Self::ClockSkew => "clock_skew",
+            Self::MalformedResponse => "malformed_response",
+            Self::ListingOrder => "listing_order",
+            Self::ListingStuck => "listing_stuck",
+            Self::TooManyDeletions => "too_many_deletions",
+            Self::StateMissing => "state_missing",
+            Self::StateCorrupt => "state_corrupt",
+            Self::StateConflict => "state_conflict",
+            Self::Storage => "storage",
+            Self::Sink => "sink",
+            Self::Sealing => "sealing",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Unauthorized => "unauthorized",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Whether the same call may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Retry {

@@ -13,11 +13,13 @@
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
 pub mod b2;
+pub mod coordinator;
 pub mod entropy;
 pub mod entry;
 pub mod error;
 pub mod filter;
 pub mod http;
+pub mod job;
 pub mod secret;
 pub mod sink;
 pub mod store;

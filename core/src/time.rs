@@ -3,9 +3,12 @@
 use std::fmt;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use serde::{Deserialize, Serialize};
 
-/// An instant: whole milliseconds since 1970-01-01T00:00:00Z, as B2 counts them. May lie before 1970.
-#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An instant: whole milliseconds since 1970-01-01T00:00:00Z, as B2 counts them. May lie before 1970. Stored as that
+/// number.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Timestamp(i64);
 
 impl Timestamp {

@@ -1,0 +1,143 @@
+//! What the API and the cron say to a coordinator, and what it answers. On Workers this crosses, as JSON, from the
+//! Worker to the sync's Durable Object; both are always of the same deployment.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    job::{ErrorRecord, JobRecord, JobStatus, Trigger},
+    time::Timestamp,
+};
+
+/// One call to a coordinator.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "snake_case")]
+pub enum Command {
+    /// The sync was created or changed: plan its next poll anew.
+    Configured,
+    /// Start a job. Answer: [`Answer::Triggered`].
+    Trigger {
+        /// Why.
+        trigger: Trigger,
+        /// Deliver deletions although they are more than the limit.
+        #[serde(default)]
+        confirm_deletes: bool,
+    },
+    /// From the cron: start a job if one is due at `at`, and repair a lost alarm. Answer: [`Answer::Poked`].
+    Poke {
+        /// The cron's time.
+        at: Timestamp,
+    },
+    /// Stop polling; a running job is interrupted.
+    Pause {
+        /// In the user's words.
+        #[serde(default)]
+        reason: Option<String>,
+    },
+    /// Poll again, beginning at once.
+    Resume,
+    /// Give up a job that hangs: it becomes `interrupted`.
+    Unlock,
+    /// How the sync stands.
+    Status,
+    /// The latest jobs, newest first. Answer: [`Answer::Jobs`].
+    Jobs {
+        /// Only these.
+        #[serde(default)]
+        status: Option<JobStatus>,
+        /// How many to pass over.
+        offset: u64,
+        /// At most this many.
+        limit: u64,
+    },
+    /// One job. Answer: [`Answer::Job`].
+    Job {
+        /// Its id.
+        job_id: String,
+    },
+    /// The sync was deleted: interrupt its job, delete all its state. Answer: [`Answer::Forgotten`].
+    Forget,
+}
+
+/// A coordinator's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum Answer {
+    /// How the sync stands.
+    Status(Box<SyncStatus>),
+    /// Of a [`Command::Trigger`].
+    Triggered {
+        /// The new job, or the one that was running already.
+        job: Box<JobRecord>,
+        /// False when a job was running already: nothing was started.
+        started: bool,
+    },
+    /// Of a [`Command::Poke`].
+    Poked {
+        /// When to poke again; `None`: never, unless something changes.
+        next: Option<Timestamp>,
+    },
+    /// Of [`Command::Jobs`].
+    Jobs {
+        /// Newest first.
+        jobs: Vec<JobRecord>,
+        /// How many there are in all.
+        total: u64,
+    },
+    /// Of [`Command::Job`]: `None` when there is no such job (any more).
+    Job(Option<Box<JobRecord>>),
+    /// Of [`Command::Forget`].
+    Forgotten,
+}
+
+/// Whether a sync polls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncState {
+    /// No job has begun yet.
+    #[default]
+    Pending,
+    /// It polls.
+    Active,
+    /// Paused: by its user, or after too many failures in a row.
+    Suspended,
+    /// A one-time sync that is done.
+    Completed,
+    /// Its latest job failed with an error that somebody must mend; it goes on polling.
+    Failed,
+}
+
+/// How a sync stands. Stored: fields are only ever added, each with a default.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SyncStatus {
+    /// Whether it polls.
+    pub state: SyncState,
+    /// The job that runs now.
+    pub current_job: Option<JobRecord>,
+    /// The latest job that ended.
+    pub last_job: Option<JobRecord>,
+    /// Jobs begun.
+    pub runs: u64,
+    /// Jobs failed since the last that completed.
+    pub consecutive_failures: u64,
+    /// When a job last completed.
+    pub last_sync_at: Option<Timestamp>,
+    /// When the next poll is due.
+    pub next_sync_at: Option<Timestamp>,
+    /// Why the latest job failed; `None` after one that completed.
+    pub last_error: Option<ErrorRecord>,
+    /// Why polling stopped.
+    pub pause_reason: Option<String>,
+    /// When polling stopped.
+    pub paused_at: Option<Timestamp>,
+    /// Files in the snapshot now.
+    pub files_known: u64,
+    /// Bytes of those files.
+    pub bytes_known: u64,
+    /// Changes delivered by all jobs.
+    pub total_delivered: u64,
+    /// Bytes of the created and updated files delivered by all jobs.
+    pub total_bytes_delivered: u64,
+    /// Changes refused by the sink, in all jobs.
+    pub total_failed: u64,
+}

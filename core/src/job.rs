@@ -1,0 +1,162 @@
+//! Jobs: what one run of a sync did, as it is kept and shown.
+//!
+//! The types here are stored (as JSON) and cross from the coordinator to the API: fields are only ever added, each
+//! with a default, so that an older record still reads.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{error::Error, time::Timestamp};
+
+/// Why a job was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Trigger {
+    /// Its time had come: an alarm or the cron.
+    Scheduled,
+    /// Somebody asked for it.
+    Manual,
+    /// The sync was resumed after a pause.
+    Resume,
+}
+
+/// How a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobStatus {
+    /// It works, or waits for its next step.
+    Running,
+    /// All changes were delivered and the root was moved.
+    Completed,
+    /// It ended with an error; the snapshot is as it was before.
+    Failed,
+    /// It was cut off: paused, unlocked or deleted.
+    Interrupted,
+    /// It never began, because another job of the sync was running.
+    Skipped,
+}
+
+/// What a running job is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Phase {
+    /// Waiting for its first step.
+    Queued,
+    /// Reading the listing, comparing, delivering what was created and updated.
+    Discovering,
+    /// Delivering the deletions that the complete listing showed.
+    Delivering,
+    /// Nothing more to do.
+    Done,
+}
+
+/// What a job has found and delivered.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobCounts {
+    /// Keys that the listing showed.
+    pub listed: u64,
+    /// Keys that passed the filters.
+    pub matched: u64,
+    /// Bytes of the files that passed the filters.
+    pub matched_bytes: u64,
+    /// Created keys delivered.
+    pub created: u64,
+    /// Updated keys delivered.
+    pub updated: u64,
+    /// Deleted keys delivered.
+    pub deleted: u64,
+    /// Changes that the sink refused.
+    pub failed: u64,
+    /// Bytes of the created and updated files delivered.
+    pub delivered_bytes: u64,
+}
+
+impl JobCounts {
+    /// Changes delivered.
+    pub const fn delivered(&self) -> u64 {
+        self.created + self.updated + self.deleted
+    }
+}
+
+/// What a job has spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct JobCost {
+    /// Class B calls to B2 (downloads, HEAD).
+    pub class_b: u64,
+    /// Class C calls to B2 (authorize, list).
+    pub class_c: u64,
+    /// Bytes received from B2.
+    pub bytes_received: u64,
+    /// Reads of segments, indexes, checkpoints and roots.
+    pub state_reads: u64,
+    /// Writes of segments, indexes, checkpoints and roots.
+    pub state_writes: u64,
+    /// Steps begun.
+    pub steps: u64,
+}
+
+/// An error as it is kept and shown: [`Error`] without what only the engine needs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ErrorRecord {
+    /// The kind in snake case (`bad_credentials`).
+    pub kind: String,
+    /// What was wrong and what to do next.
+    pub message: String,
+    /// Whether a later run may succeed without anybody changing anything.
+    #[serde(default)]
+    pub transient: bool,
+}
+
+impl From<&Error> for ErrorRecord {
+    fn from(error: &Error) -> Self {
+        Self { kind: error.kind().as_str().to_owned(), message: error.to_string(), transient: error.is_transient() }
+    }
+}
+
+/// One run of a sync.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRecord {
+    /// `job_` and letters and digits.
+    pub job_id: String,
+    /// The sync it runs.
+    pub sync_id: String,
+    /// Why it was started.
+    pub trigger: Trigger,
+    /// How it stands.
+    pub status: JobStatus,
+    /// What it is doing.
+    pub phase: Phase,
+    /// When it was asked for.
+    pub created_at: Timestamp,
+    /// When its first step began.
+    #[serde(default)]
+    pub started_at: Option<Timestamp>,
+    /// When it last made progress.
+    pub updated_at: Timestamp,
+    /// When it ended.
+    #[serde(default)]
+    pub completed_at: Option<Timestamp>,
+    /// What it has found and delivered.
+    #[serde(default)]
+    pub counts: JobCounts,
+    /// What it has spent.
+    #[serde(default)]
+    pub cost: JobCost,
+    /// How many files the snapshot held before it began: what progress is measured by.
+    #[serde(default)]
+    pub known_before: u64,
+    /// Why it failed; also why the latest step of a running job will be tried again.
+    #[serde(default)]
+    pub error: Option<ErrorRecord>,
+    /// What its user should know though it did not fail (`Nothing matched: …`).
+    #[serde(default)]
+    pub warning: Option<String>,
+}
+
+impl JobRecord {
+    /// Whether it has ended.
+    pub fn is_over(&self) -> bool {
+        self.status != JobStatus::Running
+    }
+}
