@@ -14,6 +14,7 @@
 
 pub mod b2;
 pub mod coordinator;
+pub mod engine;
 pub mod entropy;
 pub mod entry;
 pub mod error;
@@ -22,6 +23,7 @@ pub mod http;
 pub mod job;
 pub mod secret;
 pub mod sink;
+pub mod snapshot;
 pub mod store;
 pub mod time;
 
