@@ -18,8 +18,10 @@ pub mod entry;
 pub mod error;
 pub mod filter;
 pub mod http;
+pub mod mime;
 pub mod secret;
 pub mod sink;
+pub mod source_path;
 pub mod store;
 pub mod time;
 
