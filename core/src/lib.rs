@@ -19,6 +19,8 @@ pub mod error;
 pub mod filter;
 pub mod http;
 pub mod mime;
+pub mod retry;
+pub mod seal;
 pub mod secret;
 pub mod sink;
 pub mod source_path;
