@@ -21,9 +21,13 @@ pub mod error;
 pub mod filter;
 pub mod http;
 pub mod job;
+pub mod mime;
+pub mod retry;
+pub mod seal;
 pub mod secret;
 pub mod sink;
 pub mod snapshot;
+pub mod source_path;
 pub mod store;
 pub mod time;
 

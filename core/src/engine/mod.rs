@@ -722,8 +722,7 @@ impl Run {
         } else {
             Some(state.write_named("index", index::encode(&self.closed)).await?)
         };
-        let mut named: BTreeSet<String> =
-            self.closed.iter().map(|segment| segment_name(segment.hash)).collect();
+        let mut named: BTreeSet<String> = self.closed.iter().map(|segment| segment_name(segment.hash)).collect();
         named.extend(index.clone());
         let scratch: BTreeSet<String> = mem::take(&mut self.scratch).into_iter().collect();
         for name in &self.document.root.retired {
@@ -731,8 +730,7 @@ impl Run {
                 state.delete(name).await?;
             }
         }
-        let mut retired: BTreeSet<String> =
-            before.iter().map(|segment| segment_name(segment.hash)).collect();
+        let mut retired: BTreeSet<String> = before.iter().map(|segment| segment_name(segment.hash)).collect();
         retired.extend(self.document.root.index.clone());
         retired.extend(scratch);
         retired.retain(|name| !named.contains(name));

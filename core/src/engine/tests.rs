@@ -51,9 +51,8 @@ impl Source for Bucket {
             PageStart::After(key) | PageStart::Token(key) => Some(key),
         };
         let entries = self.entries.borrow();
-        let from = after.map_or(0, |after| {
-            entries.partition_point(|entry| self.order.get().compare(&entry.key, after).is_le())
-        });
+        let from = after
+            .map_or(0, |after| entries.partition_point(|entry| self.order.get().compare(&entry.key, after).is_le()));
         let page: Vec<Entry> = entries.iter().skip(from).take(self.page_size.get().max(1)).cloned().collect();
         let truncated = from + page.len() < entries.len();
         let next_token = truncated.then(|| page.last().unwrap().key.clone());
