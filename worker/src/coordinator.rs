@@ -20,8 +20,8 @@ impl SyncCoordinator {
         match req.path().as_str() {
             "/ping" => {
                 let row: Option<Value> =
-                    crate::sql::first(&storage.sql(), "SELECT sqlite_version() AS version", vec![])?;
-                Response::from_json(&json!({ "class": "SyncCoordinator", "sqlite": row }))
+                    crate::sql::first(&storage.sql(), "SELECT 40 + ? AS answer", vec![2_i64.into()])?;
+                Response::from_json(&json!({ "class": "SyncCoordinator", "row": row }))
             }
             "/arm" => {
                 storage.set_alarm(Duration::from_millis(number.unwrap_or(0))).await?;
