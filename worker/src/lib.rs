@@ -58,3 +58,19 @@ pub(crate) fn answer(outcome: Result<Response>) -> Result<Response> {
 pub(crate) fn not_found(path: &str) -> Result<Response> {
     Ok(Response::from_json(&json!({ "error": format!("Nothing is served at {path}.") }))?.with_status(404))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+    use wasm_bindgen_test::wasm_bindgen_test;
+
+    #[wasm_bindgen_test]
+    async fn an_error_is_an_answer() -> Result<()> {
+        let mut response = answer(Err("the reason".into()))?;
+        assert_eq!(response.status_code(), 500);
+        let body: Value = response.json().await?;
+        assert_eq!(body["error"], "the reason");
+        Ok(())
+    }
+}
