@@ -33,7 +33,7 @@ pub(super) fn package(package: &str) -> Vec<Finding> {
         .collect()
 }
 
-/// The compatibility date against the workerd that tests run: it knows no later date than its own.
+/// The compatibility date against the workerd of every system: it knows no later date than its own.
 pub(super) fn wrangler(wrangler: &str, package: &str) -> Vec<Finding> {
     let dates = (1..).zip(wrangler.lines()).filter_map(|(line, text)| {
         Some((line, text.strip_prefix("compatibility_date = \"")?.strip_suffix('"')?.to_owned()))
@@ -41,14 +41,15 @@ pub(super) fn wrangler(wrangler: &str, package: &str) -> Vec<Finding> {
     let Some((line, date)) = { dates }.next() else {
         return vec![Finding::file("there is no line `compatibility_date = \"…\"`, which the tests read.")];
     };
-    // 1.20261117.1 is of 2026-11-17.
-    let workerd = dependencies(package).find(|(_, name, _)| name == "workerd").map(|(_, _, version)| version);
-    let built = workerd.as_deref().and_then(|version| version.split('.').nth(1)).unwrap_or_default();
-    if date.replace('-', "").as_str() > built {
-        return vec![Finding::at(
-            line,
-            format!("{date} is later than the workerd of package.json, which is of {built}."),
-        )];
+    // 1.20261117.1 is of 2026-11-17; the oldest decides, since not every system has the newest.
+    let oldest = dependencies(package)
+        .filter(|(_, name, _)| name == "workerd" || name.starts_with("@cloudflare/workerd-"))
+        .filter_map(|(_, _, version)| version.split('.').nth(1).map(str::to_owned))
+        .min()
+        .unwrap_or_default();
+    if date.replace('-', "") > oldest {
+        let message = format!("{date} is later than the oldest workerd of package.json, which is of {oldest}.");
+        return vec![Finding::at(line, message)];
     }
     Vec::new()
 }
@@ -73,13 +74,13 @@ fn locked_versions<'a>(lock: &'a str, krate: &str) -> Vec<&'a str> {
     versions
 }
 
-/// Line, name and version of each dependency of package.json, as npm writes it: one a line.
+/// Line, name and version of each dependency and override of package.json, as npm writes it: one a line.
 fn dependencies(package: &str) -> impl Iterator<Item = (usize, String, String)> {
     let mut inside = false;
     (1..).zip(package.lines()).filter_map(move |(line, text)| {
         let text = text.trim();
         if text.ends_with('{') {
-            inside = text.to_lowercase().contains("dependencies\"");
+            inside = ["dependencies\"", "\"workerd\""].iter().any(|key| text.to_lowercase().contains(key));
             return None;
         }
         let (name, version) = text.trim_end_matches(',').split_once(": ").filter(|_| inside)?;
@@ -92,7 +93,8 @@ mod tests {
     use super::*;
 
     const PACKAGE: &str = "{\n  \"engines\": {\n    \"node\": \">=20\"\n  },\n  \"devDependencies\": {\n    \
-                           \"wrangler\": \"^4.1.0\",\n    \"workerd\": \"1.20261117.1\"\n  }\n}\n";
+                           \"wrangler\": \"^4.1.0\",\n    \"workerd\": \"1.20261117.1\"\n  },\n  \"overrides\": {\n    \"workerd\": {\n      \
+                           \"@cloudflare/workerd-darwin-64\": \"1.20261023.1\"\n    }\n  }\n}\n";
 
     #[test]
     fn crates_and_their_tools_are_of_one_version() {
@@ -117,9 +119,9 @@ mod tests {
     }
 
     #[test]
-    fn the_compatibility_date_is_one_that_workerd_knows() {
-        assert_eq!(wrangler("compatibility_date = \"2026-11-17\"\n", PACKAGE), []);
-        assert_eq!(wrangler("name = \"x\"\ncompatibility_date = \"2026-11-18\"\n", PACKAGE)[0].line, Some(2));
+    fn the_compatibility_date_is_one_that_every_workerd_knows() {
+        assert_eq!(wrangler("compatibility_date = \"2026-10-23\"\n", PACKAGE), []);
+        assert_eq!(wrangler("name = \"x\"\ncompatibility_date = \"2026-10-24\"\n", PACKAGE)[0].line, Some(2));
         assert_eq!(wrangler("", PACKAGE).len(), 1);
     }
 
