@@ -20,7 +20,7 @@ const WORKER_SOURCES: [&str; 8] = [
     "Cargo.toml",
     "Cargo.lock",
     "package-lock.json",
-    "xtask/src",
+    "xtask/src/build.rs",
 ];
 
 /// What `cargo xtask build` was asked for.
@@ -106,7 +106,9 @@ fn worker(workspace: &Workspace, dev: bool) -> Result<()> {
 
 fn component(workspace: &Workspace) -> Result<()> {
     setup::rust_target(COMPONENT_TARGET)?;
-    println!("Building the component for {COMPONENT_TARGET} (about a minute the first time)…");
+    println!(
+        "Building the component for {COMPONENT_TARGET} (about a minute the first time, an instant when it is fresh)…"
+    );
     let mut command = cargo(workspace.root());
     command.args(["build", "--quiet", "--package", "b2sync-component", "--release", "--target", COMPONENT_TARGET]);
     run_command(without_native_flags(&mut command))?;

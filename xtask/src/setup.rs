@@ -52,7 +52,9 @@ fn cargo_tool(workspace: &Workspace, package: &str, binary: &str, version: &str,
         command.arg("--locked");
     }
     // Built in a temporary folder: nothing else in target/ shares anything with these tools.
-    run(command.env_remove("CARGO_TARGET_DIR"))
+    // And built quickly rather than to run quickly: they work for a second or two a build.
+    command.env_remove("CARGO_TARGET_DIR").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
+    run(command.env("CARGO_PROFILE_RELEASE_LTO", "off"))
 }
 
 fn npm_tools(workspace: &Workspace) -> Result<()> {
