@@ -1,1 +1,7 @@
-//! To be written.
+//! What b2sync is tested against: the embedded B2 ([`fake_b2`]) and a world whose time and chance are a seed's
+//! ([`virtual_world`]).
+
+#![forbid(unsafe_code)]
+
+pub mod fake_b2;
+pub mod virtual_world;
