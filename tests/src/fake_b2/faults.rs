@@ -301,8 +301,8 @@ mod tests {
 
     #[test]
     fn rules_are_read_from_json() {
-        let rule: Rule = serde_json::from_str(r#"{"target":"list","skip":2,"fault":{"kind":"status","status":503}}"#)
-            .unwrap();
+        let rule: Rule =
+            serde_json::from_str(r#"{"target":"list","skip":2,"fault":{"kind":"status","status":503}}"#).unwrap();
         assert_eq!(rule, Rule::next(Target::List, Fault::status(503)).after(2));
     }
 }

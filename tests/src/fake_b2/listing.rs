@@ -19,8 +19,7 @@ use super::{Config, SpaceEncoding};
 pub const PAGE_KEYS_MAX: usize = 1_000;
 
 /// What `encoding-type=url` leaves alone: letters, digits, `-._*` and the slash.
-const URL_ENCODED: &AsciiSet =
-    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/');
+const URL_ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'*').remove(b'/');
 /// The same for spaces that become `+`.
 const URL_ENCODED_PLUS: &AsciiSet = &URL_ENCODED.remove(b' ');
 
@@ -71,9 +70,9 @@ impl Parameters {
 
     fn max_keys(&self) -> Result<usize, Refusal> {
         let Some(text) = &self.max_keys else { return Ok(PAGE_KEYS_MAX) };
-        let max_keys = text.parse::<u32>().map_err(|_| {
-            Refusal::invalid_argument("Provided max-keys not an integer or within integer range")
-        })?;
+        let max_keys = text
+            .parse::<u32>()
+            .map_err(|_| Refusal::invalid_argument("Provided max-keys not an integer or within integer range"))?;
         Ok(usize::try_from(max_keys).unwrap_or(PAGE_KEYS_MAX).min(PAGE_KEYS_MAX))
     }
 

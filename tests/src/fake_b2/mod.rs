@@ -1,7 +1,7 @@
 //! The embedded B2: a fake of Backblaze B2 that behaves as the real one is known to, and that fails on demand.
 //!
 //! [`FakeB2::handle`] is pure: a request and a time in, an [`Outcome`] out. [`in_process::InProcess`] puts it behind the
-//! core's `HttpClient` for simulations, a server behind real sockets for whole systems, and the binary
+//! core's `HttpClient` for simulations, [`server::FakeB2Server`] behind real sockets for whole systems, and the binary
 //! `fake-b2` behind a command line.
 //!
 //! **Faithful**: versions, hide markers, the start time of large uploads, SigV4 (checked from the specification, with
@@ -12,6 +12,7 @@
 //! **Region**: outside of backblazeb2.com an endpoint's host does not name its region; such endpoints sign for
 //! `us-east-1`, unless [`Config::region`] says otherwise.
 
+pub mod admin;
 mod authorize;
 pub mod content;
 pub mod faults;
@@ -23,6 +24,7 @@ pub mod media;
 pub mod model;
 mod refusal;
 mod s3;
+pub mod server;
 pub mod sigv4;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -371,3 +373,5 @@ fn cut_body(request: &Request, response: Response, after_bytes: usize) -> Outcom
     Outcome::Fault(WireFault::CutBody { after_bytes: after_bytes.min(length - 1), response })
 }
 
+#[cfg(test)]
+mod tests;

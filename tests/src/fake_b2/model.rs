@@ -375,8 +375,7 @@ impl Model {
     ) -> Result<String, ModelError> {
         let key = checked_key(key)?;
         let id = format!("4_zlarge{:016x}", self.next_serial());
-        let upload =
-            LargeUpload { key, content_type: file.content_type, info: lower_cased(file.info), started_at };
+        let upload = LargeUpload { key, content_type: file.content_type, info: lower_cased(file.info), started_at };
         self.bucket_mut(bucket)?.uploads.insert(id.clone(), upload);
         Ok(id)
     }

@@ -71,7 +71,6 @@ pub(super) fn xml_escaped(text: &str) -> String {
             '<' => escaped.push_str("&lt;"),
             '>' => escaped.push_str("&gt;"),
             '"' => escaped.push_str("&quot;"),
-            '\'' => escaped.push_str("&#39;"),
             char if char.is_control() => escaped.push_str(&format!("&#x{:x};", u32::from(char))),
             char => escaped.push(char),
         }
@@ -85,7 +84,7 @@ mod tests {
 
     #[test]
     fn control_characters_become_references() {
-        assert_eq!(xml_escaped("a\u{1}<b>\n\"&'é"), "a&#x1;&lt;b&gt;&#xa;&quot;&amp;&#39;é");
+        assert_eq!(xml_escaped("a\u{1}<b>\n\"&'é"), "a&#x1;&lt;b&gt;&#xa;&quot;&amp;'é");
     }
 
     #[test]

@@ -87,18 +87,21 @@ fn authenticate<'a>(
     now: Timestamp,
 ) -> Result<&'a ApplicationKey, Refusal> {
     let claim = Claim::parse(request)?;
-    let invalid = |message: String| Refusal::new(StatusCode::FORBIDDEN, "InvalidAccessKeyId", message);
-    let key = model.application_key(&claim.key_id).filter(|key| !key.expired(now));
-    let Some(key) = key.filter(|key| !key.master) else {
-        let shaped = claim.key_id.len() == 25 && claim.key_id.bytes().all(|byte| byte.is_ascii_hexdigit());
-        return Err(invalid(if shaped || key.is_none() && model.application_key(&claim.key_id).is_some() {
-            format!("The key '{}' is not valid", claim.key_id)
-        } else {
-            "Malformed Access Key Id".to_owned()
-        }));
+    let invalid = |message: String| Err(Refusal::new(StatusCode::FORBIDDEN, "InvalidAccessKeyId", message));
+    let key = match model.application_key(&claim.key_id) {
+        Some(key) if !key.master && !key.expired(now) => key,
+        Some(key) if !key.master => return invalid(format!("The key '{}' is not valid", key.key_id)),
+        None if has_the_shape_of_a_key_id(&claim.key_id) => {
+            return invalid(format!("The key '{}' is not valid", claim.key_id));
+        }
+        _ => return invalid("Malformed Access Key Id".to_owned()),
     };
     claim.check(request, &key.secret, &config.region, now)?;
     Ok(key)
+}
+
+fn has_the_shape_of_a_key_id(text: &str) -> bool {
+    text.len() == 25 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 fn decoded(text: &str) -> Result<String, Refusal> {
@@ -127,8 +130,7 @@ fn object(
     }
     let version = model.find(bucket, name);
     let found = version.as_deref().and_then(|version| Some((version, version.stored.as_ref()?)));
-    let (version, stored) =
-        found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "NoSuchKey", "Key not found"))?;
+    let (version, stored) = found.ok_or_else(|| Refusal::new(StatusCode::NOT_FOUND, "NoSuchKey", "Key not found"))?;
     let content = &stored.file.content;
     let range = request.headers().get("range").and_then(|value| value.to_str().ok());
     let range = match range.and_then(|value| parse_range(value, content.size())) {

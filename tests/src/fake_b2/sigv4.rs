@@ -184,9 +184,8 @@ impl Claim {
     }
 
     fn parse_query(query: &str) -> Result<Self, Refusal> {
-        let malformed = |message: String| {
-            Refusal::new(StatusCode::BAD_REQUEST, "AuthorizationQueryParametersError", message)
-        };
+        let malformed =
+            |message: String| Refusal::new(StatusCode::BAD_REQUEST, "AuthorizationQueryParametersError", message);
         let parameter = |name: &str| {
             let found = query_pairs(query).find(|(other, _)| other == name.as_bytes());
             let value = found.and_then(|(_, value)| String::from_utf8(value).ok());
@@ -215,8 +214,7 @@ impl Claim {
         self.check_time(now)?;
         self.check_headers(request)?;
         let payload_hash = self.check_payload(request)?;
-        let denied =
-            || Refusal::new(StatusCode::FORBIDDEN, "SignatureDoesNotMatch", "Signature validation failed");
+        let denied = || Refusal::new(StatusCode::FORBIDDEN, "SignatureDoesNotMatch", "Signature validation failed");
         let headers = signed_values(request, &self.signed_headers).ok_or_else(denied)?;
         let (path, query) = (request.uri().path(), request.uri().query().unwrap_or_default());
         let canonical = canonical_request(request.method().as_str(), path, query, &headers, &payload_hash);
@@ -281,9 +279,7 @@ impl Claim {
         let refused = |code: &str, message: &str| Err(Refusal::new(StatusCode::BAD_REQUEST, code, message));
         match (header(request, "x-amz-content-sha256"), self.expires_s) {
             (None, Some(_)) => Ok(UNSIGNED_PAYLOAD.to_owned()),
-            (None, None) => {
-                refused("InvalidRequest", "Missing required header for this request: x-amz-content-sha256")
-            }
+            (None, None) => refused("InvalidRequest", "Missing required header for this request: x-amz-content-sha256"),
             (Some(hash), _) if hash == UNSIGNED_PAYLOAD => Ok(hash),
             (Some(hash), _) if hash == hex::encode(Sha256::digest(request.body())) => Ok(hash),
             (Some(_), _) => refused(
@@ -379,11 +375,8 @@ mod tests {
     /// The stages of `get-vanilla`, from Amazon's test suite.
     #[test]
     fn get_vanilla() {
-        let scope = Scope {
-            date: "20150830".to_owned(),
-            region: "us-east-1".to_owned(),
-            service: "service".to_owned(),
-        };
+        let scope =
+            Scope { date: "20150830".to_owned(), region: "us-east-1".to_owned(), service: "service".to_owned() };
         let headers = [("host", "example.amazonaws.com"), ("x-amz-date", "20150830T123600Z")]
             .map(|(name, value)| (name.to_owned(), value.to_owned()));
         let secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
