@@ -171,16 +171,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
     }
 
-    /// Drops the checkpoint of a job that will not go on, and what it alone had stored. The snapshot stays.
-    ///
-    /// # Errors
-    /// Of the stores.
-    pub async fn discard_checkpoint(&self) -> Result<(), Error> {
-        let state = State::new(self.blobs, self.documents);
-        let (document, revision) = state.load_document().await?;
-        drop_checkpoint(&state, document, revision).await.map(|_| ())
-    }
-
     async fn run(
         &self,
         state: &State<'_, B, D>,
@@ -451,6 +441,16 @@ fn too_many_deletions(what: &str) -> Error {
         "Nothing was deleted. Check the key's rights and the source path; if the files are really gone, trigger the \
          sync with confirm_deletes=true.",
     )
+}
+
+/// Drops the checkpoint of a job that will not go on, and what it alone had stored. The snapshot stays.
+///
+/// # Errors
+/// Of the stores.
+pub async fn discard_checkpoint<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<(), Error> {
+    let state = State::new(blobs, documents);
+    let (document, revision) = state.load_document().await?;
+    drop_checkpoint(&state, document, revision).await.map(|_| ())
 }
 
 async fn drop_checkpoint<B: BlobStore, D: DocumentStore>(
