@@ -1,7 +1,7 @@
 //! `fake-b2 [--port N] [--objects N] [--seed S]`: the embedded B2 as a program, until it is interrupted.
 //!
 //! It prints what a connection needs, one `NAME=value` a line, and serves a bucket `demo-media` that is filled from the
-//! seed.
+//! seed. The back door for changing what it holds is described in `b2sync_tests::fake_b2::admin`.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;

@@ -213,6 +213,7 @@ fn the_back_door_does_all_that_a_test_needs() {
 /// Prints pages a second; run it with `--ignored --nocapture` when the listing was touched.
 #[test]
 #[ignore = "a measurement"]
+#[expect(clippy::print_stderr, reason = "its result is a number to read")]
 fn listing_speed() {
     const PAGES: u32 = 500;
     let (server, key) = server();
@@ -227,5 +228,5 @@ fn listing_speed() {
         assert!(head.starts_with("http/1.1 200"), "{head}");
     }
     let per_second = f64::from(PAGES) / start.elapsed().as_secs_f64();
-    panic!("not a failure: {per_second:.0} pages a second");
+    eprintln!("{per_second:.0} pages of 1,000 keys a second over one connection");
 }
