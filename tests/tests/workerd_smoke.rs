@@ -48,7 +48,7 @@ fn answers_and_pings_its_durable_objects() -> Outcome {
     assert_eq!(workerd.get("/nothing/here")?.status, 404);
 
     let catalogue = json(workerd.get("/_probe/catalogue"))?;
-    assert_eq!(catalogue, json!({ "class": "Catalogue", "text": "ping", "blob_bytes": 3 }));
+    assert_eq!(catalogue, json!({ "class": "Catalogue", "text": "ping", "bytes": [0, 159, 255] }));
     let coordinator = json(workerd.get("/_probe/coordinator/ping"))?;
     assert_eq!(coordinator, json!({ "class": "SyncCoordinator", "row": { "answer": 42 } }));
     assert_eq!(json(workerd.get("/_probe/registry"))?["pings"], 1);
