@@ -23,6 +23,8 @@ use std::{env, fs, thread};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a line of the log may take to arrive.
+const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// The newest lines of its output that an error shows.
@@ -174,9 +176,27 @@ impl Workerd {
         &self.state_dir
     }
 
-    /// What it has printed so far, all starts together, standard output and error interleaved.
+    /// What it has printed so far, all starts together, standard output and error interleaved. A line that a request
+    /// causes may arrive a moment after its answer: see [`Workerd::await_log`].
     pub fn logs(&self) -> Vec<String> {
         self.logs.lines()
+    }
+
+    /// The first line that contains `text`, as soon as it is there.
+    ///
+    /// # Errors
+    /// When there is none within ten seconds.
+    pub fn await_log(&self, text: &str) -> Result<String, WorkerdError> {
+        let deadline = Instant::now() + LOG_TIMEOUT;
+        loop {
+            if let Some(line) = self.logs().into_iter().find(|line| line.contains(text)) {
+                return Ok(line);
+            }
+            if Instant::now() > deadline {
+                return Err(self.error(format!("No line with {text:?} was printed.")));
+            }
+            thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// The blocking HTTP client that the methods here use, for what they do not cover.

@@ -1,9 +1,8 @@
 //! The Durable Object that holds the bucket objects of one target bucket. A stub.
 
-use crate::{answer, sql};
-use serde::Deserialize;
+use crate::answer;
 use serde_json::json;
-use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
+use worker::{DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object};
 
 /// Bucket objects, with their metadata.
 #[durable_object(fetch)]
@@ -11,19 +10,19 @@ pub struct Catalogue {
     state: State,
 }
 
-#[derive(Deserialize)]
-struct Echo {
-    text: String,
-    bytes: i64,
-}
-
 impl Catalogue {
+    /// Text and bytes, through SQLite and back. Bytes are read through `raw`: a row read as a struct has no place for
+    /// a JavaScript `ArrayBuffer`.
     fn ping(&self) -> Result<Response> {
-        let query = "SELECT ? AS text, length(?) AS bytes";
         let bindings = vec!["ping".into(), vec![0_u8, 159, 255].into()];
-        let echo: Option<Echo> = sql::first(&self.state.storage().sql(), query, bindings)?;
-        let (text, bytes) = echo.map(|echo| (echo.text, echo.bytes)).unzip();
-        Response::from_json(&json!({ "class": "Catalogue", "text": text, "blob_bytes": bytes }))
+        let row =
+            self.state.storage().sql().exec("SELECT ? AS text, ? AS bytes", bindings)?.raw().next().transpose()?;
+        match row.as_deref() {
+            Some([SqlStorageValue::String(text), SqlStorageValue::Blob(bytes)]) => {
+                Response::from_json(&json!({ "class": "Catalogue", "text": text, "bytes": bytes }))
+            }
+            other => Err(format!("SQLite gave back another row: {other:?}.").into()),
+        }
     }
 }
 

@@ -109,7 +109,7 @@ fn component(workspace: &Workspace) -> Result<()> {
     println!(
         "Building the component for {COMPONENT_TARGET} (about a minute the first time, an instant when it is fresh)…"
     );
-    let mut command = cargo(workspace.root());
+    let mut command = cargo(workspace);
     command.args(["build", "--quiet", "--package", "b2sync-component", "--release", "--target", COMPONENT_TARGET]);
     run_command(without_native_flags(&mut command))?;
     let path = workspace.target().join(COMPONENT_TARGET).join("release/b2sync_component.wasm");

@@ -18,7 +18,7 @@ struct Step {
 
 const STEPS: [Step; 13] = [
     Step { name: "setup", run: |workspace, _| setup::all(workspace) },
-    Step { name: "format", run: |workspace, _| run(cargo(workspace.root()).args(["fmt", "--all", "--check"])) },
+    Step { name: "format", run: |workspace, _| run(cargo(workspace).args(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |workspace, _| tidy::run(workspace) },
     Step { name: "lints: native", run: |workspace, _| clippy(workspace, &[&NATIVE[..], &[WASI_TESTS]].concat(), None) },
     Step { name: "lints: worker", run: |workspace, _| clippy(workspace, &["b2sync-worker"], Some(WORKER_TARGET)) },
@@ -107,7 +107,7 @@ impl Counts {
 }
 
 fn clippy(workspace: &Workspace, packages: &[&str], target: Option<&str>) -> Result<()> {
-    let mut command = cargo(workspace.root());
+    let mut command = cargo(workspace);
     command.args(["clippy", "--quiet", "--all-targets"]);
     for package in packages {
         command.args(["--package", package]);
@@ -119,7 +119,7 @@ fn clippy(workspace: &Workspace, packages: &[&str], target: Option<&str>) -> Res
 }
 
 fn cargo_test(workspace: &Workspace, counts: &mut Counts, packages: &[&str], options: &[&str]) -> Result<()> {
-    let mut command = cargo(workspace.root());
+    let mut command = cargo(workspace);
     command.args(["test", "--no-fail-fast"]).args(options);
     for package in packages {
         command.args(["--package", package]);
@@ -128,7 +128,7 @@ fn cargo_test(workspace: &Workspace, counts: &mut Counts, packages: &[&str], opt
 }
 
 fn worker_tests(workspace: &Workspace, counts: &mut Counts) -> Result<()> {
-    let mut command = cargo(workspace.root());
+    let mut command = cargo(workspace);
     command
         .args(["test", "--package", "b2sync-worker", "--target", WORKER_TARGET])
         .env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", workspace.tool("wasm-bindgen-test-runner"));
@@ -144,6 +144,8 @@ fn deploy_dry_run(workspace: &Workspace) -> Result<()> {
         .args(["deploy", "--dry-run", "--outdir"])
         .arg(workspace.target().join("deploy"))
         .current_dir(workspace.root())
+        // For the build that wrangler starts.
+        .env("CARGO_TARGET_DIR", workspace.target())
         .env("WRANGLER_SEND_METRICS", "false")
         .env("WRANGLER_SEND_ERROR_REPORTS", "false")
         .env("WRANGLER_HIDE_BANNER", "true")

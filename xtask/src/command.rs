@@ -1,14 +1,14 @@
 //! Running other programs, and saying so when they fail.
 
-use crate::Result;
+use crate::{Result, workspace::Workspace};
 use std::io::{BufRead, BufReader, Write, stdout};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// Cargo, as the one that started this task, in `folder`.
-pub(crate) fn cargo(folder: &Path) -> Command {
+/// Cargo, as the one that started this task, in the workspace and with its target folder.
+pub(crate) fn cargo(workspace: &Workspace) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(folder);
+    command.current_dir(workspace.root()).env("CARGO_TARGET_DIR", workspace.target());
     command
 }
 

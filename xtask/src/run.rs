@@ -19,9 +19,9 @@ pub(crate) fn sim(workspace: &Workspace, args: &[String]) -> Result<()> {
 /// The benchmarks.
 pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
     println!("Building the benchmarks with full optimisation (about two minutes the first time)…");
-    run(cargo(workspace.root()).args(["bench", "--quiet", "--package", "b2sync-tests", "--benches", "--"]).args(args))
+    run(cargo(workspace).args(["bench", "--quiet", "--package", "b2sync-tests", "--benches", "--"]).args(args))
 }
 
 fn binary(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
-    run(cargo(workspace.root()).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
+    run(cargo(workspace).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
 }

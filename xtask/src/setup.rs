@@ -46,7 +46,7 @@ fn cargo_tool(workspace: &Workspace, package: &str, binary: &str, version: &str,
         return Ok(());
     }
     println!("Installing {package} {version} into target/tools (about 2 minutes, once)…");
-    let mut command = cargo(workspace.root());
+    let mut command = cargo(workspace);
     command.args(["install", package, "--version", version, "--quiet", "--root"]).arg(workspace.tools());
     if locked {
         command.arg("--locked");
