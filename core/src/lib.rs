@@ -13,12 +13,15 @@
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
 pub mod b2;
+pub mod catalogue;
 pub mod coordinator;
 pub mod entropy;
 pub mod entry;
 pub mod error;
+pub mod error_wire;
 pub mod filter;
 pub mod http;
+pub mod ids;
 pub mod job;
 pub mod secret;
 pub mod sink;
