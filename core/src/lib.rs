@@ -23,8 +23,10 @@ pub mod filter;
 pub mod http;
 pub mod ids;
 pub mod job;
+pub mod mime;
 pub mod secret;
 pub mod sink;
+pub mod source_path;
 pub mod store;
 pub mod time;
 
