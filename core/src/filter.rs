@@ -649,7 +649,10 @@ mod tests {
         assert_eq!(spec.fingerprint(), same.fingerprint());
         assert_ne!(spec.fingerprint(), other.fingerprint());
         // A change of this value makes every sync compare its filters anew: change the version in it too.
-        assert_eq!(FilterSpec::default().fingerprint(), "a1027d7dd484121c3bc07fc3c1055005b15a0980abc18f14a445b59a24866727");
+        assert_eq!(
+            FilterSpec::default().fingerprint(),
+            "a1027d7dd484121c3bc07fc3c1055005b15a0980abc18f14a445b59a24866727"
+        );
     }
 
     /// A glob matcher written from the module documentation, slow and plain: the oracle.

@@ -24,6 +24,8 @@ pub mod http;
 pub mod ids;
 pub mod job;
 pub mod mime;
+pub mod retry;
+pub mod seal;
 pub mod secret;
 pub mod sink;
 pub mod source_path;

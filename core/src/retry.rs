@@ -1,0 +1,220 @@
+//! The one place that tries again.
+//!
+//! Whether an error is worth another try is decided where the error is made ([`crate::Retry`]); how long to wait is
+//! decided here by [`plan_retry`], a pure function; [`with_retry`] is the only loop. The wait is exponential backoff with
+//! full jitter (["Exponential Backoff And
+//! Jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)), so that many syncs that failed
+//! together do not return together. A server that asks for a wait gets it, or is left alone until a later run.
+
+use crate::{
+    entropy::Entropy,
+    error::{Error, Retry},
+    time::Clock,
+};
+
+/// How often to try, and how long to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// How often a call is made at most, the first time included. At least 1.
+    pub attempts_max: u32,
+    /// The longest wait before the second attempt, in milliseconds. It doubles with each attempt.
+    pub backoff_base_ms: u64,
+    /// The longest wait of all, in milliseconds.
+    pub backoff_cap_ms: u64,
+    /// The longest `Retry-After` that is waited for, in milliseconds. A longer one ends the call at once: a later run
+    /// is the better place to wait.
+    pub retry_after_max_ms: u64,
+}
+
+impl RetryPolicy {
+    /// Five attempts, at most about 4 s of backoff in all: short against a step's budget, long against a busy pod.
+    pub const DEFAULT: Self =
+        Self { attempts_max: 5, backoff_base_ms: 250, backoff_cap_ms: 8_000, retry_after_max_ms: 20_000 };
+    /// No second attempt.
+    pub const NONE: Self = Self { attempts_max: 1, ..Self::DEFAULT };
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::DEFAULT
+    }
+}
+
+/// What to do after a failed attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryPlan {
+    /// Try again after this many milliseconds.
+    Wait(u64),
+    /// Do not; the error's retry behaviour is now this.
+    GiveUp(Retry),
+}
+
+/// Decides what to do after the attempt number `attempt` (from 1) failed with `error`.
+///
+/// ```
+/// use b2sync_core::{Error, ErrorKind, Retry, retry::{RetryPlan, RetryPolicy, plan_retry}};
+/// # struct Middle;
+/// # impl b2sync_core::entropy::Entropy for Middle {
+/// #     fn fill(&self, bytes: &mut [u8]) { bytes.fill(0) }
+/// # }
+/// let busy = Error::new(ErrorKind::ServiceUnavailable, "B2 is busy.", "Wait.").with_retry(Retry::Temporary);
+/// let asked = busy.clone().with_retry_after_ms(Some(2_000));
+/// let policy = RetryPolicy::DEFAULT;
+/// assert_eq!(plan_retry(&policy, 1, &asked, &Middle), RetryPlan::Wait(2_000));
+/// assert_eq!(plan_retry(&policy, policy.attempts_max, &busy, &Middle), RetryPlan::GiveUp(Retry::Exhausted));
+/// ```
+pub fn plan_retry(policy: &RetryPolicy, attempt: u32, error: &Error, entropy: &impl Entropy) -> RetryPlan {
+    if error.retry() != Retry::Temporary {
+        return RetryPlan::GiveUp(error.retry());
+    }
+    if attempt >= policy.attempts_max {
+        return RetryPlan::GiveUp(Retry::Exhausted);
+    }
+    let doublings = attempt.saturating_sub(1).min(32);
+    let longest = policy.backoff_base_ms.saturating_mul(1_u64 << doublings).min(policy.backoff_cap_ms);
+    match error.retry_after_ms() {
+        Some(asked) if asked > policy.retry_after_max_ms => RetryPlan::GiveUp(Retry::Exhausted),
+        // Never sooner than asked, and not all at the same moment after it.
+        Some(asked) => RetryPlan::Wait(asked.saturating_add(entropy.below(policy.backoff_base_ms.saturating_add(1)))),
+        None => RetryPlan::Wait(entropy.below(longest.saturating_add(1))),
+    }
+}
+
+/// Calls `call` with the number of the attempt, from 1, until it succeeds or [`plan_retry`] gives up.
+///
+/// # Errors
+/// The last error, with the number of attempts; [`Retry::Exhausted`] in place of [`Retry::Temporary`].
+pub async fn with_retry<T>(
+    policy: &RetryPolicy,
+    clock: &impl Clock,
+    entropy: &impl Entropy,
+    mut call: impl AsyncFnMut(u32) -> Result<T, Error>,
+) -> Result<T, Error> {
+    let mut attempt = 1;
+    loop {
+        let error = match call(attempt).await {
+            Ok(value) => return Ok(value),
+            Err(error) => error,
+        };
+        match plan_retry(policy, attempt, &error, entropy) {
+            RetryPlan::Wait(millis) => clock.sleep(millis).await,
+            RetryPlan::GiveUp(retry) => return Err(error.with_retry(retry).with_attempts(attempt)),
+        }
+        attempt = attempt.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::{error::ErrorKind, time::Timestamp};
+    use proptest::prelude::*;
+    use std::cell::{Cell, RefCell};
+
+    /// A clock that moves only when it is slept on.
+    pub(crate) struct VirtualClock {
+        pub(crate) now_ms: Cell<i64>,
+        pub(crate) sleeps: RefCell<Vec<u64>>,
+    }
+
+    impl VirtualClock {
+        pub(crate) fn at(text: &str) -> Self {
+            let now_ms = Cell::new(Timestamp::parse_rfc3339(text).unwrap().as_millis());
+            Self { now_ms, sleeps: RefCell::default() }
+        }
+    }
+
+    impl Clock for VirtualClock {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.now_ms.get())
+        }
+
+        async fn sleep(&self, millis: u64) {
+            self.now_ms.set(self.now_ms.get() + i64::try_from(millis).unwrap());
+            self.sleeps.borrow_mut().push(millis);
+        }
+    }
+
+    /// A small generator (SplitMix64), good enough for jitter and repeatable.
+    pub(crate) struct Seeded(pub(crate) Cell<u64>);
+
+    impl Entropy for Seeded {
+        fn fill(&self, bytes: &mut [u8]) {
+            for byte in bytes {
+                self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
+                let mut z = self.0.get();
+                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+                *byte = (z >> 56) as u8;
+            }
+        }
+    }
+
+    fn busy(retry_after_ms: Option<u64>) -> Error {
+        Error::new(ErrorKind::ServiceUnavailable, "B2 is busy.", "Wait.")
+            .with_retry(Retry::Temporary)
+            .with_retry_after_ms(retry_after_ms)
+    }
+
+    fn run(errors: Vec<Error>) -> (Result<u32, Error>, Vec<u64>) {
+        let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+        let entropy = Seeded(Cell::new(1));
+        let errors = RefCell::new(errors.into_iter());
+        let result = pollster::block_on(with_retry(&RetryPolicy::DEFAULT, &clock, &entropy, async |attempt| {
+            errors.borrow_mut().next().map_or(Ok(attempt), Err)
+        }));
+        (result, clock.sleeps.into_inner())
+    }
+
+    #[test]
+    fn the_first_success_ends_it() {
+        assert_eq!(run(vec![]), (Ok(1), vec![]));
+        let (result, sleeps) = run(vec![busy(None), busy(None)]);
+        assert_eq!((result, sleeps.len()), (Ok(3), 2));
+    }
+
+    #[test]
+    fn a_permanent_error_is_not_tried_again() {
+        let error = Error::new(ErrorKind::BucketNotFound, "No.", "Look.");
+        assert_eq!(run(vec![error.clone()]), (Err(error), vec![]));
+    }
+
+    #[test]
+    fn an_exhausted_error_says_how_often_it_was_tried() {
+        let (result, sleeps) = run(vec![busy(None); 9]);
+        let error = result.unwrap_err();
+        assert_eq!((error.retry(), error.attempts()), (Retry::Exhausted, RetryPolicy::DEFAULT.attempts_max));
+        assert_eq!(sleeps.len(), 4);
+    }
+
+    #[test]
+    fn too_long_a_retry_after_is_left_to_the_scheduler() {
+        let (result, sleeps) = run(vec![busy(Some(20_001)); 9]);
+        let error = result.unwrap_err();
+        assert_eq!((error.retry(), error.attempts(), error.retry_after_ms()), (Retry::Exhausted, 1, Some(20_001)));
+        assert!(sleeps.is_empty());
+        let (result, sleeps) = run(vec![busy(Some(20_000))]);
+        assert_eq!(result, Ok(2));
+        assert!((20_000..=20_250).contains(&sleeps[0]));
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_stays_in_its_bounds(
+            attempt in 1_u32..200, attempts_max in 0_u32..200, base in any::<u64>(), cap in any::<u64>(),
+            asked in proptest::option::of(any::<u64>()), seed in any::<u64>(),
+        ) {
+            let policy = RetryPolicy { attempts_max, backoff_base_ms: base, backoff_cap_ms: cap, retry_after_max_ms: 1_000 };
+            match plan_retry(&policy, attempt, &busy(asked), &Seeded(Cell::new(seed))) {
+                RetryPlan::GiveUp(retry) => {
+                    prop_assert_eq!(retry, Retry::Exhausted);
+                    prop_assert!(attempt >= attempts_max || asked.is_some_and(|asked| asked > 1_000));
+                }
+                RetryPlan::Wait(millis) => match asked {
+                    Some(asked) => prop_assert!(millis >= asked && millis - asked <= base),
+                    None => prop_assert!(millis <= cap),
+                },
+            }
+        }
+    }
+}
