@@ -66,7 +66,7 @@ pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
 const SWAP_ATTEMPTS_MAX: u32 = 10;
 
 /// What is the same for all coordinators of a home.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Config {
     /// Where to authorize.
     pub b2_api_url: String,
@@ -747,8 +747,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
             let mut state = before.clone();
             let (answer, ended) = decide(&mut state)?;
             if state != before {
-                let bytes = serde_json::to_vec(&state)
-                    .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))?;
+                let bytes = serde_json::to_vec(&state).map_err(|error| {
+                    Error::internal(format!("The coordinator's document does not encode: {error}."))
+                })?;
                 if self.home.documents().swap(DOCUMENT, revision, Some(bytes.into())).await? == Swapped::Conflict {
                     continue;
                 }

@@ -13,15 +13,19 @@
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
 pub mod b2;
+pub mod catalogue;
 pub mod coordinator;
 pub mod engine;
 pub mod entropy;
 pub mod entry;
 pub mod error;
+pub mod error_wire;
 pub mod filter;
 pub mod http;
+pub mod ids;
 pub mod job;
 pub mod mime;
+pub mod registry;
 pub mod retry;
 pub mod seal;
 pub mod secret;

@@ -1,0 +1,632 @@
+//! The catalogue: the bucket objects that delivered changes became, for the API to read.
+//!
+//! One catalogue belongs to one target bucket of one namespace. On Workers it is a Durable Object with SQLite, called
+//! through [`CatalogueCall`]; the SQL lives there. What it must do is written here, as [`MemoryCatalogue`].
+//!
+//! **Invariants.** Applying a change is idempotent: the same change id on the same key counts as delivered and alters
+//! nothing, so [`ObjectRecord::version`] counts *distinct* changes. A deleted key has no row. Objects are ordered by
+//! (key, object id), in UTF-8 byte order, which is also SQLite's.
+
+use std::{cell::RefCell, collections::BTreeMap};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    entry::Entry,
+    error::{Error, ErrorKind},
+    ids,
+    sink::{Change, ChangeKind, Delivery, Sink},
+    time::{Clock, Timestamp},
+};
+
+/// The most changes one [`CatalogueCall::Apply`] takes.
+pub const APPLY_BATCH_MAX: usize = 500;
+
+/// One object of a bucket: a key, as its latest delivered change left it. Stored: fields are only ever added, each
+/// with a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectRecord {
+    /// `obj_…`, from the sync and the key: see [`ids::object_id`].
+    pub object_id: String,
+    /// The target bucket.
+    pub bucket_id: String,
+    /// The sync that delivered it.
+    pub sync_id: String,
+    /// The connection it was read through.
+    pub connection_id: String,
+    /// The B2 bucket it lies in.
+    pub source_bucket: String,
+    /// Its whole key there.
+    pub key: String,
+    /// Opaque, without quotes.
+    pub etag: String,
+    /// In bytes.
+    pub size: u64,
+    /// As the listing showed it.
+    pub last_modified: Timestamp,
+    /// The latest change that was applied.
+    pub change_id: String,
+    /// How many distinct changes were applied to the key since it was created: 1, 2, …
+    pub version: u32,
+    /// When the first of them was applied.
+    pub created_at: Timestamp,
+    /// When the latest of them was applied.
+    pub updated_at: Timestamp,
+}
+
+/// Where a page of objects begins: after this one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ObjectCursor {
+    /// The last key of the page before.
+    pub key: String,
+    /// The last object of the page before: two syncs may deliver the same key.
+    pub object_id: String,
+}
+
+/// Which objects of a bucket, and which page of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectQuery {
+    /// The namespace that the bucket belongs to.
+    pub namespace_id: String,
+    /// The target bucket.
+    pub bucket_id: String,
+    /// The most objects to answer.
+    pub limit: u32,
+    /// How many to pass over, after the cursor if there is one.
+    #[serde(default)]
+    pub offset: u32,
+    /// Begin after this object.
+    #[serde(default)]
+    pub cursor: Option<ObjectCursor>,
+    /// Only keys that begin with this.
+    #[serde(default)]
+    pub prefix: Option<String>,
+    /// Count all that match, too.
+    #[serde(default)]
+    pub include_total: bool,
+}
+
+/// A page of objects, ordered by (key, object id).
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectPage {
+    /// The objects.
+    pub objects: Vec<ObjectRecord>,
+    /// Where the next page begins; `None` after the last.
+    #[serde(default)]
+    pub next: Option<ObjectCursor>,
+    /// How many match in all; only if asked for.
+    #[serde(default)]
+    pub total: Option<u64>,
+}
+
+/// The objects, as the API reads them. Implemented by each home.
+pub trait Objects {
+    /// One object; `None` when the bucket has no such object.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn get(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<Option<ObjectRecord>, Error>;
+
+    /// A page of objects.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn list(&self, query: &ObjectQuery) -> Result<ObjectPage, Error>;
+
+    /// Removes all objects that a sync delivered to the bucket, and says how many there were.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error>;
+}
+
+/// [`Change`] as it crosses to the catalogue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChangeWire {
+    /// The change id.
+    pub id: String,
+    /// What happened.
+    pub kind: ChangeKindWire,
+    /// The whole key.
+    pub key: String,
+    /// Opaque, without quotes.
+    pub etag: String,
+    /// In bytes.
+    pub size: u64,
+    /// As the listing showed it.
+    pub last_modified: Timestamp,
+}
+
+/// [`ChangeKind`] as it crosses to the catalogue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKindWire {
+    /// The key was not in the snapshot.
+    Created,
+    /// It differs from the snapshot.
+    Updated,
+    /// It is gone.
+    Deleted,
+}
+
+impl From<&Change> for ChangeWire {
+    fn from(change: &Change) -> Self {
+        Self {
+            id: change.id.clone(),
+            kind: match change.kind {
+                ChangeKind::Created => ChangeKindWire::Created,
+                ChangeKind::Updated => ChangeKindWire::Updated,
+                ChangeKind::Deleted => ChangeKindWire::Deleted,
+            },
+            key: change.entry.key.clone(),
+            etag: change.entry.etag.clone(),
+            size: change.entry.size,
+            last_modified: change.entry.last_modified,
+        }
+    }
+}
+
+impl From<ChangeWire> for Change {
+    fn from(wire: ChangeWire) -> Self {
+        Self {
+            id: wire.id,
+            kind: match wire.kind {
+                ChangeKindWire::Created => ChangeKind::Created,
+                ChangeKindWire::Updated => ChangeKind::Updated,
+                ChangeKindWire::Deleted => ChangeKind::Deleted,
+            },
+            entry: Entry { key: wire.key, etag: wire.etag, size: wire.size, last_modified: wire.last_modified },
+        }
+    }
+}
+
+/// One call to the catalogue of one bucket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "call", rename_all = "snake_case")]
+pub enum CatalogueCall {
+    /// Apply changes, all or none of them. Answer: [`CatalogueAnswer::Applied`].
+    Apply(CatalogueApply),
+    /// One object. Answer: [`CatalogueAnswer::Object`].
+    Get {
+        /// `obj_…`
+        object_id: String,
+    },
+    /// A page of objects. Answer: [`CatalogueAnswer::Page`].
+    List {
+        /// Which; its namespace and bucket are those of the catalogue.
+        query: ObjectQuery,
+    },
+    /// How many objects there are. Answer: [`CatalogueAnswer::Count`].
+    Count {
+        /// Only those of this sync.
+        #[serde(default)]
+        sync_id: Option<String>,
+    },
+    /// Remove all objects of a sync. Answer: [`CatalogueAnswer::Count`], how many were removed.
+    DropSync {
+        /// The sync.
+        sync_id: String,
+    },
+}
+
+/// Changes of one sync, and what their objects need to know beyond them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogueApply {
+    /// The target bucket.
+    pub bucket_id: String,
+    /// The sync that found the changes.
+    pub sync_id: String,
+    /// The connection it reads through.
+    pub connection_id: String,
+    /// The B2 bucket it reads.
+    pub source_bucket: String,
+    /// The time of the call: `created_at` and `updated_at` of what it alters.
+    pub at: Timestamp,
+    /// At most [`APPLY_BATCH_MAX`], applied in this order.
+    pub changes: Vec<ChangeWire>,
+}
+
+/// The catalogue's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum CatalogueAnswer {
+    /// Of [`CatalogueCall::Apply`].
+    Applied {
+        /// One for each change, in their order: `None` when it was taken, or why it was refused.
+        refusals: Vec<Option<String>>,
+    },
+    /// Of [`CatalogueCall::Get`].
+    Object {
+        /// `None` when there is no such object.
+        object: Option<Box<ObjectRecord>>,
+    },
+    /// Of [`CatalogueCall::List`].
+    Page {
+        /// The page.
+        page: ObjectPage,
+    },
+    /// Of [`CatalogueCall::Count`] and [`CatalogueCall::DropSync`].
+    Count {
+        /// How many.
+        count: u64,
+    },
+}
+
+/// What applying one change does to a key's row. Pure: every home's catalogue decides by it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RowChange {
+    /// Nothing: this very change was applied before, or it deletes what is not there.
+    Keep,
+    /// The row is now this.
+    Put(Box<ObjectRecord>),
+    /// The row goes.
+    Remove,
+}
+
+/// Decides what `change` does to the row that its key has now.
+pub fn plan_row(row: Option<&ObjectRecord>, apply: &CatalogueApply, change: &ChangeWire) -> RowChange {
+    match (row, change.kind) {
+        (Some(_), ChangeKindWire::Deleted) => RowChange::Remove,
+        (None, ChangeKindWire::Deleted) => RowChange::Keep,
+        (Some(row), _) if row.change_id == change.id => RowChange::Keep,
+        (row, ChangeKindWire::Created | ChangeKindWire::Updated) => RowChange::Put(Box::new(ObjectRecord {
+            object_id: ids::object_id(&apply.sync_id, &change.key),
+            bucket_id: apply.bucket_id.clone(),
+            sync_id: apply.sync_id.clone(),
+            connection_id: apply.connection_id.clone(),
+            source_bucket: apply.source_bucket.clone(),
+            key: change.key.clone(),
+            etag: change.etag.clone(),
+            size: change.size,
+            last_modified: change.last_modified,
+            change_id: change.id.clone(),
+            version: row.map_or(1, |row| row.version.saturating_add(1)),
+            created_at: row.map_or(apply.at, |row| row.created_at),
+            updated_at: apply.at,
+        })),
+    }
+}
+
+/// What a [`CatalogueAnswer::Applied`] says to the engine.
+///
+/// # Errors
+/// [`ErrorKind::Sink`] when the answer does not fit the call: it is unknown what became of the changes.
+pub fn deliveries(answer: CatalogueAnswer, changes: usize) -> Result<Vec<Delivery>, Error> {
+    match answer {
+        CatalogueAnswer::Applied { refusals } if refusals.len() == changes => {
+            Ok(refusals.into_iter().map(|refusal| refusal.map_or(Delivery::Delivered, Delivery::Refused)).collect())
+        }
+        other => Err(Error::new(
+            ErrorKind::Sink,
+            format!("The catalogue did not answer for each of {changes} changes ({}).", answer_name(&other)),
+            "They will be delivered again.",
+        )
+        .with_retry(crate::Retry::Temporary)),
+    }
+}
+
+fn answer_name(answer: &CatalogueAnswer) -> &'static str {
+    match answer {
+        CatalogueAnswer::Applied { .. } => "applied, but another number",
+        CatalogueAnswer::Object { .. } => "object",
+        CatalogueAnswer::Page { .. } => "page",
+        CatalogueAnswer::Count { .. } => "count",
+    }
+}
+
+fn unexpected(answer: &CatalogueAnswer) -> Error {
+    Error::internal(format!("The catalogue answered something else than it was asked ({}).", answer_name(answer)))
+}
+
+/// [`Objects`] over a channel of [`CatalogueCall`]s: given (namespace, bucket, call), `send` asks that bucket's
+/// catalogue.
+#[derive(Clone, Debug)]
+pub struct RemoteObjects<F>(pub F);
+
+impl<F: AsyncFn(&str, &str, CatalogueCall) -> Result<CatalogueAnswer, Error>> Objects for RemoteObjects<F> {
+    async fn get(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<Option<ObjectRecord>, Error> {
+        match self.0(namespace_id, bucket_id, CatalogueCall::Get { object_id: object_id.to_owned() }).await? {
+            CatalogueAnswer::Object { object } => Ok(object.map(|object| *object)),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn list(&self, query: &ObjectQuery) -> Result<ObjectPage, Error> {
+        match self.0(&query.namespace_id, &query.bucket_id, CatalogueCall::List { query: query.clone() }).await? {
+            CatalogueAnswer::Page { page } => Ok(page),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        match self.0(namespace_id, bucket_id, CatalogueCall::DropSync { sync_id: sync_id.to_owned() }).await? {
+            CatalogueAnswer::Count { count } => Ok(count),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+/// Whose changes a sink delivers, and where to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CatalogueTarget {
+    /// The target bucket.
+    pub bucket_id: String,
+    /// The sync.
+    pub sync_id: String,
+    /// Its connection.
+    pub connection_id: String,
+    /// The B2 bucket it reads.
+    pub source_bucket: String,
+}
+
+/// A [`Sink`] over a channel of [`CatalogueCall`]s to the catalogue of the target bucket.
+#[derive(Clone, Debug)]
+pub struct CatalogueSink<F, C> {
+    /// Asks the catalogue.
+    pub send: F,
+    /// The time of each delivery.
+    pub clock: C,
+    /// Whose changes.
+    pub target: CatalogueTarget,
+}
+
+impl<F: AsyncFn(CatalogueCall) -> Result<CatalogueAnswer, Error>, C: Clock> Sink for CatalogueSink<F, C> {
+    fn batch_max(&self) -> usize {
+        APPLY_BATCH_MAX
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let target = &self.target;
+        let answer = (self.send)(CatalogueCall::Apply(CatalogueApply {
+            bucket_id: target.bucket_id.clone(),
+            sync_id: target.sync_id.clone(),
+            connection_id: target.connection_id.clone(),
+            source_bucket: target.source_bucket.clone(),
+            at: self.clock.now(),
+            changes: changes.iter().map(ChangeWire::from).collect(),
+        }))
+        .await?;
+        deliveries(answer, changes.len())
+    }
+}
+
+/// Catalogues in memory, of all buckets. For tests and for embedding.
+#[derive(Debug, Default)]
+pub struct MemoryCatalogue {
+    buckets: RefCell<BTreeMap<(String, String), Rows>>,
+}
+
+/// Ordered by (key, object id), as the catalogue lists them.
+type Rows = BTreeMap<(String, String), ObjectRecord>;
+
+impl MemoryCatalogue {
+    /// Empty ones.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Answers one call to the catalogue of a bucket.
+    ///
+    /// # Errors
+    /// None; the type is that of a channel.
+    pub fn call(&self, namespace_id: &str, bucket_id: &str, call: CatalogueCall) -> Result<CatalogueAnswer, Error> {
+        let mut buckets = self.buckets.borrow_mut();
+        let rows = buckets.entry((namespace_id.to_owned(), bucket_id.to_owned())).or_default();
+        Ok(match call {
+            CatalogueCall::Apply(apply) => {
+                for change in &apply.changes {
+                    let place = (change.key.clone(), ids::object_id(&apply.sync_id, &change.key));
+                    match plan_row(rows.get(&place), &apply, change) {
+                        RowChange::Keep => {}
+                        RowChange::Put(row) => {
+                            rows.insert(place, *row);
+                        }
+                        RowChange::Remove => {
+                            rows.remove(&place);
+                        }
+                    }
+                }
+                CatalogueAnswer::Applied { refusals: vec![None; apply.changes.len()] }
+            }
+            CatalogueCall::Get { object_id } => {
+                let object = rows.values().find(|row| row.object_id == object_id);
+                CatalogueAnswer::Object { object: object.cloned().map(Box::new) }
+            }
+            CatalogueCall::List { query } => CatalogueAnswer::Page { page: list(rows, &query) },
+            CatalogueCall::Count { sync_id } => {
+                let counted =
+                    rows.values().filter(|row| sync_id.as_ref().is_none_or(|sync_id| row.sync_id == *sync_id));
+                CatalogueAnswer::Count { count: counted.count() as u64 }
+            }
+            CatalogueCall::DropSync { sync_id } => {
+                let before = rows.len();
+                rows.retain(|_, row| row.sync_id != sync_id);
+                CatalogueAnswer::Count { count: (before - rows.len()) as u64 }
+            }
+        })
+    }
+
+    /// A sink that delivers the changes of one sync to one bucket.
+    pub fn sink<'a, C: Clock>(
+        &'a self,
+        namespace_id: &'a str,
+        target: CatalogueTarget,
+        clock: C,
+    ) -> CatalogueSink<impl AsyncFn(CatalogueCall) -> Result<CatalogueAnswer, Error> + 'a, C> {
+        let bucket_id = target.bucket_id.clone();
+        let send = async move |call| self.call(namespace_id, &bucket_id, call);
+        CatalogueSink { send, clock, target }
+    }
+}
+
+fn list(rows: &Rows, query: &ObjectQuery) -> ObjectPage {
+    let matches = |row: &&ObjectRecord| query.prefix.as_ref().is_none_or(|prefix| row.key.starts_with(prefix));
+    let after = |row: &&ObjectRecord| {
+        query.cursor.as_ref().is_none_or(|after| (&row.key, &row.object_id) > (&after.key, &after.object_id))
+    };
+    let mut rest = rows.values().filter(matches).filter(after).skip(query.offset as usize);
+    let objects: Vec<_> = rest.by_ref().take(query.limit as usize).cloned().collect();
+    let next = match (rest.next(), objects.last()) {
+        (Some(_), Some(last)) => Some(ObjectCursor { key: last.key.clone(), object_id: last.object_id.clone() }),
+        _ => None,
+    };
+    let total = query.include_total.then(|| rows.values().filter(matches).count() as u64);
+    ObjectPage { objects, next, total }
+}
+
+impl Objects for MemoryCatalogue {
+    async fn get(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<Option<ObjectRecord>, Error> {
+        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call))
+            .get(namespace_id, bucket_id, object_id)
+            .await
+    }
+
+    async fn list(&self, query: &ObjectQuery) -> Result<ObjectPage, Error> {
+        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call)).list(query).await
+    }
+
+    async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call))
+            .drop_sync(namespace_id, bucket_id, sync_id)
+            .await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+
+    struct At(i64);
+    impl Clock for At {
+        fn now(&self) -> Timestamp {
+            Timestamp::from_millis(self.0)
+        }
+        async fn sleep(&self, _: u64) {}
+    }
+
+    fn target(sync_id: &str) -> CatalogueTarget {
+        CatalogueTarget {
+            bucket_id: "bkt".into(),
+            sync_id: sync_id.into(),
+            connection_id: "conn_a".into(),
+            source_bucket: "media".into(),
+        }
+    }
+
+    fn change(kind: ChangeKind, id: &str, key: &str) -> Change {
+        let entry = Entry { key: key.into(), etag: id.into(), size: 1, last_modified: Timestamp::from_millis(5) };
+        Change { id: id.into(), kind, entry }
+    }
+
+    fn query() -> ObjectQuery {
+        ObjectQuery {
+            namespace_id: "ns".into(),
+            bucket_id: "bkt".into(),
+            limit: 10,
+            offset: 0,
+            cursor: None,
+            prefix: None,
+            include_total: true,
+        }
+    }
+
+    fn deliver(catalogue: &MemoryCatalogue, sync_id: &str, at: i64, changes: &[Change]) {
+        let answers = block_on(catalogue.sink("ns", target(sync_id), At(at)).deliver(changes)).unwrap();
+        assert_eq!(answers, vec![Delivery::Delivered; changes.len()]);
+    }
+
+    #[test]
+    fn a_change_that_comes_twice_is_one_change() {
+        let catalogue = MemoryCatalogue::new();
+        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
+        deliver(&catalogue, "sync_a", 20, &[change(ChangeKind::Created, "chg_1", "k")]);
+        let id = ids::object_id("sync_a", "k");
+        let object = block_on(catalogue.get("ns", "bkt", &id)).unwrap().unwrap();
+        assert_eq!((object.version, object.updated_at), (1, Timestamp::from_millis(10)));
+
+        deliver(&catalogue, "sync_a", 30, &[change(ChangeKind::Updated, "chg_2", "k")]);
+        let object = block_on(catalogue.get("ns", "bkt", &id)).unwrap().unwrap();
+        assert_eq!((object.version, object.etag.as_str()), (2, "chg_2"));
+        assert_eq!((object.created_at, object.updated_at), (Timestamp::from_millis(10), Timestamp::from_millis(30)));
+
+        let deletion = change(ChangeKind::Deleted, "chg_3", "k");
+        deliver(&catalogue, "sync_a", 40, &[deletion.clone(), deletion]);
+        assert_eq!(block_on(catalogue.get("ns", "bkt", &id)).unwrap(), None);
+    }
+
+    #[test]
+    fn pages_follow_each_other_without_gap_or_repetition() {
+        let catalogue = MemoryCatalogue::new();
+        let changes: Vec<_> =
+            (0..7).map(|i| change(ChangeKind::Created, &format!("chg_{i}"), &format!("k{i}"))).collect();
+        deliver(&catalogue, "sync_a", 10, &changes);
+        deliver(&catalogue, "sync_b", 10, &changes); // the same keys, other objects
+        let (mut seen, mut cursor) = (Vec::new(), None);
+        loop {
+            let page = block_on(catalogue.list(&ObjectQuery { limit: 3, cursor, ..query() })).unwrap();
+            assert_eq!(page.total, Some(14));
+            seen.extend(page.objects.into_iter().map(|object| (object.key, object.object_id)));
+            cursor = page.next;
+            if cursor.is_none() {
+                break;
+            }
+        }
+        assert_eq!(seen.len(), 14);
+        assert!(seen.is_sorted());
+        let page = block_on(catalogue.list(&ObjectQuery { prefix: Some("k3".into()), ..query() })).unwrap();
+        assert_eq!((page.objects.len(), page.total, page.next), (2, Some(2), None));
+        let page = block_on(catalogue.list(&ObjectQuery { offset: 13, ..query() })).unwrap();
+        assert_eq!(page.objects.len(), 1);
+    }
+
+    #[test]
+    fn buckets_and_namespaces_do_not_see_each_other() {
+        let catalogue = MemoryCatalogue::new();
+        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
+        let other = ObjectQuery { namespace_id: "other".into(), ..query() };
+        assert!(block_on(catalogue.list(&other)).unwrap().objects.is_empty());
+        assert_eq!(block_on(catalogue.drop_sync("other", "bkt", "sync_a")).unwrap(), 0);
+        assert_eq!(block_on(catalogue.drop_sync("ns", "bkt", "sync_a")).unwrap(), 1);
+        assert!(block_on(catalogue.list(&query())).unwrap().objects.is_empty());
+    }
+
+    #[test]
+    fn calls_and_answers_cross_as_json() {
+        let catalogue = MemoryCatalogue::new();
+        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
+        let calls = [
+            CatalogueCall::Apply(CatalogueApply {
+                bucket_id: "bkt".into(),
+                sync_id: "sync_a".into(),
+                connection_id: "conn_a".into(),
+                source_bucket: "media".into(),
+                at: Timestamp::from_millis(1),
+                changes: vec![ChangeWire::from(&change(ChangeKind::Updated, "chg_2", "k"))],
+            }),
+            CatalogueCall::Get { object_id: ids::object_id("sync_a", "k") },
+            CatalogueCall::Get { object_id: "obj_none".into() },
+            CatalogueCall::List { query: query() },
+            CatalogueCall::Count { sync_id: None },
+            CatalogueCall::DropSync { sync_id: "sync_a".into() },
+        ];
+        for call in calls {
+            let json = serde_json::to_string(&call).unwrap();
+            assert_eq!(serde_json::from_str::<CatalogueCall>(&json).unwrap(), call);
+            let answer = catalogue.call("ns", "bkt", call).unwrap();
+            let json = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<CatalogueAnswer>(&json).unwrap(), answer);
+        }
+    }
+
+    #[test]
+    fn an_answer_that_does_not_fit_is_no_delivery() {
+        let error = deliveries(CatalogueAnswer::Applied { refusals: vec![None] }, 2).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Sink);
+        assert!(error.is_transient());
+        assert!(deliveries(CatalogueAnswer::Count { count: 2 }, 2).is_err());
+        let refused = deliveries(CatalogueAnswer::Applied { refusals: vec![None, Some("no".into())] }, 2).unwrap();
+        assert_eq!(refused, vec![Delivery::Delivered, Delivery::Refused("no".into())]);
+    }
+}
