@@ -14,6 +14,7 @@
 
 pub mod b2;
 pub mod catalogue;
+pub mod conformance;
 pub mod coordinator;
 pub mod entropy;
 pub mod entry;
@@ -24,6 +25,7 @@ pub mod http;
 pub mod ids;
 pub mod job;
 pub mod mime;
+pub mod registry;
 pub mod retry;
 pub mod seal;
 pub mod secret;
