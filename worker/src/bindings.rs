@@ -1,14 +1,12 @@
 //! The deployment's bindings as the core's traits: calls to the Durable Objects, as JSON.
 
-use std::{future::Future, pin::Pin};
-
 use b2sync_core::{
     Error, ErrorKind, Retry,
     api::ApiKey,
-    catalogue::{CatalogueAnswer, CatalogueCall, RemoteObjects},
+    catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
     coordinator::protocol::{Answer, Command},
     error_wire::ErrorWire,
-    registry::{RegistryAnswer, RegistryCall, RemoteRegistry, parse_answer},
+    registry::{Registry, RegistryCall, RemoteRegistry, parse_answer},
     seal::MasterKeys,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -18,13 +16,6 @@ use crate::{config, kv::Kv};
 
 /// The name of the one [`crate::Registry`] object.
 const REGISTRY: &str = "registry";
-
-type Answering<T> = Pin<Box<dyn Future<Output = Result<T, Error>>>>;
-/// A registry in its Durable Object.
-pub(crate) type RegistryClient = RemoteRegistry<Box<dyn Fn(RegistryCall) -> Answering<RegistryAnswer>>>;
-/// A channel to one catalogue.
-pub(crate) type CatalogueChannel = Box<dyn Fn(CatalogueCall) -> Answering<CatalogueAnswer>>;
-type ObjectsChannel = Box<dyn Fn(&str, &str, CatalogueCall) -> Answering<CatalogueAnswer>>;
 
 /// What a Worker invocation works with.
 pub(crate) struct Bindings {
@@ -57,16 +48,15 @@ impl Bindings {
         &self.b2_api_url
     }
 
-    pub(crate) fn registry(&self) -> RegistryClient {
+    pub(crate) fn registry(&self) -> impl Registry + use<> {
         registry(&self.env)
     }
 
-    pub(crate) fn objects(&self) -> RemoteObjects<ObjectsChannel> {
+    pub(crate) fn objects(&self) -> impl Objects + use<> {
         let env = self.env.clone();
-        RemoteObjects(Box::new(move |namespace_id, bucket_id, call| {
-            let (env, name) = (env.clone(), catalogue_name(namespace_id, bucket_id));
-            Box::pin(async move { call_object(&env, "CATALOGUE", &name, &call).await })
-        }))
+        RemoteObjects(async move |namespace_id: &str, bucket_id: &str, call| {
+            catalogue(&env, namespace_id, bucket_id, &call).await
+        })
     }
 
     /// Sends a command to the coordinator of a sync.
@@ -80,24 +70,22 @@ impl Bindings {
 }
 
 /// The registry of the deployment.
-pub(crate) fn registry(env: &Env) -> RegistryClient {
+pub(crate) fn registry(env: &Env) -> impl Registry + use<> {
     let env = env.clone();
-    RemoteRegistry(Box::new(move |call| {
-        let env = env.clone();
-        Box::pin(async move {
-            let call = encode(&call)?;
-            parse_answer(&exchange(&env, "REGISTRY", REGISTRY, &call).await.map_err(|error| unreachable_object("registry", &error))?)
-        })
-    }))
+    RemoteRegistry(async move |call: RegistryCall| {
+        let answer = exchange(&env, "REGISTRY", REGISTRY, &encode(&call)?).await;
+        parse_answer(&answer.map_err(|error| storage_error("registry", error))?)
+    })
 }
 
-/// A channel to the catalogue of one target bucket.
-pub(crate) fn catalogue(env: &Env, namespace_id: &str, bucket_id: &str) -> CatalogueChannel {
-    let (env, name) = (env.clone(), catalogue_name(namespace_id, bucket_id));
-    Box::new(move |call| {
-        let (env, name) = (env.clone(), name.clone());
-        Box::pin(async move { call_object(&env, "CATALOGUE", &name, &call).await })
-    })
+/// Calls the catalogue of one target bucket.
+pub(crate) async fn catalogue(
+    env: &Env,
+    namespace_id: &str,
+    bucket_id: &str,
+    call: &CatalogueCall,
+) -> Result<CatalogueAnswer, Error> {
+    call_object(env, "CATALOGUE", &catalogue_name(namespace_id, bucket_id), call).await
 }
 
 /// The name of a bucket's [`crate::Catalogue`] object. Neither part holds a line feed.
@@ -109,7 +97,8 @@ fn encode(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::internal(format!("A call does not encode: {error}.")))
 }
 
-fn unreachable_object(what: &str, error: &dyn std::fmt::Display) -> Error {
+/// What the platform says when a store, or an object, fails.
+pub(crate) fn storage_error(what: &str, error: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::Storage,
         format!("The {what} could not be reached: {error}."),
@@ -134,19 +123,14 @@ async fn call_object<T: DeserializeOwned>(
     call: &impl Serialize,
 ) -> Result<T, Error> {
     let what = if binding == "CATALOGUE" { "catalogue" } else { "coordinator" };
-    let text = exchange(env, binding, name, &encode(call)?).await.map_err(|error| unreachable_object(what, &error))?;
+    let text = exchange(env, binding, name, &encode(call)?).await.map_err(|error| storage_error(what, error))?;
     match serde_json::from_str::<Result<T, ErrorWire>>(&text) {
         Ok(answer) => answer.map_err(Error::from),
-        Err(error) => Err(unreachable_object(what, &error)),
+        Err(error) => Err(storage_error(what, error)),
     }
 }
 
 /// The other end of [`call_object`].
 pub(crate) fn reply<T: Serialize>(answer: Result<T, Error>) -> worker::Result<Response> {
     Response::from_json(&answer.map_err(ErrorWire::from))
-}
-
-/// What the platform says when a store fails.
-pub(crate) fn storage_error(what: &str, error: impl std::fmt::Display) -> Error {
-    unreachable_object(what, &error)
 }

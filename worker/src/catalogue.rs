@@ -78,9 +78,9 @@ impl Catalogue {
                 .map(Box::<ObjectRecord>::new),
             },
             CatalogueCall::List { query } => CatalogueAnswer::Page { page: self.list(&query)? },
-            CatalogueCall::Count { sync_id } => CatalogueAnswer::Count {
-                count: self.count("(?1 IS NULL OR sync_id = ?1)", vec![optional(sync_id)])?,
-            },
+            CatalogueCall::Count { sync_id } => {
+                CatalogueAnswer::Count { count: self.count("(?1 IS NULL OR sync_id = ?1)", vec![optional(sync_id)])? }
+            }
             CatalogueCall::DropSync { sync_id } => {
                 let count = self.count("sync_id = ?1", vec![sync_id.clone().into()])?;
                 self.sql.exec("DELETE FROM objects WHERE sync_id = ?", vec![sync_id.into()])?;
@@ -143,10 +143,10 @@ impl Catalogue {
         )?;
         let more = objects.len() > limit as usize;
         objects.truncate(limit as usize);
-        let next = objects.last().filter(|_| more).map(|last| ObjectCursor {
-            key: last.key.clone(),
-            object_id: last.object_id.clone(),
-        });
+        let next = objects
+            .last()
+            .filter(|_| more)
+            .map(|last| ObjectCursor { key: last.key.clone(), object_id: last.object_id.clone() });
         let total = if query.include_total {
             let range = "(?1 IS NULL OR key >= ?1) AND (?2 IS NULL OR key < ?2)";
             Some(self.count(range, vec![optional(query.prefix.clone()), optional(prefix_end)])?)

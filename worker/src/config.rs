@@ -1,12 +1,6 @@
 //! What the deployment sets: variables and secrets.
 
-use b2sync_core::{
-    Error, ErrorKind,
-    api::ApiKey,
-    b2::account::API_URL,
-    engine::budget::Budget,
-    seal::MasterKeys,
-};
+use b2sync_core::{Error, ErrorKind, api::ApiKey, b2::account::API_URL, engine::budget::Budget, seal::MasterKeys};
 use serde::Deserialize;
 use worker::Env;
 
@@ -40,19 +34,15 @@ fn missing(name: &str, how: &str) -> Error {
 
 /// Who may call the API.
 pub(crate) fn api_key(env: &Env) -> Result<ApiKey, Error> {
-    let key = text(env, "API_KEY").ok_or_else(|| {
-        missing("API_KEY", "Set it: `openssl rand -hex 32 | npx wrangler secret put API_KEY`.")
-    })?;
-    ApiKey::new(&key)
+    let key = text(env, "API_KEY")
+        .ok_or_else(|| missing("API_KEY", "Set it: `openssl rand -hex 32 | npx wrangler secret put API_KEY`."))?;
+    Ok(ApiKey::new(&key.into()))
 }
 
 /// What application keys are sealed with.
 pub(crate) fn master_keys(env: &Env) -> Result<MasterKeys, Error> {
     let keys = text(env, "MASTER_KEY").ok_or_else(|| {
-        missing(
-            "MASTER_KEY",
-            "Set it: `echo \"k1:$(openssl rand -base64 32)\" | npx wrangler secret put MASTER_KEY`.",
-        )
+        missing("MASTER_KEY", "Set it: `echo \"k1:$(openssl rand -base64 32)\" | npx wrangler secret put MASTER_KEY`.")
     })?;
     MasterKeys::parse(&keys)
 }

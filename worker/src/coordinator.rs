@@ -2,21 +2,24 @@
 
 use b2sync_core::{
     Error,
-    catalogue::{CatalogueSink, CatalogueTarget},
+    catalogue::{APPLY_BATCH_MAX, CatalogueSink, CatalogueTarget},
     coordinator::{self, Config, Coordinator, Home, protocol::Command},
     ids,
     job::JobRecord,
-    registry::SyncRecord,
+    registry::{Registry, SyncRecord},
     retry::RetryPolicy,
+    sink::{Change, Delivery, Sink},
     store::{Document, DocumentStore, Swapped},
     time::{Clock, Timestamp},
 };
 use bytes::Bytes;
 use serde::Deserialize;
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, Storage, console_error, durable_object};
+use worker::{
+    DurableObject, Env, Request, Response, Result, SqlStorage, State, Storage, console_error, durable_object,
+};
 
 use crate::{
-    bindings::{self, CatalogueChannel, RegistryClient, reply, storage_error},
+    bindings::{self, reply, storage_error},
     config,
     fetch::Fetcher,
     kv::{Kv, KvBlobs},
@@ -37,7 +40,7 @@ pub struct SyncCoordinator {
 }
 
 impl SyncCoordinator {
-    fn home(&self) -> Result<WorkerHome, Error> {
+    fn home(&self) -> Result<WorkerHome<impl Registry + use<>>, Error> {
         let storage = self.state.storage();
         let documents = SqlDocuments::open(storage.sql())?;
         Ok(WorkerHome {
@@ -88,24 +91,24 @@ impl DurableObject for SyncCoordinator {
     }
 }
 
-struct WorkerHome {
+struct WorkerHome<R> {
     env: Env,
     storage: Storage,
     documents: SqlDocuments,
     kv: Kv,
-    registry: RegistryClient,
+    registry: R,
     config: Config,
     instance: String,
 }
 
-impl Home for WorkerHome {
+impl<R: Registry> Home for WorkerHome<R> {
     type Http = Fetcher;
     type Blobs = KvBlobs;
     type Documents = SqlDocuments;
     type Clock = Platform;
     type Entropy = Platform;
-    type Registry = RegistryClient;
-    type Sink = CatalogueSink<CatalogueChannel, Platform>;
+    type Registry = R;
+    type Sink = BucketSink;
 
     fn http(&self) -> &Fetcher {
         &Fetcher
@@ -127,14 +130,14 @@ impl Home for WorkerHome {
         &Platform
     }
 
-    fn registry(&self) -> &RegistryClient {
+    fn registry(&self) -> &R {
         &self.registry
     }
 
-    fn sink(&self, sync: &SyncRecord) -> Self::Sink {
-        CatalogueSink {
-            send: bindings::catalogue(&self.env, &sync.namespace_id, &sync.bucket_id),
-            clock: Platform,
+    fn sink(&self, sync: &SyncRecord) -> BucketSink {
+        BucketSink {
+            env: self.env.clone(),
+            namespace_id: sync.namespace_id.clone(),
             target: CatalogueTarget {
                 bucket_id: sync.bucket_id.clone(),
                 sync_id: sync.sync_id.clone(),
@@ -174,6 +177,24 @@ impl Home for WorkerHome {
         }
         self.storage.delete_all().await.map_err(|error| storage_error("sync's storage", error))?;
         Ok(true)
+    }
+}
+
+/// Delivers into the catalogue of the sync's target bucket.
+struct BucketSink {
+    env: Env,
+    namespace_id: String,
+    target: CatalogueTarget,
+}
+
+impl Sink for BucketSink {
+    fn batch_max(&self) -> usize {
+        APPLY_BATCH_MAX
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let send = async |call| bindings::catalogue(&self.env, &self.namespace_id, &self.target.bucket_id, &call).await;
+        CatalogueSink { send, clock: Platform, target: self.target.clone() }.deliver(changes).await
     }
 }
 

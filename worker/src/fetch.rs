@@ -1,7 +1,7 @@
 //! Outgoing requests, through the platform's `fetch`.
 
 use b2sync_core::http::{
-    ExchangeLimits, HeaderName, HeaderValue, HttpClient, Request, Response, TransportError, TransportFault,
+    ExchangeLimits, HeaderName, HeaderValue, HttpClient, Request, Response, StatusCode, TransportError, TransportFault,
 };
 use worker::{
     AbortSignal, Fetch, Headers, Method, RequestInit, RequestRedirect,
@@ -78,12 +78,12 @@ async fn exchange(
     let outgoing = worker::Request::new_with_init(&request.uri().to_string(), &init)?;
     let response = Fetch::Request(outgoing).send_with_signal(signal).await?;
     *answered = true;
-    let mut builder = b2sync_core::http::response(response.status_code());
-    if let Some(headers) = builder.headers_mut() {
-        for (name, value) in response.headers() {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
-                headers.append(name, value);
-            }
+    let mut answer = Response::default();
+    *answer.status_mut() =
+        StatusCode::from_u16(response.status_code()).map_err(|e| Failure::Platform(e.to_string()))?;
+    for (name, value) in response.headers() {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+            answer.headers_mut().append(name, value);
         }
     }
     let raw: web_sys::Response = response.into();
@@ -91,7 +91,8 @@ async fn exchange(
     if body.len() > limits.body_bytes_max {
         return Err(Failure::TooLarge);
     }
-    builder.body(body.into()).map_err(|error| Failure::Platform(error.to_string()))
+    *answer.body_mut() = body.into();
+    Ok(answer)
 }
 
 /// Reads a body, and no more of it than `bytes_max`.

@@ -26,7 +26,7 @@ pub use coordinator::SyncCoordinator;
 pub use registry::Registry;
 
 use b2sync_core::{
-    api::{ApiRequest, ApiResponse, Service, body_bytes_max},
+    api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},
     coordinator::protocol::{Answer, Command},
     registry::Registry as _,
     time::{Clock, Timestamp},
@@ -60,7 +60,7 @@ async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Resp
             };
             service.handle(api_request(&mut request).await?).await
         }
-        Err(error) => ApiResponse::from_error(&error),
+        Err(error) => ApiError::Failed(error).into_response(),
     };
     respond(answer)
 }
@@ -73,7 +73,7 @@ async fn api_request(request: &mut Request) -> Result<ApiRequest> {
         query: url.query().unwrap_or_default().to_owned(),
         authorization: request.headers().get("authorization")?,
         namespace: request.headers().get("x-namespace")?,
-        body: fetch::read_at_most(request.inner().body(), body_bytes_max() + 1).await?,
+        body: fetch::read_at_most(request.inner().body(), BODY_BYTES_MAX + 1).await?,
     })
 }
 

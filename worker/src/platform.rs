@@ -10,7 +10,7 @@ use b2sync_core::{
     job::JobRecord,
     time::{Clock, Timestamp},
 };
-use worker::{Date, Delay, console_error};
+use worker::{Date, Delay, console_error, wasm_bindgen};
 
 use crate::bindings::Bindings;
 
@@ -34,7 +34,7 @@ impl Entropy for Platform {
         // exception: a nonce must never be one that was used before.
         if let Err(error) = getrandom::fill(bytes) {
             console_error!("No random bytes: {error}");
-            worker::wasm_bindgen::throw_str("The platform gives no random bytes.");
+            wasm_bindgen::throw_str("The platform gives no random bytes.");
         }
     }
 }

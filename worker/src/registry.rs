@@ -2,9 +2,7 @@
 
 use b2sync_core::{
     Error,
-    registry::{
-        ConnectionRecord, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
-    },
+    registry::{ConnectionRecord, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals},
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -185,8 +183,7 @@ impl CoreRegistry for Registry {
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
         let query = "SELECT sync_id FROM syncs WHERE poke_after <= ? ORDER BY poke_after, sync_id LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Id> =
-            sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
+        let rows: Vec<Id> = sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
         Ok(rows.into_iter().map(|row| row.sync_id).collect())
     }
 
