@@ -96,7 +96,7 @@ impl<T: Coordinators + ?Sized> Coordinators for &T {
     }
 }
 
-/// A request, as a home reads it. No `Debug`: it holds the API key, and perhaps an application key.
+/// A request, as a home reads it. `Debug` shows neither the API key nor the body, which may hold an application key.
 #[derive(Clone, Default)]
 pub struct ApiRequest {
     /// In upper case.
@@ -111,6 +111,18 @@ pub struct ApiRequest {
     pub namespace: Option<String>,
     /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte beyond.
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for ApiRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiRequest")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("namespace", &self.namespace)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The API over a home's parts.
@@ -497,10 +509,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.probe(connection, &record).await?;
         let record = self.registry.insert_sync(record).await?;
         // It exists now, and is due: should the coordinator not be reached, the cron will.
-        let status = match self.command(&record.sync_id, Command::Configured).await {
-            Ok(status) => status,
-            Err(_) => SyncStatus::default(),
-        };
+        let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
         Ok(syncs::render(&record, Some(&status), self.clock.now()))
     }
 

@@ -554,6 +554,6 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "stalled": stalled,
         "stalled_reason": idle_s.filter(|_| stalled)
             .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock gives it up.")),
-        "last_job": status.last_job.as_ref().map(|job| jobs::render_summary(job)),
+        "last_job": status.last_job.as_ref().map(jobs::render_summary),
     })
 }
