@@ -246,3 +246,26 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// How much of a wrong input an error quotes, in characters.
+const QUOTE_CHARS_MAX: usize = 200;
+
+/// `text` in quotation marks, control characters escaped, cut at [`QUOTE_CHARS_MAX`].
+pub(crate) fn quoted(text: &str) -> String {
+    match text.char_indices().nth(QUOTE_CHARS_MAX) {
+        None => format!("{text:?}"),
+        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_quotation_is_escaped_and_cut() {
+        assert_eq!(quoted("a\"b\n日"), r#""a\"b\n日""#);
+        assert_eq!(quoted(&"日".repeat(200)).chars().count(), 202);
+        assert_eq!(quoted(&"日".repeat(201)), format!("\"{}\"…", "日".repeat(200)));
+    }
+}

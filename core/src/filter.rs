@@ -22,9 +22,9 @@ use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::{
     entry::Entry,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, quoted},
     mime,
-    source_path::{SourcePath, quoted},
+    source_path::SourcePath,
     time::Timestamp,
 };
 
@@ -638,6 +638,26 @@ mod tests {
             assert_eq!(error.kind(), ErrorKind::InvalidInput);
             assert_eq!(error.field(), Some(&*format!("file_filters.{field}")), "{error}");
             assert!(error.message().contains(quote), "{error}");
+        }
+    }
+
+    #[test]
+    fn hostile_patterns_neither_panic_nor_hang() {
+        let source = SourcePath::parse("bucket").unwrap();
+        let key = entry(&"a".repeat(1_024));
+        for pattern in [
+            "{".repeat(500) + "a" + &"}".repeat(500),
+            "*a".repeat(512),
+            "{a,b}".repeat(200) + "*",
+            "{*,?}".repeat(200) + "b",
+            "**/".repeat(300) + "b",
+            "[".repeat(1_000),
+        ] {
+            let list = vec![pattern; 20];
+            let spec = FilterSpec { include_patterns: list, ..FilterSpec::default() };
+            if let Ok(filter) = Filter::compile(&spec, &source) {
+                filter.matches(&key);
+            }
         }
     }
 

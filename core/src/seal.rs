@@ -19,9 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     entropy::Entropy,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, quoted},
     secret::{ExposeSecret, SecretBox, SecretString},
-    source_path::quoted,
 };
 
 /// The most master keys at a time: the current one and those being rotated out.

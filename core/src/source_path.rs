@@ -9,7 +9,7 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::error::{Error, ErrorKind};
+use crate::error::{Error, ErrorKind, quoted};
 
 /// The longest prefix, in bytes: that of the longest key ([B2 file names](https://www.backblaze.com/docs/cloud-storage-files)).
 pub const PREFIX_BYTES_MAX: usize = 1_024;
@@ -17,8 +17,6 @@ pub const PREFIX_BYTES_MAX: usize = 1_024;
 pub const BUCKET_CHARS_MIN: usize = 3;
 /// The longest bucket name, in characters.
 pub const BUCKET_CHARS_MAX: usize = 63;
-/// How much of a wrong input an error quotes, in characters.
-const QUOTE_CHARS_MAX: usize = 200;
 
 const FIELD: &str = "source_path";
 const FORMS: &str = "Write b2://bucket/prefix, or bucket/prefix, or only the bucket.";
@@ -193,14 +191,6 @@ const BUCKET_ADVICE: &str = "Copy the name from the Buckets page of the Backblaz
 
 fn invalid(message: impl Into<String>, advice: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, message, advice).with_field(FIELD)
-}
-
-/// `text` in quotation marks, control characters escaped, cut at [`QUOTE_CHARS_MAX`].
-pub(crate) fn quoted(text: &str) -> String {
-    match text.char_indices().nth(QUOTE_CHARS_MAX) {
-        None => format!("{text:?}"),
-        Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or(text)),
-    }
 }
 
 /// `text` without `b2://` or `s3://`. Only a `://` before the first `/` is a scheme: a prefix may hold one.

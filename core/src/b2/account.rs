@@ -15,10 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use super::url::parse_base;
 use crate::{
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, quoted},
     http::{HeaderValue, Method, Request},
     secret::{ExposeSecret, SecretString},
-    source_path::{SourcePath, quoted},
+    source_path::SourcePath,
     time::Timestamp,
 };
 

@@ -1,6 +1,6 @@
 //! What went wrong, from what B2 answered: one table for its native API and its S3 API.
 //!
-//! [`classify_response`] reads (call, status, code, message) and takes the first row of [`TABLE`] that fits; the last
+//! [`classify_response`] reads (call, status, code, message) and takes the first row of `TABLE` that fits; the last
 //! rows fit everything, so every answer has a kind, a retry behaviour, and advice. Bodies are read leniently, because an
 //! error may come from a proxy, be cut, or have no body at all (HEAD).
 //!
@@ -13,9 +13,8 @@ use quick_xml::{Reader, events::Event};
 use serde::Deserialize;
 
 use crate::{
-    error::{Error, ErrorKind, Retry},
+    error::{Error, ErrorKind, Retry, quoted},
     http::{HeaderMap, Response, TransportError, TransportFault},
-    source_path::quoted,
     time::Timestamp,
 };
 
@@ -407,6 +406,20 @@ pub fn classify_transport(call: Call<'_>, error: &TransportError) -> Error {
         .with_retry(Retry::Temporary)
 }
 
+/// Whether authorizing anew may help after `error`: endpoint, region or rights may have changed since they were cached.
+///
+/// True for what a wrong endpoint or region looks like, and for refusals; never for an error of `b2_authorize_account`
+/// itself, which has just been asked. Worth one more authorization, not a loop.
+pub fn suggests_stale_account(call: Call<'_>, error: &Error) -> bool {
+    call != Call::Authorize
+        && match error.kind() {
+            ErrorKind::AccessDenied | ErrorKind::BucketNotFound | ErrorKind::KeyExpired => true,
+            ErrorKind::BadCredentials => error.code() == Some("InvalidAccessKeyId"),
+            ErrorKind::MalformedResponse => matches!(error.status(), Some(300..=399)),
+            _ => false,
+        }
+}
+
 /// `Retry-After` in milliseconds: seconds or an HTTP date ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
 /// A date that is past is no wait; what is neither is ignored.
 fn parse_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
@@ -599,6 +612,23 @@ mod tests {
         assert_eq!(classify_response(LIST, &xml(404, "NoSuchBucket", ""), NOW).code(), Some("NoSuchBucket"));
         assert_eq!(classify_response(LIST, &response(500, "<html>"), NOW).code(), None);
         assert_eq!(classify_response(LIST, &response(500, "<Error><Code>A</Code><Mess"), NOW).code(), Some("A"));
+    }
+
+    #[test]
+    fn a_stale_account_shows_in_refusals() {
+        for (call, response, stale) in [
+            (LIST, xml(403, "InvalidAccessKeyId", "The key 'x' is not valid"), true),
+            (LIST, xml(400, "AuthorizationHeaderMalformed", ""), true),
+            (LIST, xml(403, "AccessDenied", "not entitled"), true),
+            (LIST, xml(404, "NoSuchBucket", ""), true),
+            (LIST, xml(301, "PermanentRedirect", ""), true),
+            (LIST, xml(403, "SignatureDoesNotMatch", ""), false),
+            (LIST, xml(503, "SlowDown", ""), false),
+            (Call::Authorize, json(403, "access_denied", ""), false),
+        ] {
+            let error = classify_response(call, &response, NOW);
+            assert_eq!(suggests_stale_account(call, &error), stale, "{error}");
+        }
     }
 
     #[test]

@@ -17,9 +17,8 @@ use quick_xml::{Reader, events::Event};
 use super::{classify::resolve_entity, url::object_url};
 use crate::{
     entry::Entry,
-    error::{Error, ErrorKind},
+    error::{Error, ErrorKind, quoted},
     http::{Method, Request},
-    source_path::quoted,
     time::Timestamp,
 };
 

@@ -9,10 +9,7 @@ use std::fmt::Write;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
-use crate::{
-    error::{Error, ErrorKind},
-    source_path::quoted,
-};
+use crate::error::{Error, ErrorKind, quoted};
 
 const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same for a key, whose `/` separate the segments of the path.
