@@ -1,6 +1,12 @@
 //! Changes, and where they are delivered.
 
-use crate::{entry::Entry, error::Error};
+use std::{cell::RefCell, collections::BTreeMap};
+
+use crate::{
+    entry::Entry,
+    error::Error,
+    snapshot::{EtagTag, Known},
+};
 
 /// What happened to a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -32,8 +38,39 @@ pub struct Change {
     pub id: String,
     /// What happened.
     pub kind: ChangeKind,
-    /// The version that was created, or that is gone.
+    /// The version that was created, or that is gone. A deletion has an empty ETag: a snapshot keeps only what is
+    /// needed to tell versions apart.
     pub entry: Entry,
+}
+
+impl Change {
+    /// A key that is new, or has another version than before (`kind`: created or updated).
+    pub fn appeared(sync_id: &str, kind: ChangeKind, entry: Entry) -> Self {
+        Self { id: change_id(sync_id, kind, &Known::from(&entry)), kind, entry }
+    }
+
+    /// A key that is gone.
+    pub fn deleted(sync_id: &str, known: Known) -> Self {
+        let id = change_id(sync_id, ChangeKind::Deleted, &known);
+        let Known { key, size, last_modified, .. } = known;
+        Self { id, kind: ChangeKind::Deleted, entry: Entry { key, etag: String::new(), size, last_modified } }
+    }
+}
+
+/// The id of a change: a hash of (sync, key, kind, version), the same in every home and in every repetition.
+pub fn change_id(sync_id: &str, kind: ChangeKind, version: &Known) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key("b2sync 2026-11 change id v1");
+    for text in [sync_id, &version.key, kind.as_str()] {
+        hasher.update(&(text.len() as u64).to_le_bytes());
+        hasher.update(text.as_bytes());
+    }
+    let EtagTag(tag) = version.tag;
+    hasher.update(&tag);
+    hasher.update(&version.size.to_le_bytes());
+    hasher.update(&version.last_modified.as_millis().to_le_bytes());
+    let mut id = [0; 16];
+    hasher.finalize_xof().fill(&mut id);
+    format!("chg_{}", hex::encode(id))
 }
 
 /// What the sink did with one change.
@@ -57,6 +94,40 @@ pub trait Sink {
     async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error>;
 }
 
+/// Takes every change and remembers all deliveries, in order.
+#[derive(Debug, Default)]
+pub struct MemorySink(RefCell<Vec<Change>>);
+
+impl MemorySink {
+    /// Every change delivered so far, repetitions included.
+    pub fn deliveries(&self) -> Vec<Change> {
+        self.0.borrow().clone()
+    }
+
+    /// What somebody who applied all deliveries in order, each id once a version, would have: the current versions.
+    pub fn current(&self) -> BTreeMap<String, Entry> {
+        let mut current = BTreeMap::new();
+        for change in self.0.borrow().iter() {
+            match change.kind {
+                ChangeKind::Deleted => current.remove(&change.entry.key),
+                _ => current.insert(change.entry.key.clone(), change.entry.clone()),
+            };
+        }
+        current
+    }
+}
+
+impl Sink for MemorySink {
+    fn batch_max(&self) -> usize {
+        100
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        self.0.borrow_mut().extend_from_slice(changes);
+        Ok(vec![Delivery::Delivered; changes.len()])
+    }
+}
+
 impl<T: Sink + ?Sized> Sink for &T {
     fn batch_max(&self) -> usize {
         (**self).batch_max()
@@ -64,5 +135,36 @@ impl<T: Sink + ?Sized> Sink for &T {
 
     async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
         (**self).deliver(changes).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::time::Timestamp;
+
+    #[test]
+    fn the_id_depends_on_every_part() {
+        let entry = Entry { key: "a".into(), etag: "e".into(), size: 1, last_modified: Timestamp::from_millis(1) };
+        let base = Change::appeared("sync_1", ChangeKind::Created, entry.clone());
+        // Pinned: receivers remember these ids across releases.
+        assert_eq!(base.id, "chg_0f14a77b01546a440339a0918a7cf281");
+        assert_eq!(base.id, Change::appeared("sync_1", ChangeKind::Created, entry.clone()).id);
+        let others = [
+            Change::appeared("sync_2", ChangeKind::Created, entry.clone()),
+            Change::appeared("sync_1", ChangeKind::Updated, entry.clone()),
+            Change::appeared("sync_1", ChangeKind::Created, Entry { key: "b".into(), ..entry.clone() }),
+            Change::appeared("sync_1", ChangeKind::Created, Entry { etag: "f".into(), ..entry.clone() }),
+            Change::appeared("sync_1", ChangeKind::Created, Entry { size: 2, ..entry.clone() }),
+            Change::appeared(
+                "sync_1",
+                ChangeKind::Created,
+                Entry { last_modified: Timestamp::from_millis(2), ..entry.clone() },
+            ),
+            Change::deleted("sync_1", Known::from(&entry)),
+        ];
+        for other in others {
+            assert_ne!(other.id, base.id, "{other:?}");
+        }
     }
 }

@@ -1,5 +1,7 @@
 //! Where state is kept: immutable blobs, and small documents that move by compare-and-swap.
 
+use std::{cell::RefCell, collections::BTreeMap};
+
 use bytes::Bytes;
 
 use crate::error::Error;
@@ -81,5 +83,67 @@ impl<T: DocumentStore + ?Sized> DocumentStore for &T {
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
         (**self).swap(name, expected, value).await
+    }
+}
+
+/// Blobs in memory.
+#[derive(Debug, Default)]
+pub struct MemoryBlobs(RefCell<BTreeMap<String, Bytes>>);
+
+impl MemoryBlobs {
+    /// All names, sorted.
+    pub fn names(&self) -> Vec<String> {
+        self.0.borrow().keys().cloned().collect()
+    }
+
+    /// All values, in the order of their names.
+    pub fn values(&self) -> Vec<Bytes> {
+        self.0.borrow().values().cloned().collect()
+    }
+}
+
+impl BlobStore for MemoryBlobs {
+    async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        Ok(self.0.borrow().get(name).cloned())
+    }
+
+    async fn put(&self, name: &str, value: Bytes) -> Result<(), Error> {
+        self.0.borrow_mut().insert(name.to_owned(), value);
+        Ok(())
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Error> {
+        self.0.borrow_mut().remove(name);
+        Ok(())
+    }
+}
+
+/// Documents in memory. A deleted one leaves its revision behind.
+#[derive(Debug, Default)]
+pub struct MemoryDocuments(RefCell<BTreeMap<String, (u64, Option<Bytes>)>>);
+
+impl MemoryDocuments {
+    /// All values, in the order of their names.
+    pub fn values(&self) -> Vec<Bytes> {
+        self.0.borrow().values().filter_map(|(_, value)| value.clone()).collect()
+    }
+}
+
+impl DocumentStore for MemoryDocuments {
+    async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
+        let documents = self.0.borrow();
+        let found = documents.get(name).and_then(|(revision, value)| Some((*revision, value.clone()?)));
+        Ok(found.map(|(revision, value)| Document { revision, value }))
+    }
+
+    async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
+        let mut documents = self.0.borrow_mut();
+        let (revision, present) =
+            documents.get(name).map_or((0, false), |(revision, value)| (*revision, value.is_some()));
+        if expected != if present { revision } else { 0 } {
+            return Ok(Swapped::Conflict);
+        }
+        documents.insert(name.to_owned(), (revision + 1, value));
+        Ok(Swapped::Done(revision + 1))
     }
 }

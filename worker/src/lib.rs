@@ -1,1 +1,109 @@
-//! To be written.
+//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_core`] does.
+//!
+//! - `fetch` hands each request to the core's API ([`b2sync_core::api::Service`]);
+//! - `scheduled` pokes the coordinators of the syncs that are due;
+//! - [`Registry`], [`SyncCoordinator`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a sync, one
+//!   catalogue a target bucket;
+//! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
+//!
+//! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and every error
+//! becomes an answer in the API's own envelope.
+
+#![allow(missing_docs)] // `#[durable_object]` generates public methods that it does not document.
+
+mod bindings;
+mod catalogue;
+mod config;
+mod coordinator;
+mod fetch;
+mod kv;
+mod platform;
+mod registry;
+mod sql;
+
+pub use catalogue::Catalogue;
+pub use coordinator::SyncCoordinator;
+pub use registry::Registry;
+
+use b2sync_core::{
+    api::{ApiRequest, ApiResponse, Service, body_bytes_max},
+    coordinator::protocol::{Answer, Command},
+    registry::Registry as _,
+    time::{Clock, Timestamp},
+};
+use worker::{Context, Env, Headers, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
+
+use bindings::Bindings;
+use platform::{Platform, RemoteCoordinators};
+
+/// How many coordinators one cron tick pokes at most. What is left is overdue, and comes first at the next tick.
+const POKES_MAX: usize = 300;
+
+#[event(fetch)]
+async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Response> {
+    let answer = match Bindings::of(&env) {
+        Ok(bindings) => {
+            let registry = bindings.registry();
+            let coordinators = RemoteCoordinators::new(&bindings);
+            let objects = bindings.objects();
+            let service = Service {
+                registry: &registry,
+                coordinators: &coordinators,
+                objects: &objects,
+                http: &fetch::Fetcher,
+                clock: &Platform,
+                entropy: &Platform,
+                master_keys: bindings.master_keys(),
+                api_key: bindings.api_key(),
+                b2_api_url: bindings.b2_api_url(),
+                version: env!("CARGO_PKG_VERSION"),
+            };
+            service.handle(api_request(&mut request).await?).await
+        }
+        Err(error) => ApiResponse::from_error(&error),
+    };
+    respond(answer)
+}
+
+async fn api_request(request: &mut Request) -> Result<ApiRequest> {
+    let url = request.url()?;
+    Ok(ApiRequest {
+        method: request.method().to_string(),
+        path: url.path().to_owned(),
+        query: url.query().unwrap_or_default().to_owned(),
+        authorization: request.headers().get("authorization")?,
+        namespace: request.headers().get("x-namespace")?,
+        body: fetch::read_at_most(request.inner().body(), body_bytes_max() + 1).await?,
+    })
+}
+
+fn respond(answer: ApiResponse) -> Result<Response> {
+    let headers = Headers::new();
+    for (name, value) in &answer.headers {
+        headers.set(name, value)?;
+    }
+    Ok(Response::from_bytes(answer.body)?.with_status(answer.status).with_headers(headers))
+}
+
+/// A cron tick only pokes coordinators: ticks may overlap, repeat or be missed.
+#[event(scheduled)]
+async fn scheduled(event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    // Milliseconds since the epoch fit an f64 exactly.
+    let at = Timestamp::from_millis(event.schedule() as i64).max(Platform.now());
+    if let Err(error) = poke_due(&env, at).await {
+        console_error!("The cron tick of {at} failed: {error}");
+    }
+}
+
+async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
+    let bindings = Bindings::of(env)?;
+    let registry = bindings.registry();
+    for sync_id in registry.due(at, POKES_MAX).await? {
+        match bindings.coordinator(&sync_id, &Command::Poke { at }).await {
+            Ok(Answer::Poked { next }) => registry.set_poke_after(&sync_id, next).await?,
+            Ok(other) => console_error!("{sync_id} answered a poke with {other:?}"),
+            Err(error) => console_error!("{sync_id} was not poked: {error}"),
+        }
+    }
+    Ok(())
+}

@@ -1,2 +1,120 @@
-//! To be written.
-fn main() {}
+//! Developer tasks of b2sync: `cargo xtask <command>`. See [`HELP`].
+//!
+//! It depends on nothing but the standard library, so that it compiles in a second, and it does nothing twice: each
+//! command first makes sure of what it needs, and what is there already costs a few file reads.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command line tool.
+
+mod build;
+mod check;
+mod command;
+mod run;
+mod setup;
+mod tidy;
+mod versions;
+mod workspace;
+
+use std::process::ExitCode;
+use workspace::Workspace;
+
+const HELP: &str = "\
+Developer tasks of b2sync.
+
+Usage: cargo xtask <command> [options]
+
+  demo [options]   Build the Worker and watch it sync a bucket on this machine
+      --once           end after the first sync
+      --objects <n>    how many files the embedded B2 has
+      --source <path>  sync a real bucket instead: b2://bucket/prefix
+  test             Everything that continuous integration runs: format, lints, tidy, builds, all tests
+  build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
+      --worker         only the Worker
+      --component      only the component
+      --dev            the Worker without optimisation: quicker to build, larger to run
+  setup            Install what the other commands need; they also do so by themselves
+  bench [args]     Run the benchmarks of the tests package
+  sim [args]       Run the simulation: b2sync against a seeded, faulty world
+  tidy             Check what compilers do not: panics, pinned versions, paths of one machine, docs, file sizes
+  help             Show this text
+
+What is built goes to target/, or to CARGO_TARGET_DIR where that is set.";
+
+/// What went wrong and what to do next, as the user reads it.
+type Error = String;
+type Result<T, E = Error> = std::result::Result<T, E>;
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match dispatch(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String]) -> Result<()> {
+    let Some((command, rest)) = args.split_first() else {
+        println!("{HELP}");
+        return Ok(());
+    };
+    if matches!(command.as_str(), "help" | "--help" | "-h") || rest.iter().any(|arg| arg == "--help" || arg == "-h") {
+        println!("{HELP}");
+        return Ok(());
+    }
+    let workspace = Workspace::find()?;
+    match command.as_str() {
+        "setup" => {
+            no_options(command, rest)?;
+            setup::all(&workspace)?;
+            println!("Everything is installed. Try `cargo xtask demo`.");
+            Ok(())
+        }
+        "build" => build::run(&workspace, &build::Options::parse(rest)?),
+        "demo" => run::demo(&workspace, rest),
+        "bench" => run::bench(&workspace, rest),
+        "sim" => run::sim(&workspace, rest),
+        "test" => {
+            no_options(command, rest)?;
+            check::run_steps(&workspace)
+        }
+        "tidy" => {
+            no_options(command, rest)?;
+            tidy::run(&workspace)
+        }
+        unknown => Err(format!("There is no command `{unknown}`. `cargo xtask help` lists the commands.")),
+    }
+}
+
+fn no_options(command: &str, rest: &[String]) -> Result<()> {
+    match rest.first() {
+        None => Ok(()),
+        Some(unknown) => Err(format!("`cargo xtask {command}` takes no options, but got `{unknown}`.")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error_of(args: &[&str]) -> String {
+        dispatch(&args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()).err().unwrap_or_default()
+    }
+
+    #[test]
+    fn mistakes_get_a_clear_error() {
+        assert_eq!(error_of(&["tset"]), "There is no command `tset`. `cargo xtask help` lists the commands.");
+        assert_eq!(error_of(&["tidy", "--fast"]), "`cargo xtask tidy` takes no options, but got `--fast`.");
+        assert_eq!(
+            error_of(&["build", "--wroker"]),
+            "`cargo xtask build` knows --worker, --component and --dev, but got `--wroker`."
+        );
+    }
+
+    #[test]
+    fn help_is_shown_for_no_command_and_for_any_command() {
+        assert_eq!(error_of(&[]), "");
+        assert_eq!(error_of(&["build", "--help"]), "");
+    }
+}

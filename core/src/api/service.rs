@@ -19,6 +19,7 @@ use super::{
 use crate::{
     b2::{
         account::{Account, Credentials, StoredAccount},
+        classify::{Call, suggests_stale_account},
         client::B2Client,
         list::ListQuery,
         sign::presign_get,
@@ -519,25 +520,31 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let credentials = self.credentials(&connection)?;
         let client = self.client();
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
-        let account = match cached {
-            Some(account) => account,
-            None => match client.authorize(self.b2_api_url, &credentials).await {
-                Ok(account) => {
-                    let now = self.clock.now();
-                    self.change_connection(connection, |record| {
-                        record.account = Some(StoredAccount::from(&account));
-                        record.authorized_at = Some(now);
-                        Ok(())
-                    })
-                    .await?;
-                    account
-                }
-                Err(error) if error.is_transient() => return Ok(()),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        account.check(&sync.source, self.clock.now())?;
         let query = ListQuery { max_keys: 1, ..ListQuery::first(sync.source.bucket().as_str(), sync.source.prefix()) };
+        if let Some(account) = cached {
+            account.check(&sync.source, self.clock.now())?;
+            let call = Call::List { bucket: &query.bucket };
+            match client.list_page(&account, &credentials, &query).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() => return Ok(()),
+                // What was cached may be old: what B2 says now decides.
+                Err(error) if suggests_stale_account(call, &error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let account = match client.authorize(self.b2_api_url, &credentials).await {
+            Ok(account) => account,
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let now = self.clock.now();
+        self.change_connection(connection, |record| {
+            record.account = Some(StoredAccount::from(&account));
+            record.authorized_at = Some(now);
+            Ok(())
+        })
+        .await?;
+        account.check(&sync.source, now)?;
         match client.list_page(&account, &credentials, &query).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_transient() => Ok(()),

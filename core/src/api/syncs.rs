@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
+    engine::Reconcile,
     filter::{Filter, FilterSpec},
-    registry::{Reconcile, SyncMode, SyncRecord},
+    registry::{SyncMode, SyncRecord},
     source_path::SourcePath,
     time::Timestamp,
 };

@@ -797,7 +797,7 @@ fn a_sync_as_the_client_makes_it() {
         SYNCS,
         json!({
             "connection_id": "A", "source_path": "my-videos", "sync_mode": "initial_only", "file_filters": filters,
-            "include_patterns": ["a/**"], "schema_mapping": {"mappings": {"content": {"target_type": "blob"}}},
+            "include_patterns": ["a/**"], "schema_mapping": {"mappings": {"content": {"target_type": "blob", "source": {"type": "file"}, "blob_type": "video"}}},
             "polling_interval_seconds": 30, "batch_size": 100, "skip_batch_submission": true,
             "batch_collection_ids": ["col_1"], "ingest_filter": {"retriever_id": "ret_1"}, "skip_duplicates": false,
             "reconcile": {"on_delete": false, "on_update": true, "re_extract_on_update": false, "re_extract_fields": ["a"]},
@@ -817,7 +817,10 @@ fn a_sync_as_the_client_makes_it() {
         ("batch_collection_ids", json!(["col_1"])),
         ("ingest_filter", json!({"retriever_id": "ret_1"})),
         ("provider_filters", json!({"x": 1})),
-        ("schema_mapping", json!({"mappings": {"content": {"target_type": "blob"}}})),
+        (
+            "schema_mapping",
+            json!({"mappings": {"content": {"target_type": "blob", "source": {"type": "file"}, "blob_type": "video"}}}),
+        ),
         ("sync_from", json!("2024-06-01T00:00:00Z")),
         ("max_objects_per_run", json!(100_000)),
         ("sync_concurrency", json!(8)),
@@ -927,6 +930,24 @@ fn what_b2_says_about_a_source_is_told_at_once() {
             assert!(block_on(home.registry.connection("A")).unwrap().unwrap().account.is_some());
         }
     }
+}
+
+#[test]
+fn a_cached_account_that_is_old_is_asked_for_anew() {
+    let home = Home::new();
+    home.connection("A");
+    *home.list.borrow_mut() = Some((404, "<Error><Code>NoSuchBucket</Code></Error>".into()));
+    let moved = ACCOUNT.replace("us-east-005", "eu-central-003");
+    *home.authorize.borrow_mut() = Some((200, moved));
+    let refused = home.refused("POST", SYNCS, json!({"connection_id": "A", "source_path": "my-videos"}));
+    assert_eq!(refused.0, 400, "B2 says the same again");
+    let sent = home.sent.borrow();
+    assert!(sent[1].starts_with("https://s3.us-east-005."), "{sent:?}");
+    assert!(sent[2].contains("b2_authorize_account"), "{sent:?}");
+    assert!(sent[3].starts_with("https://s3.eu-central-003."), "{sent:?}");
+    assert_eq!(sent.len(), 4);
+    let stored = serde_json::to_value(block_on(home.registry.connection("A")).unwrap().unwrap()).unwrap();
+    assert_eq!(stored["account"]["region"], "eu-central-003");
 }
 
 #[test]

@@ -17,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Retry},
     http::{ExchangeLimits, HttpClient, Request, Response},
     retry::{RetryPolicy, with_retry},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
 /// What the calls of one client have cost so far.
@@ -93,6 +93,11 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
     /// What its calls have cost so far.
     pub fn counts(&self) -> Counts {
         self.counts.get()
+    }
+
+    /// The time, as its requests are signed with.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
     }
 
     /// Asks B2 where the account lives and what the key may do. One class C transaction an attempt.

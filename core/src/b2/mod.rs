@@ -9,4 +9,5 @@ pub mod classify;
 pub mod client;
 pub mod list;
 pub mod sign;
+pub mod source;
 pub mod url;

@@ -1,0 +1,84 @@
+//! What one step may spend.
+
+/// The limits of one step. A step ends by itself before it would pass one of them, saves a checkpoint and asks to be
+/// continued. It always reads at least one page, so that it always gets further.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Requests to B2, retries included.
+    pub external_requests_max: u64,
+    /// Calls to the stores and the sink.
+    pub internal_requests_max: u64,
+    /// From the step's first moment to its last, in milliseconds.
+    pub wall_ms_max: u64,
+    /// Bytes received from B2.
+    pub bytes_received_max: u64,
+    /// Keys read from the listing.
+    pub keys_max: u64,
+}
+
+/// What a step keeps in hand for one more page: the retries of its list call.
+pub const EXTERNAL_REQUESTS_RESERVED: u64 = 6;
+/// What a step keeps in hand for one more page: reading and storing segments, delivering, and the checkpoint.
+pub const INTERNAL_REQUESTS_RESERVED: u64 = 100;
+
+impl Budget {
+    /// A Worker on the paid plan: 10,000 subrequests an invocation, 15 minutes for an alarm. A step stays far below,
+    /// so that a cut costs little.
+    pub const WORKERS_PAID: Self = Self {
+        external_requests_max: 1_000,
+        internal_requests_max: 2_000,
+        wall_ms_max: 120_000,
+        bytes_received_max: 256 << 20,
+        keys_max: 500_000,
+    };
+    /// A Worker on the free plan: 50 external subrequests, 1,000 to Cloudflare's own services, and 10 ms of CPU,
+    /// which is about three pages.
+    pub const WORKERS_FREE: Self = Self {
+        external_requests_max: 40,
+        internal_requests_max: 800,
+        wall_ms_max: 30_000,
+        bytes_received_max: 4 << 20,
+        keys_max: 3_000,
+    };
+    /// No limits: native runs.
+    pub const UNLIMITED: Self = Self {
+        external_requests_max: u64::MAX,
+        internal_requests_max: u64::MAX,
+        wall_ms_max: u64::MAX,
+        bytes_received_max: u64::MAX,
+        keys_max: u64::MAX,
+    };
+
+    /// The profile called `free` or `paid`.
+    pub fn named(name: &str) -> Option<Self> {
+        match name {
+            "free" => Some(Self::WORKERS_FREE),
+            "paid" => Some(Self::WORKERS_PAID),
+            _ => None,
+        }
+    }
+
+    /// Whether there is enough left for one more page, or one more batch of deletions.
+    pub fn allows(&self, spent: &Spent) -> bool {
+        spent.external_requests.saturating_add(EXTERNAL_REQUESTS_RESERVED) <= self.external_requests_max
+            && spent.internal_requests.saturating_add(INTERNAL_REQUESTS_RESERVED) <= self.internal_requests_max
+            && spent.wall_ms < self.wall_ms_max
+            && spent.bytes_received < self.bytes_received_max
+            && spent.keys < self.keys_max
+    }
+}
+
+/// What a step has spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spent {
+    /// Requests to B2, retries included.
+    pub external_requests: u64,
+    /// Calls to the stores and the sink.
+    pub internal_requests: u64,
+    /// Since the step began, in milliseconds.
+    pub wall_ms: u64,
+    /// Bytes received from B2.
+    pub bytes_received: u64,
+    /// Keys read from the listing.
+    pub keys: u64,
+}

@@ -1,0 +1,772 @@
+//! The sync engine: streams a listing, compares it with the snapshot, delivers what changed, moves the root.
+//!
+//! One call of [`Engine::step`] does as much as its [`Budget`] allows. The order of effects makes every repetition
+//! harmless: **deliver to the sink → store segments → save the checkpoint**, and at the end of the job, after every
+//! deletion is delivered and everything it names is stored, **move the root**. Cut off at any point, the same changes
+//! are delivered again under the same ids.
+//!
+//! What it deliberately does not do: keep a watermark (last modified is the *start* of an upload, so one loses files),
+//! trust a continuation token across steps, or deliver a deletion before the whole listing was read.
+//!
+//! # Invariants
+//! - The root names only blobs that are stored, and its generation never goes back.
+//! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
+//! - A job that finds nothing writes nothing.
+
+pub mod base;
+pub mod budget;
+pub mod diff;
+pub mod source;
+pub mod state;
+
+use std::{collections::BTreeSet, mem};
+
+use serde::{Deserialize, Serialize};
+
+use self::{
+    base::Base,
+    budget::{Budget, Spent},
+    diff::{Difference, diff},
+    source::{Admitted, ListingWatch, Page, PageStart, Source, SourceCost},
+    state::{State, segment_name},
+};
+use crate::{
+    entry::{Entry, KeyOrder},
+    error::{Error, ErrorKind, Retry},
+    filter::Filter,
+    job::{JobCost, JobCounts, Phase},
+    sink::{Change, ChangeKind, Delivery, Sink},
+    snapshot::{
+        ContentHash, Known,
+        cut::Cut,
+        index::{self, SegmentRef},
+        root::{self, Checkpoint, Root, SnapshotDocument},
+        segment,
+    },
+    store::{BlobStore, DocumentStore},
+    time::Clock,
+};
+
+/// Deletions up to this many are always delivered.
+pub const DELETIONS_UNASKED_MAX: u64 = 100;
+/// How often a change is offered to a sink that refuses it.
+pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
+/// What a checkpoint holds in the document itself, in entries; more goes into a blob.
+const CHECKPOINT_TAIL_MAX: usize = 256;
+/// Bytes that an entry takes at most besides its key, encoded.
+const ENTRY_BYTES_MAX: usize = 48;
+
+/// Which changes are delivered. The snapshot follows the bucket in any case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Reconcile {
+    /// Deliver deletions.
+    pub on_delete: bool,
+    /// Deliver updates.
+    pub on_update: bool,
+    /// Deliver deletions of keys that are still there, but match the filters no longer.
+    pub on_filter_drift: bool,
+}
+
+impl Default for Reconcile {
+    fn default() -> Self {
+        Self { on_delete: true, on_update: true, on_filter_drift: true }
+    }
+}
+
+/// What a job is to do.
+#[derive(Clone, Debug)]
+pub struct Order<'a> {
+    /// The job.
+    pub job_id: &'a str,
+    /// The sync, which is part of every change's id.
+    pub sync_id: &'a str,
+    /// Where segments begin.
+    pub cut: Cut,
+    /// Which entries are taken.
+    pub filter: &'a Filter,
+    /// Changes with the source path and the filters; a checkpoint made under others is dropped.
+    pub fingerprint: &'a str,
+    /// Which changes are delivered.
+    pub reconcile: Reconcile,
+    /// Deliver deletions though they are more than the limit.
+    pub confirm_deletes: bool,
+}
+
+/// How a step ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// The budget is used up: call [`Engine::step`] again.
+    Continue,
+    /// The job is done: all is delivered, and the root names the new snapshot.
+    Done,
+}
+
+/// What a step did. Counts are those of the whole job so far, costs those of this step.
+#[derive(Clone, Debug)]
+pub struct StepReport {
+    /// How it ended. After an error the job goes on from its latest checkpoint, or ends.
+    pub outcome: Result<Outcome, Error>,
+    /// What the job is doing.
+    pub phase: Phase,
+    /// What the job has found and delivered.
+    pub counts: JobCounts,
+    /// What this step has spent.
+    pub cost: JobCost,
+    /// Files in the snapshot before the job.
+    pub known_before: u64,
+    /// Files in the current snapshot, and their bytes.
+    pub files_known: u64,
+    /// The sum of their sizes.
+    pub bytes_known: u64,
+    /// What went to the stores and the sink in this step.
+    pub spent: Spent,
+}
+
+/// The engine, and what it works with.
+#[derive(Clone, Copy, Debug)]
+pub struct Engine<'a, S, B, D, K, C> {
+    /// What is listed.
+    pub source: &'a S,
+    /// Where segments are kept. Names are the sync's own: the home keeps syncs apart.
+    pub blobs: &'a B,
+    /// Where the snapshot document is kept. Names are the sync's own.
+    pub documents: &'a D,
+    /// Where changes go.
+    pub sink: &'a K,
+    /// The time.
+    pub clock: &'a C,
+}
+
+impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S, B, D, K, C> {
+    /// Goes on with the job from its latest checkpoint, or begins it, until it is done or the budget is used up.
+    ///
+    /// Errors are in [`StepReport::outcome`]. After a transient one the same call goes on from the latest checkpoint.
+    pub async fn step(&self, order: &Order<'_>, budget: &Budget) -> StepReport {
+        let started = self.clock.now();
+        let cost_before = self.source.cost();
+        let state = State::new(self.blobs, self.documents);
+        let mut run = Run::new(self.sink.batch_max());
+        let spent = |run: &Run, state: &State<'_, B, D>| {
+            run.spent(state, cost_before, self.source.cost(), self.clock.now().millis_since(started))
+        };
+        let outcome = self.run(&state, &mut run, order, &|run, state| budget.allows(&spent(run, state))).await;
+        let cost = self.source.cost();
+        StepReport {
+            outcome,
+            phase: run.phase,
+            counts: run.counts,
+            cost: JobCost {
+                class_b: cost.class_b - cost_before.class_b,
+                class_c: cost.class_c - cost_before.class_c,
+                bytes_received: cost.bytes_received - cost_before.bytes_received,
+                state_reads: state.reads(),
+                state_writes: state.writes(),
+                steps: 1,
+            },
+            known_before: run.known_before,
+            files_known: run.document.root.entries,
+            bytes_known: run.document.root.bytes,
+            spent: spent(&run, &state),
+        }
+    }
+
+    async fn run(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(&Run, &State<'_, B, D>) -> bool,
+    ) -> Result<Outcome, Error> {
+        (run.document, run.revision) = state.load_document().await?;
+        run.known_before = run.document.root.entries;
+        if run
+            .document
+            .checkpoint
+            .as_ref()
+            .is_some_and(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint)
+        {
+            (run.document, run.revision) = drop_checkpoint(state, mem::take(&mut run.document), run.revision).await?;
+        }
+        run.resume(state).await?;
+        run.phase = Phase::Discovering;
+        let mut base = None;
+        let mut token: Option<String> = None;
+        let mut first = true;
+        while !run.listed {
+            if !mem::take(&mut first) && !allows(run, state) {
+                run.save_checkpoint(state, order, true).await?;
+                return Ok(Outcome::Continue);
+            }
+            let page = self.next_page(run, token.take()).await?;
+            if base.is_none() {
+                base = Some(Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?);
+            }
+            let Some(base) = base.as_mut() else { continue };
+            if self.take_page(state, run, base, order, &page).await? == Admitted::OrderWasMistaken {
+                // Nothing wrong was delivered: what is listed was delivered as it is listed, and no deletion is
+                // delivered before the end. Only the comparison begins anew.
+                let found = KeyOrder::Utf16;
+                (run.document, run.revision) =
+                    drop_checkpoint(state, mem::take(&mut run.document), run.revision).await?;
+                run.restart(found);
+                *base = Base::open(state, &run.document.root, None, &mut run.watch).await?;
+                continue;
+            }
+            token = run.watch.next(&page)?;
+            if token.is_none() {
+                self.end_listing(state, run, base, order).await?;
+            }
+            let delivered = self.apply_page(state, run).await?;
+            if delivered && !run.listed {
+                run.save_checkpoint(state, order, false).await?;
+            }
+        }
+        run.phase = Phase::Delivering;
+        self.deliver_deletions(state, run, order, allows).await?;
+        if run.deletions_delivered < run.deletions_found {
+            return Ok(Outcome::Continue);
+        }
+        let known_segments = match &base {
+            Some(base) => base.segments().to_vec(),
+            None => match &run.document.root.index {
+                Some(name) => state.read_index(name).await?,
+                None => Vec::new(),
+            },
+        };
+        run.move_root(state, &known_segments).await?;
+        run.phase = Phase::Done;
+        Ok(Outcome::Done)
+    }
+
+    /// Reads the page that `token` names. A token that the store does not accept any more is replaced by the last key.
+    async fn next_page(&self, run: &mut Run, token: Option<String>) -> Result<Page, Error> {
+        let after = run.watch.last_key().map_or(PageStart::First, PageStart::After);
+        match &token {
+            None => self.source.page(after).await,
+            Some(token) => match self.source.page(PageStart::Token(token)).await {
+                Err(error) if error.status() == Some(400) && after != PageStart::First => self.source.page(after).await,
+                result => result,
+            },
+        }
+    }
+
+    /// Takes the entries of a page in, closing every segment that ends in it.
+    async fn take_page(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        base: &mut Base,
+        order: &Order<'_>,
+        page: &Page,
+    ) -> Result<Admitted, Error> {
+        for entry in &page.entries {
+            let last_key = run.watch.last_key().map(str::to_owned);
+            if run.watch.admit(&entry.key)? == Admitted::OrderWasMistaken {
+                return Ok(Admitted::OrderWasMistaken);
+            }
+            if order.filter.matches(entry) {
+                if order.cut.cuts_before(&entry.key, run.pending.len(), run.pending_bytes) {
+                    self.close_segment(state, run, base, order, Some(&entry.key)).await?;
+                    run.covered_to = Some(entry.key.clone());
+                    run.resume_point = Some(ResumePoint {
+                        start_after: last_key,
+                        listed: run.counts.listed,
+                        matched: run.counts.matched,
+                        matched_bytes: run.counts.matched_bytes,
+                    });
+                }
+                run.pending_bytes += entry.key.len() + ENTRY_BYTES_MAX;
+                run.pending.push(entry.clone());
+                run.counts.matched += 1;
+                run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
+            }
+            run.counts.listed += 1;
+            run.keys += 1;
+        }
+        Ok(Admitted::InOrder)
+    }
+
+    /// Compares a complete segment with the snapshot. `end` is the first key after it.
+    async fn close_segment(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        base: &mut Base,
+        order: &Order<'_>,
+        end: Option<&str>,
+    ) -> Result<(), Error> {
+        let entries = mem::take(&mut run.pending);
+        run.pending_bytes = 0;
+        if let Some(first) = entries.first() {
+            let bytes = segment::encode(entries.iter().map(Known::from).collect::<Vec<_>>().iter());
+            let segment = SegmentRef {
+                first_key: first.key.clone(),
+                hash: ContentHash::of(&bytes),
+                entries: entries.len() as u64,
+                bytes: entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.size)),
+            };
+            let equal = base.skip_equal(state, segment.hash, &first.key, &mut run.watch).await?;
+            let hash = segment.hash;
+            run.closed.push(segment);
+            if equal {
+                // What is left before `end` lies before or behind this segment: keys that are gone.
+                let gone = base.take_before(state, end, &mut run.watch).await?;
+                return gone.into_iter().try_for_each(|known| run.vanished(order, known));
+            }
+            run.puts.push((segment_name(hash), bytes));
+        }
+        let known = base.take_before(state, end, &mut run.watch).await?;
+        for difference in diff(&entries, known, |a, b| run.watch.compare(a, b)) {
+            match difference {
+                Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
+                Difference::Appeared(kind, entry) => run.changes.push(Change::appeared(order.sync_id, kind, entry)),
+                Difference::Vanished(known) => run.vanished(order, known)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The listing was read to its end.
+    async fn end_listing(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        base: &mut Base,
+        order: &Order<'_>,
+    ) -> Result<(), Error> {
+        if run.counts.listed == 0 && run.known_before > 0 && order.reconcile.on_delete && !order.confirm_deletes {
+            return Err(too_many_deletions(&format!(
+                "The listing is empty, but {} files were there before.",
+                run.known_before
+            )));
+        }
+        self.close_segment(state, run, base, order, None).await?;
+        run.listed = true;
+        Ok(())
+    }
+
+    /// Delivers what a page showed, then stores its segments. Answers whether anything was delivered.
+    async fn apply_page(&self, state: &State<'_, B, D>, run: &mut Run) -> Result<bool, Error> {
+        let changes = mem::take(&mut run.changes);
+        for batch in changes.chunks(run.batch_max) {
+            self.deliver(run, batch).await?;
+        }
+        for (name, bytes) in mem::take(&mut run.puts) {
+            state.write(&name, bytes).await?;
+        }
+        Ok(!changes.is_empty())
+    }
+
+    async fn deliver_deletions(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(&Run, &State<'_, B, D>) -> bool,
+    ) -> Result<(), Error> {
+        let mut to_skip = run.deletions_delivered;
+        // A step that began here delivers at least one batch, so that it gets further.
+        let mut must = run.keys == 0;
+        let blobs = run.deletion_blobs.clone();
+        for part in 0..=blobs.len() {
+            let known = match blobs.get(part) {
+                Some(name) => state.read_segment(name).await?,
+                None => run.deletions.clone(),
+            };
+            let skipped = to_skip.min(known.len() as u64);
+            to_skip -= skipped;
+            let changes: Vec<Change> = known
+                .into_iter()
+                .skip(usize::try_from(skipped).unwrap_or(usize::MAX))
+                .map(|known| Change::deleted(order.sync_id, known))
+                .collect();
+            for batch in changes.chunks(run.batch_max) {
+                if !mem::take(&mut must) && !allows(run, state) {
+                    return run.save_checkpoint(state, order, true).await;
+                }
+                self.deliver(run, batch).await?;
+                run.deletions_delivered += batch.len() as u64;
+            }
+        }
+        Ok(())
+    }
+
+    /// Delivers one batch; what the sink refuses is offered again.
+    async fn deliver(&self, run: &mut Run, batch: &[Change]) -> Result<(), Error> {
+        let mut left = batch.to_vec();
+        let mut reason = String::new();
+        for _ in 0..DELIVERY_ATTEMPTS_MAX {
+            run.sink_calls += 1;
+            let answers = self.sink.deliver(&left).await?;
+            if answers.len() != left.len() {
+                return Err(Error::new(
+                    ErrorKind::Sink,
+                    format!("The sink answered for {} changes of {}.", answers.len(), left.len()),
+                    "The batch is delivered again, under the same ids.",
+                )
+                .with_retry(Retry::Temporary));
+            }
+            let mut refused = Vec::new();
+            for (change, answer) in left.into_iter().zip(answers) {
+                match answer {
+                    Delivery::Delivered => run.count_delivered(&change),
+                    Delivery::Refused(why) => {
+                        reason = why;
+                        refused.push(change);
+                    }
+                }
+            }
+            left = refused;
+            if left.is_empty() {
+                return Ok(());
+            }
+        }
+        let key = left.first().map_or("", |change| change.entry.key.as_str());
+        Err(Error::new(
+            ErrorKind::Sink,
+            format!(
+                "The sink refused {} changes {DELIVERY_ATTEMPTS_MAX} times, the first for {key:?}: {reason}.",
+                left.len()
+            ),
+            "The snapshot stays as it is, so they are delivered again by the next job, under the same ids.",
+        ))
+    }
+}
+
+fn too_many_deletions(what: &str) -> Error {
+    Error::new(
+        ErrorKind::TooManyDeletions,
+        what,
+        "Nothing was deleted. Check the key's rights and the source path; if the files are really gone, trigger the \
+         sync with confirm_deletes=true.",
+    )
+}
+
+/// Drops the checkpoint of a job that will not go on, and what it alone had stored. The snapshot stays.
+///
+/// # Errors
+/// Of the stores.
+pub async fn discard_checkpoint<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<(), Error> {
+    let state = State::new(blobs, documents);
+    let (document, revision) = state.load_document().await?;
+    drop_checkpoint(&state, document, revision).await.map(|_| ())
+}
+
+async fn drop_checkpoint<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    mut document: SnapshotDocument,
+    revision: u64,
+) -> Result<(SnapshotDocument, u64), Error> {
+    let Some(checkpoint) = document.checkpoint.take() else {
+        return Ok((document, revision));
+    };
+    let mut named: BTreeSet<String> = document.root.retired.iter().cloned().collect();
+    if let Some(index) = &document.root.index {
+        named.extend(state.read_index(index).await?.iter().map(|segment| segment_name(segment.hash)));
+        named.insert(index.clone());
+    }
+    for segment in checkpoint_segments(state, &checkpoint).await? {
+        let name = segment_name(segment.hash);
+        if !named.contains(&name) {
+            state.delete(&name).await?;
+        }
+    }
+    for name in checkpoint.scratch.iter().filter(|name| !named.contains(*name)) {
+        state.delete(name).await?;
+    }
+    let revision = state.swap_document(revision, &document).await?;
+    Ok((document, revision))
+}
+
+async fn checkpoint_segments<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    checkpoint: &Checkpoint,
+) -> Result<Vec<SegmentRef>, Error> {
+    let mut segments = Vec::new();
+    for name in &checkpoint.closed {
+        segments.extend(state.read_index(name).await?);
+    }
+    let tail = root::decode_segments(checkpoint.closed_tail.as_deref());
+    segments.extend(tail.map_err(|error| error.into_error("checkpoint.closed_tail"))?);
+    Ok(segments)
+}
+
+/// Where a job would go on, were it cut off now: behind the latest segment that was closed.
+#[derive(Clone, Debug)]
+struct ResumePoint {
+    start_after: Option<String>,
+    listed: u64,
+    matched: u64,
+    matched_bytes: u64,
+}
+
+/// What a step holds in memory: bounded by one segment, one page and the list of segments.
+#[derive(Debug)]
+struct Run {
+    document: SnapshotDocument,
+    revision: u64,
+    known_before: u64,
+    watch: ListingWatch,
+    listed: bool,
+    covered_to: Option<String>,
+    resume_point: Option<ResumePoint>,
+    /// The segment that is not complete yet.
+    pending: Vec<Entry>,
+    pending_bytes: usize,
+    closed: Vec<SegmentRef>,
+    /// Of `closed`, how many are in `closed_blobs`.
+    closed_stored: usize,
+    closed_blobs: Vec<String>,
+    /// Found, and not in `deletion_blobs`.
+    deletions: Vec<Known>,
+    deletion_blobs: Vec<String>,
+    deletions_found: u64,
+    deletions_delivered: u64,
+    scratch: Vec<String>,
+    /// Found on this page: to deliver, then to store.
+    changes: Vec<Change>,
+    puts: Vec<(String, Vec<u8>)>,
+    counts: JobCounts,
+    phase: Phase,
+    batch_max: usize,
+    sink_calls: u64,
+    keys: u64,
+}
+
+impl Run {
+    fn new(batch_max: usize) -> Self {
+        Self {
+            document: SnapshotDocument::default(),
+            revision: 0,
+            known_before: 0,
+            watch: ListingWatch::default(),
+            listed: false,
+            covered_to: None,
+            resume_point: None,
+            pending: Vec::new(),
+            pending_bytes: 0,
+            closed: Vec::new(),
+            closed_stored: 0,
+            closed_blobs: Vec::new(),
+            deletions: Vec::new(),
+            deletion_blobs: Vec::new(),
+            deletions_found: 0,
+            deletions_delivered: 0,
+            scratch: Vec::new(),
+            changes: Vec::new(),
+            puts: Vec::new(),
+            counts: JobCounts::default(),
+            phase: Phase::Queued,
+            batch_max: batch_max.max(1),
+            sink_calls: 0,
+            keys: 0,
+        }
+    }
+
+    /// Takes up the checkpoint, if there is one.
+    async fn resume<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
+        let Some(checkpoint) = self.document.checkpoint.clone() else {
+            self.watch = ListingWatch::new(self.document.root.order, false, None);
+            return Ok(());
+        };
+        self.closed = checkpoint_segments(state, &checkpoint).await?;
+        let tail = root::decode_segments(checkpoint.closed_tail.as_deref()).map_or(0, |tail| tail.len());
+        self.closed_stored = self.closed.len() - tail;
+        self.closed_blobs = checkpoint.closed;
+        let deletions = root::decode_known(checkpoint.deletions_tail.as_deref());
+        self.deletions = deletions.map_err(|error| error.into_error("checkpoint.deletions_tail"))?;
+        self.deletion_blobs = checkpoint.deletions;
+        self.deletions_found = checkpoint.deletions_found;
+        self.deletions_delivered = checkpoint.deletions_delivered;
+        if let Some(name) = &checkpoint.pending {
+            let bytes = state.read(name).await?;
+            self.pending = segment::decode_entries(&bytes).map_err(|error| error.into_error(name))?;
+            self.pending_bytes = self.pending.iter().map(|entry| entry.key.len() + ENTRY_BYTES_MAX).sum();
+        }
+        self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
+        self.covered_to = checkpoint.covered_to;
+        self.listed = checkpoint.listed;
+        self.counts = checkpoint.counts;
+        self.scratch = checkpoint.scratch;
+        Ok(())
+    }
+
+    /// Begins the comparison anew, now that the order is known.
+    fn restart(&mut self, order: KeyOrder) {
+        let fresh = Self {
+            document: mem::take(&mut self.document),
+            revision: self.revision,
+            known_before: self.known_before,
+            watch: ListingWatch::new(order, false, None),
+            phase: self.phase,
+            sink_calls: self.sink_calls,
+            keys: self.keys,
+            ..Self::new(self.batch_max)
+        };
+        *self = fresh;
+    }
+
+    /// Keeps a deletion until the listing is complete.
+    fn vanished(&mut self, order: &Order<'_>, known: Known) -> Result<(), Error> {
+        if !order.reconcile.on_delete {
+            return Ok(());
+        }
+        self.deletions.push(known);
+        self.deletions_found += 1;
+        let found = self.deletions_found;
+        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.known_before / 2 {
+            return Err(too_many_deletions(&format!(
+                "More than half of the files that were there before are gone ({found} or more of {}).",
+                self.known_before
+            )));
+        }
+        Ok(())
+    }
+
+    fn count_delivered(&mut self, change: &Change) {
+        match change.kind {
+            ChangeKind::Created => self.counts.created += 1,
+            ChangeKind::Updated => self.counts.updated += 1,
+            ChangeKind::Deleted => self.counts.deleted += 1,
+        }
+        if change.kind != ChangeKind::Deleted {
+            self.counts.delivered_bytes = self.counts.delivered_bytes.saturating_add(change.entry.size);
+        }
+    }
+
+    /// Saves how far the job is. With `pending`, everything read so far is in it, and the next step goes on behind the
+    /// last key. Without, only what was closed: one small write, made after every page that delivered something.
+    async fn save_checkpoint<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        pending: bool,
+    ) -> Result<(), Error> {
+        let mut counts = self.counts;
+        let start_after = if pending || self.listed {
+            self.watch.last_key().map(str::to_owned)
+        } else if let Some(point) = &self.resume_point {
+            counts.listed = point.listed;
+            counts.matched = point.matched;
+            counts.matched_bytes = point.matched_bytes;
+            point.start_after.clone()
+        } else {
+            return Ok(());
+        };
+        let pending = if pending && !self.pending.is_empty() {
+            Some(self.write_scratch(state, segment::encode_entries(&self.pending)).await?)
+        } else {
+            None
+        };
+        let tail = self.closed.get(self.closed_stored..).unwrap_or_default();
+        if tail.len() > CHECKPOINT_TAIL_MAX {
+            let bytes = index::encode(tail);
+            let name = self.write_scratch(state, bytes).await?;
+            self.closed_blobs.push(name);
+            self.closed_stored = self.closed.len();
+        }
+        if self.deletions.len() > CHECKPOINT_TAIL_MAX {
+            let deletions = mem::take(&mut self.deletions);
+            let name = self.write_scratch(state, segment::encode(deletions.iter())).await?;
+            self.deletion_blobs.push(name);
+        }
+        self.document.checkpoint = Some(Checkpoint {
+            job_id: order.job_id.to_owned(),
+            fingerprint: order.fingerprint.to_owned(),
+            listed: self.listed,
+            start_after,
+            covered_to: self.covered_to.clone(),
+            pending,
+            closed: self.closed_blobs.clone(),
+            closed_tail: root::encode_segments(self.closed.get(self.closed_stored..).unwrap_or_default()),
+            deletions: self.deletion_blobs.clone(),
+            deletions_tail: root::encode_known(&self.deletions),
+            deletions_found: self.deletions_found,
+            deletions_delivered: self.deletions_delivered,
+            counts,
+            order: self.watch.order,
+            order_assumed: self.watch.order_assumed,
+            scratch: self.scratch.clone(),
+        });
+        self.revision = state.swap_document(self.revision, &self.document).await?;
+        Ok(())
+    }
+
+    async fn write_scratch<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        bytes: Vec<u8>,
+    ) -> Result<String, Error> {
+        let name = state.write_named("scratch", bytes).await?;
+        if !self.scratch.contains(&name) {
+            self.scratch.push(name.clone());
+        }
+        Ok(name)
+    }
+
+    /// Makes what was listed the current snapshot. Nothing is written when nothing differs.
+    async fn move_root<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        before: &[SegmentRef],
+    ) -> Result<(), Error> {
+        let same = self.closed == before && self.watch.order == self.document.root.order;
+        if same && self.document.checkpoint.is_none() {
+            return Ok(());
+        }
+        let index = if self.closed == before {
+            self.document.root.index.clone()
+        } else if self.closed.is_empty() {
+            None
+        } else {
+            Some(state.write_named("index", index::encode(&self.closed)).await?)
+        };
+        let mut named: BTreeSet<String> = self.closed.iter().map(|segment| segment_name(segment.hash)).collect();
+        named.extend(index.clone());
+        let scratch: BTreeSet<String> = mem::take(&mut self.scratch).into_iter().collect();
+        for name in &self.document.root.retired {
+            if !named.contains(name) && !scratch.contains(name) {
+                state.delete(name).await?;
+            }
+        }
+        let mut retired: BTreeSet<String> = before.iter().map(|segment| segment_name(segment.hash)).collect();
+        retired.extend(self.document.root.index.clone());
+        retired.extend(scratch);
+        retired.retain(|name| !named.contains(name));
+        let document = SnapshotDocument {
+            v: root::VERSION,
+            root: Root {
+                generation: self.document.root.generation + 1,
+                index,
+                entries: self.closed.iter().map(|segment| segment.entries).sum(),
+                bytes: self.closed.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes)),
+                order: self.watch.order,
+                retired: retired.into_iter().collect(),
+            },
+            checkpoint: None,
+        };
+        self.revision = state.swap_document(self.revision, &document).await?;
+        self.document = document;
+        Ok(())
+    }
+
+    fn spent<B: BlobStore, D: DocumentStore>(
+        &self,
+        state: &State<'_, B, D>,
+        before: SourceCost,
+        now: SourceCost,
+        wall_ms: u64,
+    ) -> Spent {
+        Spent {
+            external_requests: now.requests - before.requests,
+            internal_requests: state.requests() + self.sink_calls,
+            wall_ms,
+            bytes_received: now.bytes_received - before.bytes_received,
+            keys: self.keys,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! Where a job's listing comes from.
+
+use crate::{
+    entry::{Entry, KeyOrder, orders_differ},
+    error::{Error, ErrorKind},
+};
+
+/// Where a page begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageStart<'a> {
+    /// With the first key of the source.
+    First,
+    /// With the first key after this one.
+    After(&'a str),
+    /// Where the page that answered this continuation token ended.
+    Token(&'a str),
+}
+
+/// One page of a listing, as it was answered: nothing is checked yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Page {
+    /// In the order of the answer.
+    pub entries: Vec<Entry>,
+    /// Whether there are more.
+    pub truncated: bool,
+    /// What names the next page.
+    pub next_token: Option<String>,
+}
+
+/// What a source has cost so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceCost {
+    /// Class B calls.
+    pub class_b: u64,
+    /// Class C calls.
+    pub class_c: u64,
+    /// Requests, retries included.
+    pub requests: u64,
+    /// Bytes received.
+    pub bytes_received: u64,
+}
+
+/// A listing, page by page: a bucket and a prefix of it.
+pub trait Source {
+    /// Reads one page. Retries are inside.
+    ///
+    /// # Errors
+    /// Whatever [`crate::b2`] makes of the failure.
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error>;
+
+    /// What the calls so far have cost.
+    fn cost(&self) -> SourceCost;
+}
+
+/// Consecutive pages without a key, though more are announced, before a listing counts as stuck.
+pub const EMPTY_PAGES_MAX: u32 = 100;
+
+/// What [`ListingWatch::admit`] found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// The key comes after all before it.
+    InOrder,
+    /// The key shows that the listing is in UTF-16 order, and keys were compared in UTF-8 order where that matters:
+    /// what was compared so far must be compared again.
+    OrderWasMistaken,
+}
+
+/// Watches that a listing advances, and finds out in which order.
+#[derive(Clone, Debug, Default)]
+pub struct ListingWatch {
+    /// The order as far as it is known.
+    pub order: KeyOrder,
+    /// Whether keys were compared as if the order were UTF-8 when it mattered and was not known.
+    pub order_assumed: bool,
+    last_key: Option<String>,
+    token: Option<String>,
+    empty_pages: u32,
+}
+
+impl ListingWatch {
+    /// Goes on after `last_key`.
+    pub fn new(order: KeyOrder, order_assumed: bool, last_key: Option<String>) -> Self {
+        Self { order, order_assumed, last_key, token: None, empty_pages: 0 }
+    }
+
+    /// The last key admitted.
+    pub fn last_key(&self) -> Option<&str> {
+        self.last_key.as_deref()
+    }
+
+    /// Compares two keys in the order of the listing, noting when that took an assumption.
+    pub fn compare(&mut self, a: &str, b: &str) -> std::cmp::Ordering {
+        if self.order == KeyOrder::Unknown && orders_differ(a, b) {
+            self.order_assumed = true;
+        }
+        self.order.compare(a, b)
+    }
+
+    /// Takes the next key of the listing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ListingOrder`] when it does not come after the one before in any order that a listing may have.
+    pub fn admit(&mut self, key: &str) -> Result<Admitted, Error> {
+        let mut admitted = Admitted::InOrder;
+        if let Some(last) = &self.last_key {
+            if self.order == KeyOrder::Unknown && orders_differ(last, key) {
+                self.order = if last.as_str() < key { KeyOrder::Utf8 } else { KeyOrder::Utf16 };
+                if self.order == KeyOrder::Utf16 && self.order_assumed {
+                    admitted = Admitted::OrderWasMistaken;
+                }
+            }
+            if self.order.compare(last, key).is_ge() {
+                return Err(Error::new(
+                    ErrorKind::ListingOrder,
+                    format!("The listing is out of order: {key:?} came after {last:?}."),
+                    "Nothing was removed. If it happens again, report it with both names: the store lists its keys in \
+                     an order that b2sync does not know.",
+                ));
+            }
+        }
+        let last = self.last_key.get_or_insert_default();
+        last.clear();
+        last.push_str(key);
+        Ok(admitted)
+    }
+
+    /// Takes what a page says of the page after it: the token to go on with, or `None` at the end of the listing.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ListingStuck`] when going on would not get further.
+    pub fn next(&mut self, page: &Page) -> Result<Option<String>, Error> {
+        if !page.truncated {
+            return Ok(None);
+        }
+        let stuck = |what: &str| {
+            Error::new(
+                ErrorKind::ListingStuck,
+                format!("The listing does not advance: {what}."),
+                "Nothing was removed. Trigger the sync again; if it happens again, report it.",
+            )
+            .with_retry(crate::error::Retry::Temporary)
+        };
+        let Some(token) = page.next_token.as_ref().filter(|token| !token.is_empty()) else {
+            return Err(stuck("a page says that more follow, but not where"));
+        };
+        if self.token.as_ref() == Some(token) {
+            return Err(stuck("two pages name the same next page"));
+        }
+        self.empty_pages = if page.entries.is_empty() { self.empty_pages + 1 } else { 0 };
+        if self.empty_pages > EMPTY_PAGES_MAX {
+            return Err(stuck("page after page is empty"));
+        }
+        self.token = Some(token.clone());
+        Ok(Some(token.clone()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn admit_all(watch: &mut ListingWatch, keys: &[&str]) -> Result<(), Error> {
+        keys.iter().try_for_each(|key| watch.admit(key).map(|_| ()))
+    }
+
+    #[test]
+    fn either_order_is_found_out_and_kept() {
+        let mut watch = ListingWatch::default();
+        admit_all(&mut watch, &["a", "b\u{ff01}", "b😀"]).unwrap();
+        assert_eq!(watch.order, KeyOrder::Utf8);
+        let error = admit_all(&mut watch, &["c😀", "c\u{ff01}"]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ListingOrder);
+        assert!(error.message().contains("c😀") && error.message().contains("c！"), "{error}");
+
+        let mut watch = ListingWatch::default();
+        admit_all(&mut watch, &["a", "b😀", "b\u{ff01}", "c"]).unwrap();
+        assert_eq!(watch.order, KeyOrder::Utf16);
+    }
+
+    #[test]
+    fn going_back_and_standing_still_are_errors() {
+        for keys in [["b", "a"], ["a", "a"]] {
+            assert_eq!(admit_all(&mut ListingWatch::default(), &keys).unwrap_err().kind(), ErrorKind::ListingOrder);
+        }
+    }
+
+    #[test]
+    fn a_mistaken_assumption_is_noticed() {
+        let mut watch = ListingWatch::default();
+        assert!(watch.compare("x😀", "x\u{ff01}").is_gt());
+        assert_eq!(watch.admit("b😀").unwrap(), Admitted::InOrder);
+        assert_eq!(watch.admit("b\u{ff01}").unwrap(), Admitted::OrderWasMistaken);
+    }
+
+    #[test]
+    fn a_listing_that_stands_still_is_stuck() {
+        let page =
+            |token: Option<&str>| Page { truncated: true, next_token: token.map(str::to_owned), ..Page::default() };
+        let mut watch = ListingWatch::default();
+        assert_eq!(watch.next(&page(None)).unwrap_err().kind(), ErrorKind::ListingStuck);
+        assert_eq!(watch.next(&page(Some("t"))).unwrap().as_deref(), Some("t"));
+        assert_eq!(watch.next(&page(Some("t"))).unwrap_err().kind(), ErrorKind::ListingStuck);
+        let mut watch = ListingWatch::default();
+        let stuck = (0..=EMPTY_PAGES_MAX).find_map(|n| watch.next(&page(Some(&n.to_string()))).err());
+        assert_eq!(stuck.unwrap().kind(), ErrorKind::ListingStuck);
+        assert_eq!(watch.next(&Page::default()).unwrap(), None);
+    }
+}

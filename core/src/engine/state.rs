@@ -1,0 +1,147 @@
+//! Reading and storing what the engine keeps, counted.
+
+use std::cell::Cell;
+
+use bytes::Bytes;
+
+use crate::{
+    error::{Error, ErrorKind, Retry},
+    snapshot::{
+        ContentHash, Known,
+        index::{self, SegmentRef},
+        root::{self, SnapshotDocument},
+        segment,
+    },
+    store::{BlobStore, DocumentStore, Swapped},
+};
+
+/// The stores of one sync, with a count of what they were asked.
+#[derive(Debug)]
+pub struct State<'a, B, D> {
+    blobs: &'a B,
+    documents: &'a D,
+    reads: Cell<u64>,
+    writes: Cell<u64>,
+    deletions: Cell<u64>,
+}
+
+fn add_one(counter: &Cell<u64>) {
+    counter.set(counter.get().saturating_add(1));
+}
+
+/// The name of a segment's blob.
+pub fn segment_name(hash: ContentHash) -> String {
+    format!("segment/{hash}")
+}
+
+impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
+    /// Begins to count.
+    pub fn new(blobs: &'a B, documents: &'a D) -> Self {
+        Self { blobs, documents, reads: Cell::new(0), writes: Cell::new(0), deletions: Cell::new(0) }
+    }
+
+    /// Reads so far.
+    pub fn reads(&self) -> u64 {
+        self.reads.get()
+    }
+
+    /// Writes so far; deletions of what nothing names any more are not among them.
+    pub fn writes(&self) -> u64 {
+        self.writes.get()
+    }
+
+    /// Reads, writes and deletions so far.
+    pub fn requests(&self) -> u64 {
+        self.reads.get() + self.writes.get() + self.deletions.get()
+    }
+
+    /// The snapshot document and its revision; a new sync has an empty one of revision 0.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::StateCorrupt`].
+    pub async fn load_document(&self) -> Result<(SnapshotDocument, u64), Error> {
+        add_one(&self.reads);
+        match self.documents.load(root::DOCUMENT).await? {
+            Some(document) => Ok((SnapshotDocument::decode(&document.value)?, document.revision)),
+            None => Ok((SnapshotDocument::default(), 0)),
+        }
+    }
+
+    /// Moves the snapshot document on from revision `expected`, and answers its new revision.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`]; [`ErrorKind::StateConflict`] when another writer moved it first.
+    pub async fn swap_document(&self, expected: u64, document: &SnapshotDocument) -> Result<u64, Error> {
+        add_one(&self.writes);
+        match self.documents.swap(root::DOCUMENT, expected, Some(document.encode()?.into())).await? {
+            Swapped::Done(revision) => Ok(revision),
+            Swapped::Conflict => Err(Error::new(
+                ErrorKind::StateConflict,
+                "Another job of this sync moved its state meanwhile.",
+                "Nothing is lost: the step is repeated from the newer state.",
+            )
+            .with_retry(Retry::Temporary)),
+        }
+    }
+
+    /// Reads a blob that a root or a checkpoint names.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`]; [`ErrorKind::StateMissing`] when it is not there, which may be for a while only.
+    pub async fn read(&self, name: &str) -> Result<Bytes, Error> {
+        add_one(&self.reads);
+        self.blobs.get(name).await?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::StateMissing,
+                format!("The stored value {name:?} is not there (yet)."),
+                "An eventually consistent store shows it within minutes; the step is repeated. If it stays away, \
+                 delete the sync and create it again to list afresh.",
+            )
+            .with_retry(Retry::Temporary)
+        })
+    }
+
+    /// Stores a blob.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn write(&self, name: &str, value: Vec<u8>) -> Result<(), Error> {
+        add_one(&self.writes);
+        self.blobs.put(name, value.into()).await
+    }
+
+    /// Stores a blob that is named after its content, and answers the name.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn write_named(&self, folder: &str, value: Vec<u8>) -> Result<String, Error> {
+        let name = format!("{folder}/{}", ContentHash::of(&value));
+        self.write(&name, value).await?;
+        Ok(name)
+    }
+
+    /// Deletes a blob that nothing names any more.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    pub async fn delete(&self, name: &str) -> Result<(), Error> {
+        add_one(&self.deletions);
+        self.blobs.delete(name).await
+    }
+
+    /// Reads an index.
+    ///
+    /// # Errors
+    /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
+    pub async fn read_index(&self, name: &str) -> Result<Vec<SegmentRef>, Error> {
+        index::decode(&self.read(name).await?).map_err(|error| error.into_error(name))
+    }
+
+    /// Reads a segment.
+    ///
+    /// # Errors
+    /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
+    pub async fn read_segment(&self, name: &str) -> Result<Vec<Known>, Error> {
+        segment::decode(&self.read(name).await?).map_err(|error| error.into_error(name))
+    }
+}

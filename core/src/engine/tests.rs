@@ -1,0 +1,499 @@
+//! The engine against a bucket in memory: cut off anywhere, it ends with the same changes.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::{BTreeMap, BTreeSet},
+};
+
+use bytes::Bytes;
+use pollster::block_on;
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    filter::FilterSpec,
+    sink::MemorySink,
+    source_path::SourcePath,
+    store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
+    time::Timestamp,
+};
+
+/// A bucket that lists itself, page by page.
+#[derive(Default)]
+struct Bucket {
+    entries: RefCell<Vec<Entry>>,
+    page_size: Cell<usize>,
+    order: Cell<KeyOrder>,
+    calls: Cell<u64>,
+    answers: RefCell<Vec<Result<Page, Error>>>,
+}
+
+impl Bucket {
+    fn set(&self, entries: impl IntoIterator<Item = Entry>) {
+        let mut entries: Vec<Entry> = entries.into_iter().collect();
+        entries.sort_by(|a, b| self.order.get().compare(&a.key, &b.key));
+        *self.entries.borrow_mut() = entries;
+    }
+
+    fn current(&self) -> BTreeMap<String, Entry> {
+        self.entries.borrow().iter().map(|entry| (entry.key.clone(), entry.clone())).collect()
+    }
+}
+
+impl Source for Bucket {
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
+        self.calls.set(self.calls.get() + 1);
+        if let Some(answer) = self.answers.borrow_mut().pop() {
+            return answer;
+        }
+        let after = match start {
+            PageStart::First => None,
+            PageStart::After(key) | PageStart::Token(key) => Some(key),
+        };
+        let entries = self.entries.borrow();
+        let from = after
+            .map_or(0, |after| entries.partition_point(|entry| self.order.get().compare(&entry.key, after).is_le()));
+        let page: Vec<Entry> = entries.iter().skip(from).take(self.page_size.get().max(1)).cloned().collect();
+        let truncated = from + page.len() < entries.len();
+        let next_token = truncated.then(|| page.last().unwrap().key.clone());
+        Ok(Page { entries: page, truncated, next_token })
+    }
+
+    fn cost(&self) -> SourceCost {
+        let calls = self.calls.get();
+        SourceCost { class_b: 0, class_c: calls, requests: calls, bytes_received: calls * 100 }
+    }
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
+    }
+
+    async fn sleep(&self, _: u64) {}
+}
+
+/// Breaks off at the n-th effect, before or after it happened.
+#[derive(Default)]
+struct Breaking<T> {
+    inner: T,
+    effects: Cell<u64>,
+    at: Cell<Option<(u64, bool)>>,
+}
+
+impl<T> Breaking<T> {
+    fn breaks(&self) -> Result<bool, Error> {
+        self.effects.set(self.effects.get() + 1);
+        match self.at.get() {
+            Some((at, false)) if at == self.effects.get() => Err(broken()),
+            Some((at, true)) if at == self.effects.get() => Ok(true),
+            _ => Ok(false),
+        }
+    }
+}
+
+fn broken() -> Error {
+    Error::new(ErrorKind::Storage, "Broken off.", "").with_retry(Retry::Temporary)
+}
+
+#[derive(Default)]
+struct Homes {
+    blobs: MemoryBlobs,
+    documents: MemoryDocuments,
+    sink: MemorySink,
+}
+
+impl BlobStore for Breaking<Homes> {
+    async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        self.inner.blobs.get(name).await
+    }
+
+    async fn put(&self, name: &str, value: Bytes) -> Result<(), Error> {
+        let after = self.breaks()?;
+        self.inner.blobs.put(name, value).await?;
+        if after { Err(broken()) } else { Ok(()) }
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Error> {
+        let after = self.breaks()?;
+        self.inner.blobs.delete(name).await?;
+        if after { Err(broken()) } else { Ok(()) }
+    }
+}
+
+impl DocumentStore for Breaking<Homes> {
+    async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
+        self.inner.documents.load(name).await
+    }
+
+    async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
+        let after = self.breaks()?;
+        let swapped = self.inner.documents.swap(name, expected, value).await?;
+        if after { Err(broken()) } else { Ok(swapped) }
+    }
+}
+
+impl Sink for Breaking<Homes> {
+    fn batch_max(&self) -> usize {
+        3
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let after = self.breaks()?;
+        let answers = self.inner.sink.deliver(changes).await?;
+        if after { Err(broken()) } else { Ok(answers) }
+    }
+}
+
+struct World {
+    bucket: Bucket,
+    home: Breaking<Homes>,
+    filter: Filter,
+    cut: Cut,
+    confirm_deletes: bool,
+    reconcile: Reconcile,
+    jobs: Cell<u32>,
+}
+
+impl World {
+    fn new(page_size: usize) -> Self {
+        let bucket = Bucket::default();
+        bucket.page_size.set(page_size);
+        let path = SourcePath::parse("bucket-one").unwrap();
+        Self {
+            bucket,
+            home: Breaking::default(),
+            filter: Filter::compile(&FilterSpec::default(), &path).unwrap(),
+            cut: Cut::new([1; 16]).with_sizes(4, 9),
+            confirm_deletes: true,
+            reconcile: Reconcile::default(),
+            jobs: Cell::new(0),
+        }
+    }
+
+    fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
+        let engine = Engine {
+            source: &self.bucket,
+            blobs: &self.home,
+            documents: &self.home,
+            sink: &self.home,
+            clock: &Stopped,
+        };
+        let order = Order {
+            job_id,
+            sync_id: "sync_1",
+            cut: self.cut,
+            filter: &self.filter,
+            fingerprint: "f",
+            reconcile: self.reconcile,
+            confirm_deletes: self.confirm_deletes,
+        };
+        block_on(engine.step(&order, budget))
+    }
+
+    /// Runs one job to its end, going on after every break.
+    fn job(&self, budget: &Budget) -> StepReport {
+        self.jobs.set(self.jobs.get() + 1);
+        let job_id = format!("job_{}", self.jobs.get());
+        for _ in 0..10_000 {
+            let report = self.step(&job_id, budget);
+            match &report.outcome {
+                Ok(Outcome::Done) => return report,
+                Ok(Outcome::Continue) => {}
+                Err(error) if error.is_transient() => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the job does not end");
+    }
+
+    fn document(&self) -> SnapshotDocument {
+        let (document, _) = block_on(State::new(&self.home, &self.home).load_document()).unwrap();
+        document
+    }
+
+    /// The whole stored snapshot.
+    fn snapshot(&self) -> Vec<Known> {
+        let state = State::new(&self.home, &self.home);
+        let Some(index) = self.document().root.index else { return Vec::new() };
+        let segments = block_on(state.read_index(&index)).unwrap();
+        segments.iter().flat_map(|it| block_on(state.read_segment(&segment_name(it.hash))).unwrap()).collect()
+    }
+
+    fn check(&self) {
+        let bucket = self.bucket.current();
+        let delivered = self.home.inner.sink.current();
+        let differing: Vec<_> =
+            bucket.keys().chain(delivered.keys()).filter(|key| bucket.get(*key) != delivered.get(*key)).collect();
+        assert!(differing.is_empty(), "what was delivered is not what the bucket holds: {differing:?}");
+        let known: BTreeMap<_, _> = self.snapshot().into_iter().map(|known| (known.key.clone(), known)).collect();
+        let expected: BTreeMap<_, _> = bucket.iter().map(|(key, entry)| (key.clone(), Known::from(entry))).collect();
+        assert_eq!(known, expected, "the snapshot is what the bucket holds");
+        assert!(self.document().checkpoint.is_none());
+    }
+}
+
+const ONE_PAGE: Budget = Budget { keys_max: 1, ..Budget::UNLIMITED };
+
+fn entry(key: &str, version: u64) -> Entry {
+    let last_modified = Timestamp::from_millis(1_700_000_000_000 - version as i64 * 1_000);
+    Entry { key: key.to_owned(), etag: format!("{version:032x}"), size: version, last_modified }
+}
+
+fn keys(range: std::ops::Range<u32>) -> Vec<Entry> {
+    range.map(|n| entry(&format!("k{n:05}"), 1)).collect()
+}
+
+#[test]
+fn first_everything_then_nothing_then_exactly_what_changed() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..95));
+    let report = world.job(&Budget::UNLIMITED);
+    assert_eq!((report.counts.created, report.counts.listed, report.files_known), (95, 95, 95));
+    world.check();
+
+    let effects = world.home.effects.get();
+    let report = world.job(&Budget::UNLIMITED);
+    assert_eq!(report.counts.delivered(), 0);
+    assert_eq!((report.cost.state_reads, report.cost.state_writes), (2, 0), "a poll that finds nothing writes nothing");
+    assert_eq!(world.home.effects.get(), effects);
+
+    let mut entries = keys(0..95);
+    entries.remove(40);
+    entries[7] = entry("k00007", 2);
+    entries.push(entry("k00030x", 1));
+    world.bucket.set(entries);
+    let report = world.job(&Budget::UNLIMITED);
+    assert_eq!((report.counts.created, report.counts.updated, report.counts.deleted), (1, 1, 1));
+    world.check();
+}
+
+#[test]
+fn a_few_changes_cost_a_few_reads_and_writes() {
+    let mut world = World::new(1_000);
+    world.cut = Cut::new([1; 16]);
+    world.bucket.set(keys(0..50_000));
+    world.job(&Budget::UNLIMITED);
+    for changed in [1u32, 2, 5] {
+        let mut entries = keys(0..50_000);
+        for n in 0..changed {
+            entries[(n * 9_973) as usize] = entry(&format!("k{:05}", n * 9_973), 1 + u64::from(changed));
+        }
+        world.bucket.set(entries);
+        let report = world.job(&Budget::UNLIMITED);
+        let most = u64::from(2 * (2 * changed) + 3); // Those of the round before change back.
+        assert!(report.cost.state_reads <= most, "{changed} changed: {} reads", report.cost.state_reads);
+        assert!(report.cost.state_writes <= most, "{changed} changed: {} writes", report.cost.state_writes);
+        world.check();
+    }
+}
+
+#[test]
+fn an_older_date_and_the_same_second_are_updates() {
+    let world = World::new(10);
+    let first = entry("a", 1);
+    world.bucket.set([first.clone()]);
+    world.job(&Budget::UNLIMITED);
+    let older = Entry { last_modified: first.last_modified.plus_millis(-86_400_000), ..first.clone() };
+    let same_second_and_size = Entry { etag: "f".repeat(32), ..first.clone() };
+    for version in [older, same_second_and_size] {
+        world.bucket.set([version]);
+        assert_eq!(world.job(&Budget::UNLIMITED).counts.updated, 1);
+        world.check();
+    }
+}
+
+#[test]
+fn an_empty_listing_deletes_nothing_until_it_is_confirmed() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.bucket.set(keys(0..20));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set([]);
+    let error = world.step("job_x", &Budget::UNLIMITED).outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert!(error.advice().contains("confirm_deletes=true"), "{error}");
+    assert_eq!(world.home.inner.sink.current().len(), 20);
+    world.confirm_deletes = true;
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 20);
+    world.check();
+}
+
+#[test]
+fn losing_more_than_half_stops_before_the_first_deletion() {
+    let mut world = World::new(50);
+    world.confirm_deletes = false;
+    world.bucket.set(keys(0..300));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(200..300));
+    let report = world.step("job_x", &Budget::UNLIMITED);
+    assert_eq!(report.outcome.unwrap_err().kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(world.home.inner.sink.current().len(), 300);
+    // Up to a hundred, and up to half, are ordinary.
+    world.bucket.set(keys(140..300));
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 140);
+    world.check();
+}
+
+#[test]
+fn a_failed_listing_deletes_nothing() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..60));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(30..60));
+    let page = |range, truncated| Page { entries: keys(range), truncated, next_token: None };
+    for (answers, kind) in [
+        (vec![Ok(page(30..40, true))], ErrorKind::ListingStuck),
+        (vec![Err(broken())], ErrorKind::Storage),
+        (vec![Ok(Page { entries: vec![entry("b", 1), entry("a", 1)], ..Page::default() })], ErrorKind::ListingOrder),
+    ] {
+        *world.bucket.answers.borrow_mut() = answers;
+        let report = world.step("job_x", &Budget::UNLIMITED);
+        assert_eq!(report.outcome.unwrap_err().kind(), kind);
+        assert_eq!(world.home.inner.sink.current().len(), 60, "{kind:?}");
+    }
+    world.job(&Budget::UNLIMITED);
+    world.check();
+}
+
+#[test]
+fn an_expired_token_is_replaced_by_the_last_key() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..30));
+    let expired = Error::new(ErrorKind::InvalidInput, "Token.", "").with_response(400, Some("InvalidArgument"));
+    let first = Page { entries: keys(0..10), truncated: true, next_token: Some("k00009".into()) };
+    *world.bucket.answers.borrow_mut() = vec![Err(expired), Ok(first)];
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.created, 30);
+    world.check();
+}
+
+#[test]
+fn a_segment_that_hostile_names_never_cut_ends_all_the_same() {
+    let mut world = World::new(100);
+    world.cut = Cut::new([0; 16]).with_sizes(u64::MAX, 9);
+    world.bucket.set(keys(0..100));
+    world.job(&Budget::UNLIMITED);
+    world.check();
+    let index = world.document().root.index.unwrap();
+    let segments = block_on(State::new(&world.home, &world.home).read_index(&index)).unwrap();
+    assert_eq!(segments.len(), 12);
+}
+
+#[test]
+fn refused_changes_stop_the_job_and_are_not_lost() {
+    struct Refusing;
+    impl Sink for Refusing {
+        fn batch_max(&self) -> usize {
+            10
+        }
+        async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+            Ok(changes.iter().map(|_| Delivery::Refused("full".into())).collect())
+        }
+    }
+    let world = World::new(10);
+    world.bucket.set(keys(0..3));
+    let engine =
+        Engine { source: &world.bucket, blobs: &world.home, documents: &world.home, sink: &Refusing, clock: &Stopped };
+    let order = Order {
+        job_id: "job_1",
+        sync_id: "sync_1",
+        cut: world.cut,
+        filter: &world.filter,
+        fingerprint: "f",
+        reconcile: Reconcile::default(),
+        confirm_deletes: false,
+    };
+    let report = block_on(engine.step(&order, &Budget::UNLIMITED));
+    let error = report.outcome.unwrap_err();
+    assert!(error.message().contains("full"), "{error}");
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.created, 3);
+    world.check();
+}
+
+/// A history: what the bucket holds at each poll.
+fn histories() -> impl Strategy<Value = Vec<BTreeMap<String, u64>>> {
+    let key = prop_oneof!["[abc]{1,3}", "[ab]😀[ab]?", "[ab]\u{ff01}[ab]?"];
+    proptest::collection::vec(proptest::collection::btree_map(key, 1u64..3, 0..40), 1..4)
+}
+
+fn states(history: &[BTreeMap<String, u64>]) -> impl Iterator<Item = Vec<Entry>> {
+    history.iter().map(|state| state.iter().map(|(key, version)| entry(key, *version)).collect())
+}
+
+fn ids(world: &World) -> Vec<String> {
+    world.home.inner.sink.deliveries().into_iter().map(|change| change.id).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn a_step_for_every_page_equals_one_run(
+        history in histories(),
+        page_size in 1usize..12,
+        utf16: bool,
+    ) {
+        let (whole, stepped) = (World::new(page_size), World::new(page_size));
+        for world in [&whole, &stepped] {
+            world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
+        }
+        for state in states(&history) {
+            whole.bucket.set(state.clone());
+            stepped.bucket.set(state);
+            let before = (whole.home.inner.sink.deliveries().len(), stepped.home.inner.sink.deliveries().len());
+            whole.job(&Budget::UNLIMITED);
+            stepped.job(&ONE_PAGE);
+            whole.check();
+            stepped.check();
+            // The same changes under the same ids; a listing that is begun anew may repeat some.
+            let set = |world: &World, from: usize| ids(world)[from..].iter().cloned().collect::<BTreeSet<_>>();
+            prop_assert_eq!(set(&whole, before.0), set(&stepped, before.1));
+            prop_assert_eq!(&whole.document().root.index, &stepped.document().root.index);
+        }
+    }
+
+    #[test]
+    fn a_break_at_every_effect_loses_nothing_and_makes_no_second_id(
+        history in histories(),
+        page_size in 1usize..12,
+        after: bool,
+        stepped: bool,
+    ) {
+        let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
+        let whole = World::new(page_size);
+        for state in states(&history) {
+            whole.bucket.set(state);
+            whole.job(&budget);
+        }
+        let expected: BTreeSet<_> = ids(&whole).into_iter().collect();
+        for at in 1..=whole.home.effects.get() {
+            let world = World::new(page_size);
+            world.home.at.set(Some((at, after)));
+            for state in states(&history) {
+                world.bucket.set(state);
+                world.job(&budget);
+                world.check();
+            }
+            prop_assert_eq!(ids(&world).into_iter().collect::<BTreeSet<_>>(), expected.clone());
+        }
+    }
+
+    #[test]
+    fn nothing_is_stored_that_nobody_names(history in histories(), page_size in 1usize..12) {
+        let world = World::new(page_size);
+        for state in states(&history) {
+            world.bucket.set(state);
+            world.job(&ONE_PAGE);
+        }
+        let root = world.document().root;
+        let mut named: BTreeSet<String> = root.retired.into_iter().collect();
+        if let Some(index) = root.index {
+            let segments = block_on(State::new(&world.home, &world.home).read_index(&index)).unwrap();
+            named.extend(segments.iter().map(|segment| segment_name(segment.hash)));
+            named.insert(index);
+        }
+        prop_assert_eq!(world.home.inner.blobs.names().into_iter().collect::<BTreeSet<_>>(), named);
+    }
+}

@@ -1,0 +1,243 @@
+//! Bytes in, values out, bounded: the primitives of the stored formats.
+//!
+//! Every stored piece begins with four bytes: `b2` (0x62 0x32), one for the kind, one for the version of that kind.
+//! Integers are LEB128 varints, signed ones zigzag. A key is the number of bytes it shares with the key before it and
+//! the rest. A decoder answers an error on any bytes and never reserves memory that the bytes cannot pay for.
+
+use crate::error::{Error, ErrorKind};
+
+/// What a stored piece is: the third byte of its header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Piece {
+    /// A segment of a snapshot ([`super::segment`]).
+    Segment = b'S',
+    /// Entries with whole ETags: the part of a segment that a checkpoint holds.
+    Entries = b'E',
+    /// An index ([`super::index`]).
+    Index = b'I',
+}
+
+/// The version that this code writes, the fourth byte of the header.
+pub const VERSION: u8 = 1;
+/// The longest key that is stored, in bytes. B2 allows 1,024; other S3 stores count characters.
+pub const KEY_BYTES_MAX: usize = 8 << 10;
+
+/// A stored value does not decode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The header is not that of the piece that was expected.
+    #[error("it is not a stored {0:?}")]
+    Kind(Piece),
+    /// Written by a newer b2sync.
+    #[error("it has version {0}, and this b2sync reads version {VERSION}")]
+    Version(u8),
+    /// The bytes end too early.
+    #[error("it ends too early")]
+    Truncated,
+    /// Bytes are left over.
+    #[error("it has bytes left over")]
+    Trailing,
+    /// A number is too large for its place.
+    #[error("a number in it is too large")]
+    Overflow,
+    /// A key is not UTF-8, too long, or shares more bytes than there are.
+    #[error("a key in it is invalid")]
+    Key,
+    /// A text is not UTF-8.
+    #[error("a text in it is not UTF-8")]
+    Text,
+}
+
+impl DecodeError {
+    /// As the public error, naming the stored value.
+    pub fn into_error(self, name: &str) -> Error {
+        Error::new(
+            ErrorKind::StateCorrupt,
+            format!("The stored value {name:?} cannot be read: {self}."),
+            "Delete the sync's state (DELETE the sync and create it again) to list the bucket afresh.",
+        )
+    }
+}
+
+/// Appends to a buffer.
+#[derive(Debug)]
+pub struct Writer {
+    bytes: Vec<u8>,
+    key: String,
+}
+
+impl Writer {
+    /// Begins a piece.
+    pub fn new(piece: Piece) -> Self {
+        Self { bytes: vec![b'b', b'2', piece as u8, VERSION], key: String::new() }
+    }
+
+    /// Appends a varint.
+    pub fn number(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.bytes.push(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.bytes.push(value as u8);
+    }
+
+    /// Appends a signed varint.
+    pub fn signed(&mut self, value: i64) {
+        self.number(((value << 1) ^ (value >> 63)) as u64);
+    }
+
+    /// Appends bytes of a length that the reader knows.
+    pub fn raw(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// Appends a text with its length.
+    pub fn text(&mut self, text: &str) {
+        self.number(text.len() as u64);
+        self.raw(text.as_bytes());
+    }
+
+    /// Appends a key: what it shares with the one before, and the rest.
+    pub fn key(&mut self, key: &str) {
+        let shared = self.key.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
+        let rest = key.as_bytes().get(shared..).unwrap_or_default();
+        self.number(shared as u64);
+        self.number(rest.len() as u64);
+        self.bytes.extend_from_slice(rest);
+        self.key.clear();
+        self.key.push_str(key);
+    }
+
+    /// Bytes so far.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Never: there is always a header.
+    pub fn is_empty(&self) -> bool {
+        false
+    }
+
+    /// The whole piece.
+    pub fn finish(self) -> Vec<u8> {
+        self.bytes
+    }
+}
+
+/// Reads what a [`Writer`] wrote.
+#[derive(Debug)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    key: Vec<u8>,
+}
+
+impl<'a> Reader<'a> {
+    /// Checks the header.
+    ///
+    /// # Errors
+    /// [`DecodeError::Kind`] or [`DecodeError::Version`].
+    pub fn new(bytes: &'a [u8], piece: Piece) -> Result<Self, DecodeError> {
+        match bytes.split_first_chunk::<4>() {
+            Some(([b'b', b'2', kind, VERSION], rest)) if *kind == piece as u8 => {
+                Ok(Self { bytes: rest, key: Vec::new() })
+            }
+            Some(([b'b', b'2', kind, version], _)) if *kind == piece as u8 => Err(DecodeError::Version(*version)),
+            _ => Err(DecodeError::Kind(piece)),
+        }
+    }
+
+    /// Reads a varint.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`], [`DecodeError::Overflow`].
+    pub fn number(&mut self) -> Result<u64, DecodeError> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let (&byte, rest) = self.bytes.split_first().ok_or(DecodeError::Truncated)?;
+            self.bytes = rest;
+            let bits = u64::from(byte & 0x7f);
+            if shift == 63 && bits > 1 {
+                return Err(DecodeError::Overflow);
+            }
+            value |= bits << shift;
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(DecodeError::Overflow)
+    }
+
+    /// Reads a signed varint.
+    ///
+    /// # Errors
+    /// As [`Reader::number`].
+    pub fn signed(&mut self) -> Result<i64, DecodeError> {
+        let value = self.number()?;
+        Ok((value >> 1) as i64 ^ -((value & 1) as i64))
+    }
+
+    /// Reads `length` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
+    pub fn raw(&mut self, length: u64) -> Result<&'a [u8], DecodeError> {
+        let length = usize::try_from(length).map_err(|_| DecodeError::Truncated)?;
+        let (head, rest) = self.bytes.split_at_checked(length).ok_or(DecodeError::Truncated)?;
+        self.bytes = rest;
+        Ok(head)
+    }
+
+    /// Reads `N` bytes.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`].
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+        let (head, rest) = self.bytes.split_first_chunk::<N>().ok_or(DecodeError::Truncated)?;
+        self.bytes = rest;
+        Ok(*head)
+    }
+
+    /// Reads a text.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`], [`DecodeError::Text`].
+    pub fn text(&mut self) -> Result<String, DecodeError> {
+        let length = self.number()?;
+        let bytes = self.raw(length)?;
+        Ok(std::str::from_utf8(bytes).map_err(|_| DecodeError::Text)?.to_owned())
+    }
+
+    /// Reads a key.
+    ///
+    /// # Errors
+    /// [`DecodeError::Truncated`], [`DecodeError::Key`].
+    pub fn key(&mut self) -> Result<String, DecodeError> {
+        let shared = usize::try_from(self.number()?).map_err(|_| DecodeError::Key)?;
+        let length = self.number()?;
+        if shared > self.key.len() || length > KEY_BYTES_MAX as u64 || shared > KEY_BYTES_MAX {
+            return Err(DecodeError::Key);
+        }
+        let rest = self.raw(length)?;
+        self.key.truncate(shared);
+        self.key.extend_from_slice(rest);
+        if self.key.len() > KEY_BYTES_MAX {
+            return Err(DecodeError::Key);
+        }
+        Ok(std::str::from_utf8(&self.key).map_err(|_| DecodeError::Key)?.to_owned())
+    }
+
+    /// How many items there can be at most, when each takes at least one byte: what a count read from the bytes may
+    /// reserve.
+    pub fn at_most(&self, count: u64) -> usize {
+        usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len())
+    }
+
+    /// Checks that nothing is left.
+    ///
+    /// # Errors
+    /// [`DecodeError::Trailing`].
+    pub fn finish(self) -> Result<(), DecodeError> {
+        if self.bytes.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+    }
+}

@@ -1,0 +1,170 @@
+//! The one document that moves: the root of the snapshot, and the checkpoint of the job that works on the next one.
+//!
+//! Both are in one document, so that a job ends, its checkpoint goes and its snapshot becomes current in the same
+//! compare-and-swap. Stored as JSON, `"v": 1`; an unknown version is an error, never a guess.
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Known,
+    codec::DecodeError,
+    index::{self, SegmentRef},
+    segment,
+};
+use crate::{
+    entry::KeyOrder,
+    error::{Error, ErrorKind},
+    job::JobCounts,
+};
+
+/// The name of the document.
+pub const DOCUMENT: &str = "snapshot";
+/// The version that this code reads and writes.
+pub const VERSION: u32 = 1;
+
+/// The document.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotDocument {
+    /// The format's version.
+    pub v: u32,
+    /// The current snapshot.
+    pub root: Root,
+    /// Where the running job is; `None` between jobs.
+    #[serde(default)]
+    pub checkpoint: Option<Checkpoint>,
+}
+
+impl Default for SnapshotDocument {
+    fn default() -> Self {
+        Self { v: VERSION, root: Root::default(), checkpoint: None }
+    }
+}
+
+/// The current snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Root {
+    /// Counts the snapshots of this sync. Never goes back.
+    pub generation: u64,
+    /// The name of the index; `None`: the snapshot is empty.
+    pub index: Option<String>,
+    /// How many entries the snapshot has.
+    pub entries: u64,
+    /// The sum of their sizes, in bytes.
+    pub bytes: u64,
+    /// The order in which this bucket was seen to list its keys.
+    pub order: KeyOrder,
+    /// Blobs that the snapshot before this one named and this one does not. They are deleted when the root moves
+    /// next, so that a reader who still holds the older root finds them meanwhile.
+    pub retired: Vec<String>,
+}
+
+/// All that a job needs to go on after it was cut off.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Checkpoint {
+    /// The job.
+    pub job_id: String,
+    /// Of the source path and the filters; a checkpoint made under others is worthless.
+    pub fingerprint: String,
+    /// Whether the listing was read to its end, and only deletions remain to be delivered.
+    pub listed: bool,
+    /// The listing goes on after this key. A key, never a token: tokens expire.
+    pub start_after: Option<String>,
+    /// What the snapshot knew before this key is dealt with; `None`: nothing is.
+    pub covered_to: Option<String>,
+    /// The blob with the entries of the segment that is not complete yet.
+    pub pending: Option<String>,
+    /// The blobs with the segments closed so far, and behind them those in `closed_tail`.
+    pub closed: Vec<String>,
+    /// An encoded index, base64.
+    pub closed_tail: Option<String>,
+    /// The blobs with the deletions found so far, and behind them those in `deletions_tail`.
+    pub deletions: Vec<String>,
+    /// An encoded segment, base64.
+    pub deletions_tail: Option<String>,
+    /// How many deletions were found.
+    pub deletions_found: u64,
+    /// How many of them were delivered.
+    pub deletions_delivered: u64,
+    /// What was found and delivered so far.
+    pub counts: JobCounts,
+    /// The order of keys as far as it is known.
+    pub order: KeyOrder,
+    /// Whether keys were compared as if the order were UTF-8 when it mattered and was not known.
+    pub order_assumed: bool,
+    /// Blobs that this job stored for its checkpoints alone.
+    pub scratch: Vec<String>,
+}
+
+impl SnapshotDocument {
+    /// Reads the stored document.
+    ///
+    /// # Errors
+    /// [`ErrorKind::StateCorrupt`] when it is not JSON of this version.
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |why: String| {
+            Error::new(
+                ErrorKind::StateCorrupt,
+                format!("The stored snapshot document cannot be read: {why}."),
+                "Use the version of b2sync that wrote it, or delete the sync and create it again to list afresh.",
+            )
+        };
+        let document: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        if document.v != VERSION {
+            return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", document.v)));
+        }
+        Ok(document)
+    }
+
+    /// The bytes to store.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Internal`]; it does not happen.
+    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self)
+            .map_err(|error| Error::internal(format!("The snapshot document does not encode: {error}.")))
+    }
+}
+
+/// Encodes a short run of segments to stand in the document itself.
+pub fn encode_segments(segments: &[SegmentRef]) -> Option<String> {
+    (!segments.is_empty()).then(|| STANDARD.encode(index::encode(segments)))
+}
+
+/// Decodes what [`encode_segments`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] on any other text.
+pub fn decode_segments(text: Option<&str>) -> Result<Vec<SegmentRef>, DecodeError> {
+    text.map_or(Ok(Vec::new()), |text| index::decode(&STANDARD.decode(text).map_err(|_| DecodeError::Text)?))
+}
+
+/// Encodes a short run of entries to stand in the document itself.
+pub fn encode_known(entries: &[Known]) -> Option<String> {
+    (!entries.is_empty()).then(|| STANDARD.encode(segment::encode(entries.iter())))
+}
+
+/// Decodes what [`encode_known`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] on any other text.
+pub fn decode_known(text: Option<&str>) -> Result<Vec<Known>, DecodeError> {
+    text.map_or(Ok(Vec::new()), |text| segment::decode(&STANDARD.decode(text).map_err(|_| DecodeError::Text)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_version_is_not_guessed_at() {
+        let error = SnapshotDocument::decode(br#"{"v":2,"root":{}}"#).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::StateCorrupt);
+        assert!(error.message().contains("version 2"), "{error}");
+        assert_eq!(SnapshotDocument::decode(b"").unwrap_err().kind(), ErrorKind::StateCorrupt);
+        let document = SnapshotDocument { checkpoint: Some(Checkpoint::default()), ..SnapshotDocument::default() };
+        assert_eq!(SnapshotDocument::decode(&document.encode().unwrap()).unwrap(), document);
+    }
+}

@@ -1,0 +1,338 @@
+//! The back door: JSON over HTTP under `/_admin/`, for the demo and for tests in other processes.
+//!
+//! | call | body or query | answer |
+//! |---|---|---|
+//! | `POST /_admin/buckets` | `{name}` | `{bucket_id}` |
+//! | `POST /_admin/buckets/delete` | `{name}` | `{}` |
+//! | `POST /_admin/buckets/seed` | `{bucket, count, seed?, plain?}` | `{}` |
+//! | `GET /_admin/files` | `?bucket=…` | `{files: [{key, etag, size, last_modified_ms}]}`, what a listing shows |
+//! | `POST /_admin/files` | `{bucket, key}` + content + description | a version |
+//! | `POST /_admin/files/hide` | `{bucket, key, at?}` | a version |
+//! | `POST /_admin/files/delete` | `{bucket, key}` | `{}`, all versions are gone |
+//! | `POST /_admin/versions/delete` | `{bucket, key, version_id}` | `{}` |
+//! | `POST /_admin/large/start` | `{bucket, key}` + description | `{upload_id}` |
+//! | `POST /_admin/large/finish` | `{bucket, upload_id}` + content | a version |
+//! | `POST /_admin/keys` | `{capabilities?, buckets?, name_prefix?, expires_at?, key_id?, secret?}` | `{key_id, application_key}` |
+//! | `POST /_admin/keys/delete` | `{key_id}` | `{}` |
+//! | `POST /_admin/faults` | `{rules: [{target?, skip?, times?, fault: {kind, …}}], chance?}` | `{}` |
+//! | `POST /_admin/faults/clear` | | `{}` |
+//! | `GET /_admin/counts` | | [`Counts`](super::ledger::Counts) |
+//! | `POST /_admin/counts/reset` | | `{}`, the log is emptied too |
+//! | `GET /_admin/log` | | `{requests: […]}`, oldest first |
+//! | `GET /_admin/clock` | | `{now_ms, offset_ms}` |
+//! | `POST /_admin/clock` | `{offset_ms}` or `{advance_ms}` | `{now_ms, offset_ms}` |
+//!
+//! *Content* is one of `content` (text), `content_base64`, or `size` with an optional `seed`; none of them is an empty
+//! file. *Description* is `content_type`, `info` (an object) and `at`, each optional. A time (`at`, `expires_at`) is a
+//! number of milliseconds since 1970 or RFC 3339 text; without `at` it is now. A *version* is
+//! `{version_id, etag, size, last_modified_ms}`. Errors are 400 with `{error}`. Nobody is asked for credentials, nothing
+//! is counted, and no fault strikes here.
+
+use std::collections::BTreeMap;
+
+use b2sync_core::http::{Method, Request, Response, StatusCode};
+use b2sync_core::time::Timestamp;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::FakeB2;
+use super::content::Content;
+use super::faults::{Chance, Rule};
+use super::keys::NewKey;
+use super::media::{seed_media_bucket, seed_plain_bucket};
+use super::model::{ModelError, NewFile, Version};
+use super::refusal::respond_json;
+use super::server::OffsetClock;
+use super::sigv4::query_pairs;
+
+/// Whether a request is for the back door.
+pub(super) fn is_admin(request: &Request) -> bool {
+    request.uri().path().starts_with("/_admin/")
+}
+
+/// Answers a request for the back door.
+pub(super) fn answer(fake: &FakeB2, clock: &OffsetClock, request: &Request) -> Response {
+    match route(fake, clock, request) {
+        Ok(body) => respond_json(StatusCode::OK, &body),
+        Err(Wrong(error)) => respond_json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
+    }
+}
+
+/// What is wrong with a call.
+struct Wrong(String);
+
+impl From<ModelError> for Wrong {
+    fn from(error: ModelError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+fn route(fake: &FakeB2, clock: &OffsetClock, request: &Request) -> Result<Value, Wrong> {
+    let call = request.uri().path().strip_prefix("/_admin/").unwrap_or_default();
+    if request.method() == Method::GET {
+        return read(fake, clock, call, request.uri().query().unwrap_or_default());
+    }
+    if request.method() != Method::POST {
+        return Err(Wrong(format!("{} is neither GET nor POST", request.method())));
+    }
+    write(fake, clock, call, request.body())
+}
+
+fn read(fake: &FakeB2, clock: &OffsetClock, call: &str, query: &str) -> Result<Value, Wrong> {
+    match call {
+        "counts" => Ok(json!(fake.counts())),
+        "log" => Ok(json!({ "requests": fake.log() })),
+        "clock" => Ok(clock_value(clock)),
+        "files" => {
+            let bucket = query_pairs(query).find(|(name, _)| name == b"bucket").map(|(_, value)| value);
+            let bucket = bucket.and_then(|value| String::from_utf8(value).ok()).unwrap_or_default();
+            if fake.inspect(|model| model.bucket(&bucket).is_none()) {
+                return Err(ModelError::NoSuchBucket(bucket).into());
+            }
+            let file = |file: super::VisibleFile| {
+                let last_modified_ms = file.last_modified.as_millis();
+                json!({"key": file.key, "etag": file.etag, "size": file.size, "last_modified_ms": last_modified_ms})
+            };
+            Ok(json!({ "files": fake.visible(&bucket).into_iter().map(file).collect::<Vec<_>>() }))
+        }
+        other => Err(Wrong(format!("there is no GET /_admin/{other}"))),
+    }
+}
+
+fn write(fake: &FakeB2, clock: &OffsetClock, call: &str, body: &[u8]) -> Result<Value, Wrong> {
+    let now = clock.now();
+    match call {
+        "buckets" => {
+            let Named { name } = parse(body)?;
+            return Ok(json!({ "bucket_id": fake.create_bucket(&name)? }));
+        }
+        "buckets/delete" => {
+            let Named { name } = parse(body)?;
+            fake.delete_bucket(&name)?;
+        }
+        "buckets/seed" => {
+            let Seed { bucket, count, seed, plain } = parse(body)?;
+            let fill = if plain { seed_plain_bucket } else { seed_media_bucket };
+            fill(fake, &bucket, count, seed)?;
+        }
+        "files" => {
+            let call: FileCall = parse(body)?;
+            let at = instant(call.at.as_ref())?.unwrap_or(now);
+            let (bucket, key) = (call.bucket.clone(), call.key.clone());
+            return Ok(version(&*fake.put(&bucket, &key, call.file()?, at)?));
+        }
+        "files/hide" => {
+            let call: FileCall = parse(body)?;
+            let at = instant(call.at.as_ref())?.unwrap_or(now);
+            return Ok(version(&*fake.hide(&call.bucket, &call.key, at)?));
+        }
+        "files/delete" => {
+            let call: FileCall = parse(body)?;
+            fake.delete_key(&call.bucket, &call.key)?;
+        }
+        "versions/delete" => {
+            let VersionCall { bucket, key, version_id } = parse(body)?;
+            fake.delete_version(&bucket, &key, &version_id)?;
+        }
+        "large/start" => {
+            let call: FileCall = parse(body)?;
+            let at = instant(call.at.as_ref())?.unwrap_or(now);
+            let (bucket, key) = (call.bucket.clone(), call.key.clone());
+            return Ok(json!({ "upload_id": fake.start_large(&bucket, &key, call.file()?, at)? }));
+        }
+        "large/finish" => {
+            let call: FinishCall = parse(body)?;
+            let content = call.content.into_content()?;
+            return Ok(version(&*fake.finish_large(&call.bucket, &call.upload_id, content)?));
+        }
+        "keys" => {
+            let key = fake.create_key(parse::<KeyCall>(body)?.into_new_key()?)?;
+            return Ok(json!({"key_id": key.key_id, "application_key": key.secret}));
+        }
+        "keys/delete" => {
+            let KeyId { key_id } = parse(body)?;
+            fake.delete_application_key(&key_id)?;
+        }
+        "faults" => {
+            let FaultsCall { rules, chance } = parse(body)?;
+            rules.into_iter().for_each(|rule| fake.inject(rule));
+            if chance.is_some() {
+                fake.set_chance(chance);
+            }
+        }
+        "faults/clear" => fake.clear_faults(),
+        "counts/reset" => fake.reset_counts(),
+        "clock" => {
+            let ClockCall { offset_ms, advance_ms } = parse(body)?;
+            if let Some(offset_ms) = offset_ms {
+                clock.set_offset_ms(offset_ms);
+            }
+            clock.advance(advance_ms.unwrap_or_default());
+            return Ok(clock_value(clock));
+        }
+        other => return Err(Wrong(format!("there is no POST /_admin/{other}"))),
+    }
+    Ok(json!({}))
+}
+
+fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {
+    serde_json::from_slice(body).map_err(|error| Wrong(format!("the body is not what this call takes: {error}")))
+}
+
+fn clock_value(clock: &OffsetClock) -> Value {
+    json!({"now_ms": clock.now().as_millis(), "offset_ms": clock.offset_ms()})
+}
+
+fn version(version: &Version) -> Value {
+    json!({
+        "version_id": version.id(),
+        "etag": version.stored.as_ref().map(|stored| &stored.etag),
+        "size": version.stored.as_ref().map(|stored| stored.file.content.size()),
+        "last_modified_ms": version.uploaded_at.as_millis(),
+    })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Named {
+    name: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Seed {
+    bucket: String,
+    count: usize,
+    #[serde(default)]
+    seed: u64,
+    #[serde(default)]
+    plain: bool,
+}
+
+/// Milliseconds, or RFC 3339.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum When {
+    Millis(i64),
+    Text(String),
+}
+
+fn instant(when: Option<&When>) -> Result<Option<Timestamp>, Wrong> {
+    match when {
+        None => Ok(None),
+        Some(When::Millis(millis)) => Ok(Some(Timestamp::from_millis(*millis))),
+        Some(When::Text(text)) => match Timestamp::parse_rfc3339(text) {
+            Ok(time) => Ok(Some(time)),
+            Err(error) => Err(Wrong(format!("{text:?} is no RFC 3339 time: {error}"))),
+        },
+    }
+}
+
+#[derive(Default, Deserialize)]
+struct ContentCall {
+    content: Option<String>,
+    content_base64: Option<String>,
+    size: Option<u64>,
+    #[serde(default)]
+    seed: u64,
+}
+
+impl ContentCall {
+    fn into_content(self) -> Result<Content, Wrong> {
+        match (self.content, self.content_base64, self.size) {
+            (Some(text), None, None) => Ok(Content::Held(text.into())),
+            (None, Some(text), None) => match STANDARD.decode(text) {
+                Ok(bytes) => Ok(Content::Held(bytes.into())),
+                Err(error) => Err(Wrong(format!("content_base64 is no base64: {error}"))),
+            },
+            (None, None, Some(size)) => Ok(Content::Generated { seed: self.seed, size }),
+            (None, None, None) => Ok(Content::Held(Bytes::new())),
+            _ => Err(Wrong("give one of content, content_base64 and size".to_owned())),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct FileCall {
+    bucket: String,
+    key: String,
+    #[serde(flatten)]
+    content: ContentCall,
+    content_type: Option<String>,
+    #[serde(default)]
+    info: BTreeMap<String, String>,
+    at: Option<When>,
+}
+
+impl FileCall {
+    fn file(self) -> Result<NewFile, Wrong> {
+        let content_type = self.content_type.unwrap_or_else(|| "application/octet-stream".to_owned());
+        Ok(NewFile { content: self.content.into_content()?, content_type, info: self.info })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct VersionCall {
+    bucket: String,
+    key: String,
+    version_id: String,
+}
+
+#[derive(Deserialize)]
+struct FinishCall {
+    bucket: String,
+    upload_id: String,
+    #[serde(flatten)]
+    content: ContentCall,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyCall {
+    capabilities: Option<Vec<String>>,
+    buckets: Option<Vec<String>>,
+    name_prefix: Option<String>,
+    expires_at: Option<When>,
+    key_id: Option<String>,
+    secret: Option<String>,
+}
+
+impl KeyCall {
+    fn into_new_key(self) -> Result<NewKey, Wrong> {
+        Ok(NewKey {
+            capabilities: self.capabilities.unwrap_or_else(|| NewKey::unrestricted().capabilities),
+            buckets: self.buckets,
+            name_prefix: self.name_prefix,
+            expires_at: instant(self.expires_at.as_ref())?,
+            key_id: self.key_id,
+            secret: self.secret,
+        })
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KeyId {
+    key_id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FaultsCall {
+    #[serde(default)]
+    rules: Vec<Rule>,
+    #[serde(default)]
+    chance: Option<Chance>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ClockCall {
+    offset_ms: Option<i64>,
+    advance_ms: Option<i64>,
+}

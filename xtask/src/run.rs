@@ -1,0 +1,27 @@
+//! Tasks that build something and then hand over to it, with the options as they came.
+
+use crate::command::{cargo, run};
+use crate::{Result, build, workspace::Workspace};
+
+/// The Worker on this machine, syncing a bucket.
+pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
+    build::run(workspace, &build::Options::WORKER)?;
+    println!("Building the demo (about a minute the first time)…");
+    binary(workspace, "demo", args)
+}
+
+/// The simulation.
+pub(crate) fn sim(workspace: &Workspace, args: &[String]) -> Result<()> {
+    println!("Building the simulation (about a minute the first time)…");
+    binary(workspace, "sim", args)
+}
+
+/// The benchmarks.
+pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
+    println!("Building the benchmarks with full optimisation (about two minutes the first time)…");
+    run(cargo(workspace).args(["bench", "--quiet", "--package", "b2sync-tests", "--benches", "--"]).args(args))
+}
+
+fn binary(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
+    run(cargo(workspace).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
+}
