@@ -354,7 +354,8 @@ impl Service {
         let deadline = Instant::now() + limit;
         loop {
             let jobs = self.jobs(sync)?;
-            let new = jobs.iter().filter_map(|job| job["sync_job_id"].as_str()).find(|id| !known.iter().any(|k| k == id));
+            let new =
+                jobs.iter().filter_map(|job| job["sync_job_id"].as_str()).find(|id| !known.iter().any(|k| k == id));
             if let Some(job_id) = new {
                 return self.wait_for_job(sync, job_id, limit, &mut |_| {});
             }
@@ -406,8 +407,7 @@ impl Service {
         let mut cursor: Option<String> = None;
         loop {
             let after = cursor.as_ref().map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-            let page =
-                self.call("GET", &format!("/v1/buckets/{bucket}/objects?limit={OBJECTS_PAGE}{after}"), None)?;
+            let page = self.call("GET", &format!("/v1/buckets/{bucket}/objects?limit={OBJECTS_PAGE}{after}"), None)?;
             for object in page["results"].as_array().into_iter().flatten() {
                 let key = text(object, "source_key")?;
                 if let Some(other) = objects.insert(key, object.clone()) {
@@ -429,7 +429,11 @@ impl Service {
     ///
     /// # Errors
     /// It does not; the first differences, key by key.
-    pub fn check_objects(&self, bucket: &str, expected: &BTreeMap<String, VisibleFile>) -> Result<BTreeMap<String, Value>> {
+    pub fn check_objects(
+        &self,
+        bucket: &str,
+        expected: &BTreeMap<String, VisibleFile>,
+    ) -> Result<BTreeMap<String, Value>> {
         let objects = self.list_objects(bucket)?;
         let differences = differences(&objects, expected);
         if differences.is_empty() {
@@ -518,6 +522,7 @@ pub fn differences(objects: &BTreeMap<String, Value>, expected: &BTreeMap<String
             differences.push(format!("{key:?} is {seen:?} and should be {wanted:?}"));
         }
     }
-    differences.extend(objects.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key:?} is extra")));
+    differences
+        .extend(objects.keys().filter(|key| !expected.contains_key(*key)).map(|key| format!("{key:?} is extra")));
     differences
 }
