@@ -58,6 +58,8 @@ pub enum ErrorKind {
     Conflict,
     /// The request carries no valid API key.
     Unauthorized,
+    /// The deployment lacks a secret or a variable, or has one that is unreadable.
+    Misconfigured,
     /// A defect of b2sync itself.
     Internal,
 }
@@ -92,6 +94,7 @@ impl ErrorKind {
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",
             Self::Unauthorized => "unauthorized",
+            Self::Misconfigured => "misconfigured",
             Self::Internal => "internal",
         }
     }

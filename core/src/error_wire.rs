@@ -81,7 +81,7 @@ impl From<ErrorWire> for Error {
 }
 
 /// Every kind, for the way back from its name.
-pub(crate) const KINDS: [ErrorKind; 27] = [
+pub(crate) const KINDS: [ErrorKind; 28] = [
     ErrorKind::InvalidInput,
     ErrorKind::BadCredentials,
     ErrorKind::KeyExpired,
@@ -108,6 +108,7 @@ pub(crate) const KINDS: [ErrorKind; 27] = [
     ErrorKind::NotFound,
     ErrorKind::Conflict,
     ErrorKind::Unauthorized,
+    ErrorKind::Misconfigured,
     ErrorKind::Internal,
 ];
 

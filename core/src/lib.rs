@@ -12,8 +12,10 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
+pub mod api;
 pub mod b2;
 pub mod catalogue;
+pub mod conformance;
 pub mod coordinator;
 pub mod engine;
 pub mod entropy;

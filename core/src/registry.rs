@@ -16,7 +16,6 @@ use serde_json::{Map, Value};
 
 use crate::{
     b2::account::StoredAccount,
-    engine::Reconcile,
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
@@ -24,6 +23,8 @@ use crate::{
     source_path::SourcePath,
     time::Timestamp,
 };
+
+pub use crate::engine::Reconcile;
 
 /// The version of both stored records. A reader refuses a higher one.
 pub const RECORD_VERSION: u32 = 1;
@@ -36,9 +37,7 @@ pub const SYNCS_PER_BUCKET_MAX: usize = 1_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ConnectionStatus {
-    /// Stored without having been tested.
-    Pending,
-    /// Its credentials worked when they were last used.
+    /// Ready for use.
     Active,
     /// Switched off, by its user or after too many failures in a row.
     Suspended,
@@ -52,7 +51,6 @@ impl ConnectionStatus {
     /// `ACTIVE`, as stored and on the wire.
     pub const fn as_str(self) -> &'static str {
         match self {
-            Self::Pending => "PENDING",
             Self::Active => "ACTIVE",
             Self::Suspended => "SUSPENDED",
             Self::Failed => "FAILED",

@@ -1,37 +1,191 @@
-//! The Durable Object that holds the bucket objects of one target bucket. A stub.
+//! The Durable Object that holds the bucket objects of one target bucket, in SQLite.
+//!
+//! One statement applies a whole run of changes: `json_each` reads them, and the upsert decides as
+//! [`b2sync_core::catalogue::plan_row`] does, which the conformance test holds it to.
 
-use crate::answer;
+use b2sync_core::{
+    Error,
+    catalogue::{
+        CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, ObjectCursor, ObjectPage,
+        ObjectQuery, ObjectRecord,
+    },
+    ids,
+};
+use serde::Deserialize;
 use serde_json::json;
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorageValue, State, durable_object};
+use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};
+
+use crate::{
+    bindings::{reply, storage_error},
+    sql,
+};
+
+const SCHEMA: [&str; 2] = [
+    "CREATE TABLE IF NOT EXISTS objects (object_id TEXT PRIMARY KEY, bucket_id TEXT NOT NULL, sync_id TEXT NOT NULL, \
+     connection_id TEXT NOT NULL, source_bucket TEXT NOT NULL, key TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT \
+     NULL, last_modified INTEGER NOT NULL, change_id TEXT NOT NULL, version INTEGER NOT NULL, created_at INTEGER NOT \
+     NULL, updated_at INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS objects_by_key ON objects (key, object_id)",
+];
+
+/// A change that was applied before alters nothing: its id is already on the row.
+const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, \
+    last_modified, change_id, version, created_at, updated_at) \
+    SELECT value ->> 0, ?1, ?2, ?3, ?4, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, 1, ?5, ?5 \
+    FROM json_each(?6) WHERE true \
+    ON CONFLICT (object_id) DO UPDATE SET bucket_id = excluded.bucket_id, connection_id = excluded.connection_id, \
+    source_bucket = excluded.source_bucket, etag = excluded.etag, size = excluded.size, \
+    last_modified = excluded.last_modified, change_id = excluded.change_id, version = version + 1, \
+    updated_at = excluded.updated_at WHERE objects.change_id <> excluded.change_id";
+
+const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, last_modified, \
+    change_id, version, created_at, updated_at";
+
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
+}
 
 /// Bucket objects, with their metadata.
 #[durable_object(fetch)]
 pub struct Catalogue {
-    state: State,
+    sql: SqlStorage,
 }
 
 impl Catalogue {
-    /// Text and bytes, through SQLite and back. Bytes are read through `raw`: a row read as a struct has no place for
-    /// a JavaScript `ArrayBuffer`.
-    fn ping(&self) -> Result<Response> {
-        let bindings = vec!["ping".into(), vec![0_u8, 159, 255].into()];
-        let row =
-            self.state.storage().sql().exec("SELECT ? AS text, ? AS bytes", bindings)?.raw().next().transpose()?;
-        match row.as_deref() {
-            Some([SqlStorageValue::String(text), SqlStorageValue::Blob(bytes)]) => {
-                Response::from_json(&json!({ "class": "Catalogue", "text": text, "bytes": bytes }))
+    fn answer(&self, body: &str) -> Result<CatalogueAnswer, Error> {
+        let call: CatalogueCall = serde_json::from_str(body)
+            .map_err(|error| Error::internal(format!("A call to a catalogue does not decode: {error}.")))?;
+        self.call(call).map_err(|error| storage_error("catalogue", error))
+    }
+
+    /// No await inside: what one call writes is written as a whole.
+    fn call(&self, call: CatalogueCall) -> Result<CatalogueAnswer> {
+        for statement in SCHEMA {
+            self.sql.exec(statement, None)?;
+        }
+        Ok(match call {
+            CatalogueCall::Apply(apply) => {
+                self.apply(&apply)?;
+                CatalogueAnswer::Applied { refusals: vec![None; apply.changes.len()] }
             }
-            other => Err(format!("SQLite gave back another row: {other:?}.").into()),
+            CatalogueCall::Get { object_id } => CatalogueAnswer::Object {
+                object: sql::first(
+                    &self.sql,
+                    &format!("SELECT {COLUMNS} FROM objects WHERE object_id = ?"),
+                    vec![object_id.into()],
+                )?
+                .map(Box::<ObjectRecord>::new),
+            },
+            CatalogueCall::List { query } => CatalogueAnswer::Page { page: self.list(&query)? },
+            CatalogueCall::Count { sync_id } => {
+                CatalogueAnswer::Count { count: self.count("(?1 IS NULL OR sync_id = ?1)", vec![optional(sync_id)])? }
+            }
+            CatalogueCall::DropSync { sync_id } => {
+                let count = self.count("sync_id = ?1", vec![sync_id.clone().into()])?;
+                self.sql.exec("DELETE FROM objects WHERE sync_id = ?", vec![sync_id.into()])?;
+                CatalogueAnswer::Count { count }
+            }
+        })
+    }
+
+    fn apply(&self, apply: &CatalogueApply) -> Result<()> {
+        let deletes = |change: &ChangeWire| change.kind == ChangeKindWire::Deleted;
+        for run in apply.changes.chunk_by(|a, b| deletes(a) == deletes(b)) {
+            let object_id = |change: &ChangeWire| ids::object_id(&apply.sync_id, &change.key);
+            if run.first().is_some_and(deletes) {
+                let ids = serde_json::to_string(&run.iter().map(object_id).collect::<Vec<_>>())?;
+                self.sql.exec(
+                    "DELETE FROM objects WHERE object_id IN (SELECT value FROM json_each(?))",
+                    vec![ids.into()],
+                )?;
+                continue;
+            }
+            let rows: Vec<_> = run
+                .iter()
+                .map(|it| json!([object_id(it), it.key, it.etag, it.size, it.last_modified.as_millis(), it.id]))
+                .collect();
+            self.sql.exec(
+                PUT,
+                vec![
+                    apply.bucket_id.clone().into(),
+                    apply.sync_id.clone().into(),
+                    apply.connection_id.clone().into(),
+                    apply.source_bucket.clone().into(),
+                    apply.at.as_millis().into(),
+                    serde_json::to_string(&rows)?.into(),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    fn list(&self, query: &ObjectQuery) -> Result<ObjectPage> {
+        let (key, object_id) = query.cursor.clone().map(|cursor| (cursor.key, cursor.object_id)).unzip();
+        // A prefix is a range of keys: from itself to before the first text that sorts behind all it begins.
+        let prefix_end = query.prefix.as_deref().and_then(after_prefix);
+        let statement = format!(
+            "SELECT {COLUMNS} FROM objects WHERE (?1 IS NULL OR (key, object_id) > (?1, ?2)) AND (?3 IS NULL OR key >= \
+             ?3) AND (?4 IS NULL OR key < ?4) ORDER BY key, object_id LIMIT ?5 OFFSET ?6"
+        );
+        let limit = query.limit.max(1);
+        let mut objects: Vec<ObjectRecord> = sql::rows(
+            &self.sql,
+            &statement,
+            vec![
+                optional(key),
+                optional(object_id),
+                optional(query.prefix.clone()),
+                optional(prefix_end.clone()),
+                (i64::from(limit) + 1).into(),
+                i64::from(query.offset).into(),
+            ],
+        )?;
+        let more = objects.len() > limit as usize;
+        objects.truncate(limit as usize);
+        let next = objects
+            .last()
+            .filter(|_| more)
+            .map(|last| ObjectCursor { key: last.key.clone(), object_id: last.object_id.clone() });
+        let total = if query.include_total {
+            let range = "(?1 IS NULL OR key >= ?1) AND (?2 IS NULL OR key < ?2)";
+            Some(self.count(range, vec![optional(query.prefix.clone()), optional(prefix_end)])?)
+        } else {
+            None
+        };
+        Ok(ObjectPage { objects, next, total })
+    }
+
+    fn count(&self, condition: &str, bindings: Vec<worker::SqlStorageValue>) -> Result<u64> {
+        let statement = format!("SELECT count(*) AS count FROM objects WHERE {condition}");
+        Ok(sql::first::<Count>(&self.sql, &statement, bindings)?.map_or(0, |row| row.count))
+    }
+}
+
+fn optional(text: Option<String>) -> worker::SqlStorageValue {
+    text.map_or(worker::SqlStorageValue::Null, Into::into)
+}
+
+/// The first text that sorts, by UTF-8 bytes, behind everything that begins with `prefix`; `None` when nothing does.
+fn after_prefix(prefix: &str) -> Option<String> {
+    let mut characters: Vec<char> = prefix.chars().collect();
+    while let Some(last) = characters.pop() {
+        let next = if last == '\u{d7ff}' { Some('\u{e000}') } else { char::from_u32(last as u32 + 1) };
+        if let Some(next) = next {
+            characters.push(next);
+            return Some(characters.into_iter().collect());
         }
     }
+    None
 }
 
 impl DurableObject for Catalogue {
     fn new(state: State, _env: Env) -> Self {
-        Self { state }
+        Self { sql: state.storage().sql() }
     }
 
-    async fn fetch(&self, _req: Request) -> Result<Response> {
-        answer(self.ping())
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        let body = request.text().await?;
+        reply(self.answer(&body))
     }
 }

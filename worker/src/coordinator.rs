@@ -1,79 +1,259 @@
-//! The Durable Object that is the single writer of one sync: its alarm drives the steps. A stub.
+//! The Durable Object that is the single writer of one sync: its alarm drives the steps.
 
-use crate::{SINGLETON, answer, not_found};
-use serde_json::{Value, json};
-use std::time::Duration;
-use worker::{Date, DurableObject, Env, Request, Response, Result, State, console_error, durable_object};
+use b2sync_core::{
+    Error,
+    catalogue::{APPLY_BATCH_MAX, CatalogueSink, CatalogueTarget},
+    coordinator::{self, Config, Coordinator, Home, protocol::Command},
+    ids,
+    job::JobRecord,
+    registry::{Registry, SyncRecord},
+    retry::RetryPolicy,
+    sink::{Change, Delivery, Sink},
+    store::{Document, DocumentStore, Swapped},
+    time::{Clock, Timestamp},
+};
+use bytes::Bytes;
+use serde::Deserialize;
+use worker::{
+    DurableObject, Env, Request, Response, Result, SqlStorage, State, Storage, console_error, durable_object,
+};
 
-/// One sync's state machine. Here it only counts its alarms and remembers the last cron tick.
+use crate::{
+    bindings::{self, reply, storage_error},
+    config,
+    fetch::Fetcher,
+    kv::{Kv, KvBlobs},
+    platform::Platform,
+    sql,
+};
+
+/// How long the alarm waits after an error of the platform's own stores, in milliseconds.
+const ALARM_RETRY_MS: i64 = 10_000;
+
+/// One sync's coordinator.
 #[durable_object(alarm)]
 pub struct SyncCoordinator {
     state: State,
     env: Env,
+    /// Tells this instance from those before it.
+    instance: String,
 }
 
 impl SyncCoordinator {
-    async fn route(&self, req: &Request) -> Result<Response> {
+    fn home(&self) -> Result<WorkerHome<impl Registry + use<>>, Error> {
         let storage = self.state.storage();
-        let number =
-            req.url()?.query_pairs().find_map(|(key, value)| if key == "n" { value.parse().ok() } else { None });
-        match req.path().as_str() {
-            "/ping" => {
-                let row: Option<Value> =
-                    crate::sql::first(&storage.sql(), "SELECT 40 + ? AS answer", vec![2_i64.into()])?;
-                Response::from_json(&json!({ "class": "SyncCoordinator", "row": row }))
-            }
-            "/arm" => {
-                storage.set_alarm(Duration::from_millis(number.unwrap_or(0))).await?;
-                Response::from_json(&json!({ "alarm_at_ms": storage.get_alarm().await? }))
-            }
-            "/tick" => {
-                storage.put("last_tick_ms", number.unwrap_or(0)).await?;
-                self.show().await
-            }
-            "/show" => self.show().await,
-            // One Durable Object calling another.
-            "/registry" => {
-                let stub = self.env.durable_object("REGISTRY")?.get_by_name(SINGLETON)?;
-                stub.fetch_with_str("https://registry/ping").await
-            }
-            path => not_found(path),
-        }
+        let documents = SqlDocuments::open(storage.sql())?;
+        Ok(WorkerHome {
+            kv: Kv::of(&self.env)?,
+            registry: bindings::registry(&self.env),
+            config: Config {
+                b2_api_url: config::b2_api_url(&self.env),
+                master_keys: config::master_keys(&self.env)?,
+                budget: config::budget(&self.env)?,
+                retry: RetryPolicy::DEFAULT,
+                sole_instance: true,
+            },
+            env: self.env.clone(),
+            instance: self.instance.clone(),
+            documents,
+            storage,
+        })
     }
 
-    async fn show(&self) -> Result<Response> {
-        let storage = self.state.storage();
-        let alarms: Option<u64> = storage.get("alarms").await?;
-        let last_alarm_ms: Option<u64> = storage.get("last_alarm_ms").await?;
-        let last_tick_ms: Option<u64> = storage.get("last_tick_ms").await?;
-        Response::from_json(&json!({
-            "alarms": alarms.unwrap_or(0), "last_alarm_ms": last_alarm_ms, "last_tick_ms": last_tick_ms,
-            "alarm_at_ms": storage.get_alarm().await?,
-        }))
+    async fn answer(&self, body: &str) -> Result<coordinator::protocol::Answer, Error> {
+        let (sync_id, command): (String, Command) = serde_json::from_str(body)
+            .map_err(|error| Error::internal(format!("A call to a coordinator does not decode: {error}.")))?;
+        Coordinator::new(&self.home()?).handle(&sync_id, command).await
     }
 
-    async fn step(&self) -> Result<()> {
-        let storage = self.state.storage();
-        let alarms: Option<u64> = storage.get("alarms").await?;
-        storage.put("alarms", alarms.unwrap_or(0) + 1).await?;
-        storage.put("last_alarm_ms", Date::now().as_millis()).await
+    async fn drive(&self) -> Result<(), Error> {
+        Coordinator::new(&self.home()?).drive().await
     }
 }
 
 impl DurableObject for SyncCoordinator {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env }
+        Self { state, env, instance: ids::job_id(&Platform) }
     }
 
-    async fn fetch(&self, req: Request) -> Result<Response> {
-        answer(self.route(&req).await)
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        let body = request.text().await?;
+        reply(self.answer(&body).await)
     }
 
     async fn alarm(&self) -> Result<Response> {
         // The platform gives an alarm that fails at most six more tries: an error is logged, never passed on.
-        if let Err(error) = self.step().await {
-            console_error!("SyncCoordinator alarm: {error}");
+        if let Err(error) = self.drive().await {
+            console_error!("A step of {} failed: {error}", self.state.id().name().unwrap_or_default());
+            self.state.storage().set_alarm(ALARM_RETRY_MS).await?;
         }
-        Response::ok("")
+        Response::empty()
+    }
+}
+
+struct WorkerHome<R> {
+    env: Env,
+    storage: Storage,
+    documents: SqlDocuments,
+    kv: Kv,
+    registry: R,
+    config: Config,
+    instance: String,
+}
+
+impl<R: Registry> Home for WorkerHome<R> {
+    type Http = Fetcher;
+    type Blobs = KvBlobs;
+    type Documents = SqlDocuments;
+    type Clock = Platform;
+    type Entropy = Platform;
+    type Registry = R;
+    type Sink = BucketSink;
+
+    fn http(&self) -> &Fetcher {
+        &Fetcher
+    }
+
+    fn blobs(&self, sync_id: &str) -> KvBlobs {
+        self.kv.blobs(sync_id)
+    }
+
+    fn documents(&self) -> &SqlDocuments {
+        &self.documents
+    }
+
+    fn clock(&self) -> &Platform {
+        &Platform
+    }
+
+    fn entropy(&self) -> &Platform {
+        &Platform
+    }
+
+    fn registry(&self) -> &R {
+        &self.registry
+    }
+
+    fn sink(&self, sync: &SyncRecord) -> BucketSink {
+        BucketSink {
+            env: self.env.clone(),
+            namespace_id: sync.namespace_id.clone(),
+            target: CatalogueTarget {
+                bucket_id: sync.bucket_id.clone(),
+                sync_id: sync.sync_id.clone(),
+                connection_id: sync.connection_id.clone(),
+                source_bucket: sync.source.bucket().as_str().to_owned(),
+            },
+        }
+    }
+
+    fn config(&self) -> &Config {
+        &self.config
+    }
+
+    fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    async fn set_alarm(&self, at: Option<Timestamp>) -> Result<(), Error> {
+        let failed = |error| storage_error("alarm", error);
+        match at {
+            // As an offset: an alarm at a time that has just passed is one that goes off at once.
+            Some(at) => {
+                let wait_ms = i64::try_from(at.millis_since(Platform.now())).unwrap_or(i64::MAX);
+                self.storage.set_alarm(wait_ms).await.map_err(failed)
+            }
+            None => self.storage.delete_alarm().await.map_err(failed),
+        }
+    }
+
+    async fn publish_job(&self, job: &JobRecord) -> Result<(), Error> {
+        self.kv.publish(job).await
+    }
+
+    async fn wipe(&self, sync_id: &str) -> Result<bool, Error> {
+        if !self.kv.wipe(sync_id).await? {
+            return Ok(false);
+        }
+        self.storage.delete_all().await.map_err(|error| storage_error("sync's storage", error))?;
+        Ok(true)
+    }
+}
+
+/// Delivers into the catalogue of the sync's target bucket.
+struct BucketSink {
+    env: Env,
+    namespace_id: String,
+    target: CatalogueTarget,
+}
+
+impl Sink for BucketSink {
+    fn batch_max(&self) -> usize {
+        APPLY_BATCH_MAX
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let send = async |call| bindings::catalogue(&self.env, &self.namespace_id, &self.target.bucket_id, &call).await;
+        CatalogueSink { send, clock: Platform, target: self.target.clone() }.deliver(changes).await
+    }
+}
+
+/// Documents in the object's own SQLite: strongly consistent, and one statement is one transaction.
+#[derive(Clone)]
+pub(crate) struct SqlDocuments(SqlStorage);
+
+#[derive(Deserialize)]
+struct Row {
+    revision: u64,
+    value: Option<serde_bytes::ByteBuf>,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    revision: u64,
+}
+
+impl SqlDocuments {
+    fn open(sql: SqlStorage) -> Result<Self, Error> {
+        sql.exec(
+            "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB) \
+             WITHOUT ROWID",
+            None,
+        )
+        .map_err(|error| storage_error("sync's storage", error))?;
+        Ok(Self(sql))
+    }
+}
+
+impl DocumentStore for SqlDocuments {
+    async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
+        let row: Option<Row> =
+            sql::first(&self.0, "SELECT revision, value FROM documents WHERE name = ?", vec![name.into()])
+                .map_err(|error| storage_error("sync's storage", error))?;
+        Ok(row.and_then(|row| Some(Document { revision: row.revision, value: Bytes::from(row.value?.into_vec()) })))
+    }
+
+    async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
+        let failed = |error| storage_error("sync's storage", error);
+        let value = value.map_or(worker::SqlStorageValue::Null, |value| value.to_vec().into());
+        let expected = i64::try_from(expected).unwrap_or(i64::MAX);
+        // A deleted document keeps its row, so that its revision never goes back.
+        let row: Option<Revision> = if expected == 0 {
+            sql::first(
+                &self.0,
+                "INSERT INTO documents (name, revision, value) VALUES (?, 1, ?) ON CONFLICT (name) DO UPDATE \
+                 SET revision = revision + 1, value = excluded.value WHERE documents.value IS NULL RETURNING revision",
+                vec![name.into(), value],
+            )
+        } else {
+            sql::first(
+                &self.0,
+                "UPDATE documents SET revision = revision + 1, value = ? WHERE name = ? AND revision = ? AND value IS \
+                 NOT NULL RETURNING revision",
+                vec![value, name.into(), expected.into()],
+            )
+        }
+        .map_err(failed)?;
+        Ok(row.map_or(Swapped::Conflict, |row| Swapped::Done(row.revision)))
     }
 }

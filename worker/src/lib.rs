@@ -1,17 +1,23 @@
-//! The Cloudflare home of b2sync: events in, bindings out.
+//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_core`] does.
 //!
-//! This is the scaffold of it. It answers `/healthz`, and under `/_probe/` it uses each part of the platform that
-//! the service stands on (KV, the three Durable Objects with SQLite, the alarm, the cron, outgoing requests), so that
-//! the whole pipeline from cargo to workerd is tested before there is a service. It decides nothing.
+//! - `fetch` hands each request to the core's API ([`b2sync_core::api::Service`]);
+//! - `scheduled` pokes the coordinators of the syncs that are due;
+//! - [`Registry`], [`SyncCoordinator`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a sync, one
+//!   catalogue a target bucket;
+//! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
 //!
-//! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and each error
-//! becomes a JSON answer in one place, [`answer`].
+//! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and every error
+//! becomes an answer in the API's own envelope.
 
 #![allow(missing_docs)] // `#[durable_object]` generates public methods that it does not document.
 
+mod bindings;
 mod catalogue;
+mod config;
 mod coordinator;
-mod probe;
+mod fetch;
+mod kv;
+mod platform;
 mod registry;
 mod sql;
 
@@ -19,58 +25,85 @@ pub use catalogue::Catalogue;
 pub use coordinator::SyncCoordinator;
 pub use registry::Registry;
 
-use serde_json::json;
-use worker::{Context, Env, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
+use b2sync_core::{
+    api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},
+    coordinator::protocol::{Answer, Command},
+    registry::Registry as _,
+    time::{Clock, Timestamp},
+};
+use worker::{Context, Env, Headers, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
 
-/// The name of the one [`Registry`] object, and in this scaffold of the other two as well.
-pub(crate) const SINGLETON: &str = "main";
+use bindings::Bindings;
+use platform::{Platform, RemoteCoordinators};
+
+/// How many coordinators one cron tick pokes at most. What is left is overdue, and comes first at the next tick.
+const POKES_MAX: usize = 300;
 
 #[event(fetch)]
-async fn fetch(req: Request, env: Env, _ctx: Context) -> Result<Response> {
-    let path = req.path();
-    let outcome = match path.as_str() {
-        "/healthz" => Response::from_json(&json!({ "status": "ok", "version": env!("CARGO_PKG_VERSION") })),
-        _ if path.starts_with("/_probe/") => probe::route(req, &env).await,
-        _ => not_found(&path),
+async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Response> {
+    let answer = match Bindings::of(&env) {
+        Ok(bindings) => {
+            let registry = bindings.registry();
+            let coordinators = RemoteCoordinators::new(&bindings);
+            let objects = bindings.objects();
+            let service = Service {
+                registry: &registry,
+                coordinators: &coordinators,
+                objects: &objects,
+                http: &fetch::Fetcher,
+                clock: &Platform,
+                entropy: &Platform,
+                master_keys: bindings.master_keys(),
+                api_key: bindings.api_key(),
+                b2_api_url: bindings.b2_api_url(),
+                version: env!("CARGO_PKG_VERSION"),
+            };
+            service.handle(api_request(&mut request).await?).await
+        }
+        Err(error) => ApiError::Failed(error).into_response(),
     };
-    answer(outcome)
+    respond(answer)
 }
 
-/// A cron tick only pokes the coordinator: ticks may overlap, repeat or be missed.
-#[event(scheduled)]
-async fn scheduled(event: ScheduledEvent, env: Env, _ctx: ScheduleContext) {
-    // Milliseconds since the epoch fit an f64 exactly.
-    let at_ms = event.schedule() as i64;
-    if let Err(error) = probe::tick(&env, at_ms).await {
-        console_error!("The cron tick of {at_ms} did not reach the coordinator: {error}");
-    }
-}
-
-/// Turns an error into a JSON answer, so that no caller ever gets a bare 500.
-pub(crate) fn answer(outcome: Result<Response>) -> Result<Response> {
-    outcome.or_else(|error| {
-        console_error!("{error}");
-        Ok(Response::from_json(&json!({ "error": error.to_string() }))?.with_status(500))
+async fn api_request(request: &mut Request) -> Result<ApiRequest> {
+    let url = request.url()?;
+    Ok(ApiRequest {
+        method: request.method().to_string(),
+        path: url.path().to_owned(),
+        query: url.query().unwrap_or_default().to_owned(),
+        authorization: request.headers().get("authorization")?,
+        namespace: request.headers().get("x-namespace")?,
+        body: fetch::read_at_most(request.inner().body(), BODY_BYTES_MAX + 1).await?,
     })
 }
 
-/// The answer to a path that nobody serves.
-pub(crate) fn not_found(path: &str) -> Result<Response> {
-    Ok(Response::from_json(&json!({ "error": format!("Nothing is served at {path}.") }))?.with_status(404))
+fn respond(answer: ApiResponse) -> Result<Response> {
+    let headers = Headers::new();
+    for (name, value) in &answer.headers {
+        headers.set(name, value)?;
+    }
+    Ok(Response::from_bytes(answer.body)?.with_status(answer.status).with_headers(headers))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::Value;
-    use wasm_bindgen_test::wasm_bindgen_test;
-
-    #[wasm_bindgen_test]
-    async fn an_error_is_an_answer() -> Result<()> {
-        let mut response = answer(Err("the reason".into()))?;
-        assert_eq!(response.status_code(), 500);
-        let body: Value = response.json().await?;
-        assert_eq!(body["error"], "the reason");
-        Ok(())
+/// A cron tick only pokes coordinators: ticks may overlap, repeat or be missed.
+#[event(scheduled)]
+async fn scheduled(event: ScheduledEvent, env: Env, _context: ScheduleContext) {
+    // Milliseconds since the epoch fit an f64 exactly.
+    let at = Timestamp::from_millis(event.schedule() as i64).max(Platform.now());
+    if let Err(error) = poke_due(&env, at).await {
+        console_error!("The cron tick of {at} failed: {error}");
     }
+}
+
+async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
+    let bindings = Bindings::of(env)?;
+    let registry = bindings.registry();
+    for sync_id in registry.due(at, POKES_MAX).await? {
+        match bindings.coordinator(&sync_id, &Command::Poke { at }).await {
+            Ok(Answer::Poked { next }) => registry.set_poke_after(&sync_id, next).await?,
+            Ok(other) => console_error!("{sync_id} answered a poke with {other:?}"),
+            Err(error) => console_error!("{sync_id} was not poked: {error}"),
+        }
+    }
+    Ok(())
 }

@@ -1,9 +1,35 @@
-//! The Durable Object that holds configuration which must be readable right after it was written. A stub.
+//! The Durable Object that holds connections and syncs: configuration that must be readable right after it was written.
 
-use crate::{answer, sql};
+use b2sync_core::{
+    Error,
+    registry::{ConnectionRecord, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals},
+    time::Timestamp,
+};
 use serde::Deserialize;
-use serde_json::json;
-use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, console_error, durable_object};
+use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};
+
+use crate::{bindings::storage_error, sql};
+
+const SCHEMA: [&str; 6] = [
+    "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, archived INTEGER NOT \
+     NULL, created_at INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE UNIQUE INDEX IF NOT EXISTS connections_by_name ON connections (name) WHERE archived = 0",
+    "CREATE TABLE IF NOT EXISTS syncs (sync_id TEXT PRIMARY KEY, namespace_id TEXT NOT NULL, bucket_id TEXT NOT NULL, \
+     connection_id TEXT NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, record TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after)",
+];
+
+#[derive(Deserialize)]
+struct Stored {
+    record: String,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    sync_id: String,
+}
 
 /// Connections and syncs, strongly consistent.
 #[durable_object(fetch)]
@@ -11,30 +37,174 @@ pub struct Registry {
     sql: SqlStorage,
 }
 
-#[derive(Deserialize)]
-struct Count {
-    pings: i64,
+fn failed(error: impl std::fmt::Display) -> Error {
+    storage_error("registry", error)
 }
 
+/// Each method is one run of statements without an await: nobody else's come in between.
 impl Registry {
-    fn ping(&self) -> Result<Response> {
-        let query = "INSERT INTO ping (id, pings) VALUES (?, 1) \
-                     ON CONFLICT (id) DO UPDATE SET pings = pings + 1 RETURNING pings";
-        let count: Option<Count> = sql::first(&self.sql, query, vec!["main".into()])?;
-        Response::from_json(&json!({ "class": "Registry", "pings": count.map(|count| count.pings) }))
+    fn open(&self) -> Result<(), Error> {
+        SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ())).map_err(failed)
+    }
+
+    fn rows<T: Record>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Vec<T>, Error> {
+        let rows: Vec<Stored> = sql::rows(&self.sql, query, bindings).map_err(failed)?;
+        rows.iter().map(|row| T::from_stored(&row.record)).collect()
+    }
+
+    fn row<T: Record>(&self, query: &str, id: &str) -> Result<Option<T>, Error> {
+        Ok(self.rows(query, vec![id.into()])?.into_iter().next())
+    }
+
+    fn connection_by_id(&self, id: &str) -> Result<Option<ConnectionRecord>, Error> {
+        self.row("SELECT record FROM connections WHERE connection_id = ?", id)
+    }
+
+    fn connection_by_name(&self, name: &str) -> Result<Option<ConnectionRecord>, Error> {
+        self.row("SELECT record FROM connections WHERE name = ? AND archived = 0", name)
+    }
+
+    fn put_connection(&self, record: &ConnectionRecord) -> Result<(), Error> {
+        let taken = self.connection_by_name(&record.name)?;
+        if !record.archived && taken.is_some_and(|other| other.connection_id != record.connection_id) {
+            return Err(refusals::name_taken(&record.name));
+        }
+        let query = "INSERT INTO connections (connection_id, name, archived, created_at, record) VALUES (?, ?, ?, ?, ?) \
+            ON CONFLICT (connection_id) DO UPDATE SET name = excluded.name, archived = excluded.archived, \
+            record = excluded.record";
+        let bindings = vec![
+            record.connection_id.clone().into(),
+            record.name.clone().into(),
+            i64::from(record.archived).into(),
+            record.created_at.as_millis().into(),
+            record.to_stored()?.into(),
+        ];
+        self.sql.exec(query, bindings).map(|_| ()).map_err(failed)
+    }
+
+    fn sync_by_id(&self, id: &str) -> Result<Option<SyncRecord>, Error> {
+        self.row("SELECT record FROM syncs WHERE sync_id = ?", id)
+    }
+}
+
+impl CoreRegistry for Registry {
+    async fn insert_connection(&self, mut record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
+        if self.connection_by_id(&record.connection_id)?.is_some() {
+            return Err(refusals::id_taken(&record.connection_id));
+        }
+        record.revision = 1;
+        self.put_connection(&record)?;
+        Ok(record)
+    }
+
+    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
+        match self.connection_by_id(id_or_name)? {
+            Some(record) => Ok(Some(record)),
+            None => self.connection_by_name(id_or_name),
+        }
+    }
+
+    async fn update_connection(&self, mut record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
+        let id = &record.connection_id;
+        let stored = self.connection_by_id(id)?.ok_or_else(|| refusals::missing(id))?;
+        if stored.revision != expected {
+            return Err(refusals::moved(id));
+        }
+        record.revision = expected + 1;
+        self.put_connection(&record)?;
+        Ok(record)
+    }
+
+    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
+        self.rows("SELECT record FROM connections ORDER BY created_at DESC, connection_id DESC", Vec::new())
+    }
+
+    async fn insert_sync(&self, mut record: SyncRecord) -> Result<SyncRecord, Error> {
+        if self.sync_by_id(&record.sync_id)?.is_some() {
+            return Err(refusals::id_taken(&record.sync_id));
+        }
+        record.revision = 1;
+        let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, created_at, poke_after, record) \
+            VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+        let bindings = vec![
+            record.sync_id.clone().into(),
+            record.namespace_id.clone().into(),
+            record.bucket_id.clone().into(),
+            record.connection_id.clone().into(),
+            record.created_at.as_millis().into(),
+            record.to_stored()?.into(),
+        ];
+        self.sql.exec(query, bindings).map_err(failed)?;
+        Ok(record)
+    }
+
+    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
+        self.sync_by_id(sync_id)
+    }
+
+    async fn update_sync(&self, mut record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
+        let id = &record.sync_id;
+        let stored = self.sync_by_id(id)?.ok_or_else(|| refusals::missing(id))?;
+        if stored.revision != expected {
+            return Err(refusals::moved(id));
+        }
+        record.revision = expected + 1;
+        let query = "UPDATE syncs SET namespace_id = ?, bucket_id = ?, connection_id = ?, record = ? WHERE sync_id = ?";
+        let bindings = vec![
+            record.namespace_id.clone().into(),
+            record.bucket_id.clone().into(),
+            record.connection_id.clone().into(),
+            record.to_stored()?.into(),
+            record.sync_id.clone().into(),
+        ];
+        self.sql.exec(query, bindings).map_err(failed)?;
+        Ok(record)
+    }
+
+    async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
+        let query = "DELETE FROM syncs WHERE sync_id = ? RETURNING sync_id";
+        Ok(sql::first::<Id>(&self.sql, query, vec![sync_id.into()]).map_err(failed)?.is_some())
+    }
+
+    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
+        const ORDER: &str = "ORDER BY created_at DESC, sync_id DESC";
+        match query {
+            SyncQuery::Bucket { namespace_id, bucket_id } => self.rows(
+                &format!("SELECT record FROM syncs WHERE namespace_id = ? AND bucket_id = ? {ORDER}"),
+                vec![namespace_id.clone().into(), bucket_id.clone().into()],
+            ),
+            SyncQuery::Connection { connection_id } => self.rows(
+                &format!("SELECT record FROM syncs WHERE connection_id = ? {ORDER}"),
+                vec![connection_id.clone().into()],
+            ),
+        }
+    }
+
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+        let query = "SELECT sync_id FROM syncs WHERE poke_after <= ? ORDER BY poke_after, sync_id LIMIT ?";
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows: Vec<Id> = sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
+        Ok(rows.into_iter().map(|row| row.sync_id).collect())
+    }
+
+    async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
+        let at = at.map_or(SqlStorageValue::Null, |at| at.as_millis().into());
+        let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? RETURNING sync_id";
+        let found: Option<Id> = sql::first(&self.sql, query, vec![at, sync_id.into()]).map_err(failed)?;
+        found.map(|_| ()).ok_or_else(|| refusals::missing(sync_id))
     }
 }
 
 impl DurableObject for Registry {
     fn new(state: State, _env: Env) -> Self {
-        let sql = state.storage().sql();
-        if let Err(error) = sql.exec("CREATE TABLE IF NOT EXISTS ping (id TEXT PRIMARY KEY, pings INTEGER)", None) {
-            console_error!("Registry: {error}");
-        }
-        Self { sql }
+        Self { sql: state.storage().sql() }
     }
 
-    async fn fetch(&self, _req: Request) -> Result<Response> {
-        answer(self.ping())
+    async fn fetch(&self, mut request: Request) -> Result<Response> {
+        let call = request.text().await?;
+        match self.open() {
+            Ok(()) => Response::ok(apply_json(self, &call).await),
+            Err(error) => crate::bindings::reply::<()>(Err(error)),
+        }
     }
 }

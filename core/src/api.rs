@@ -1,0 +1,27 @@
+//! The HTTP API, as decisions: from a request to a response, with nothing of any HTTP stack.
+//!
+//! A home reads a request into an [`ApiRequest`], calls [`Service::handle`] and writes the [`ApiResponse`]: it decides
+//! nothing. The shapes are those that Mixpeek's own clients (Python package `mixpeek` 1.3.783) read and write, wherever
+//! the integration's documentation and that client differ, both.
+//!
+//! **Invariants.** Every success is status 200. Every path but `/` and `/healthz` wants the API key. Whatever comes in,
+//! a JSON answer goes out, in the error envelope if it is an error. No answer holds an application key, a key id, an API
+//! key or a master key, and no error quotes the value of a field that may hold one.
+
+mod auth;
+mod body;
+mod connections;
+mod errors;
+mod jobs;
+mod objects;
+mod pagination;
+mod render;
+mod router;
+mod service;
+mod syncs;
+
+pub use auth::ApiKey;
+pub use body::BODY_BYTES_MAX;
+pub use errors::{ApiError, ApiResponse, Problem, http_status};
+pub use pagination::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
+pub use service::{ApiRequest, Coordinators, NAMESPACE_DEFAULT, ORGANISATION_ID, Service};

@@ -1,0 +1,440 @@
+//! Request bodies: JSON objects read field by field, with every problem of a body reported at once.
+//!
+//! No error quotes the value of a field: it may be a secret, or a secret put in the wrong place.
+
+use serde_json::{Map, Value};
+
+use super::errors::{ApiError, Problem};
+use crate::time::Timestamp;
+
+/// The longest body, in bytes.
+pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// The most items of a list of strings.
+const LIST_ITEMS_MAX: usize = 1_000;
+/// How much of a key that is not declared an error quotes, in characters.
+const KEY_CHARS_MAX: usize = 64;
+
+/// A value that may be left out, or be cleared with `null`.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Given<T> {
+    /// Left out: keep what there is.
+    Absent,
+    /// `null`: clear it.
+    Null,
+    /// Set it.
+    Value(T),
+}
+
+impl<T> Given<T> {
+    /// Writes it to `place`.
+    pub(crate) fn apply(self, place: &mut Option<T>) {
+        match self {
+            Self::Absent => {}
+            Self::Null => *place = None,
+            Self::Value(value) => *place = Some(value),
+        }
+    }
+}
+
+/// Parses a body that must be a JSON object. An empty one is `{}`.
+pub(crate) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
+    let wrong = |kind: &'static str, message: String| {
+        ApiError::Invalid(vec![Problem { location: vec!["body".to_owned()], kind, message }])
+    };
+    if body.len() > BODY_BYTES_MAX {
+        return Err(wrong("too_long", format!("The body is longer than {BODY_BYTES_MAX} bytes. Send a shorter one.")));
+    }
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    match serde_json::from_slice(body) {
+        Ok(Value::Object(map)) => Ok(map),
+        // A client without a body to send may send this.
+        Ok(Value::Null) => Ok(Map::new()),
+        Ok(other) => {
+            Err(wrong("object_type", format!("The body is {}, not a JSON object. Send {{…}}.", kind_of(&other))))
+        }
+        Err(error) => Err(wrong(
+            "json_invalid",
+            format!("The body is not JSON (line {}, column {}). Send a JSON object.", error.line(), error.column()),
+        )),
+    }
+}
+
+fn kind_of(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "a list",
+        Value::Object(_) => "an object",
+    }
+}
+
+/// The fields of one JSON object. Each is taken once, by name; [`Fields::done`] reports those that nobody took.
+pub(crate) struct Fields<'p> {
+    location: Vec<String>,
+    map: Map<String, Value>,
+    accepted: Vec<&'static str>,
+    problems: &'p mut Vec<Problem>,
+}
+
+impl<'p> Fields<'p> {
+    /// Those of the body itself.
+    pub(crate) fn of_body(map: Map<String, Value>, problems: &'p mut Vec<Problem>) -> Self {
+        Self { location: vec!["body".to_owned()], map, accepted: Vec::new(), problems }
+    }
+
+    /// Reports a problem of a field.
+    pub(crate) fn problem(&mut self, name: &str, kind: &'static str, message: impl Into<String>) {
+        let mut location = self.location.clone();
+        location.push(name.to_owned());
+        self.problems.push(Problem { location, kind, message: message.into() });
+    }
+
+    /// Reports a problem that is worded already.
+    pub(crate) fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Reports that a required field is not there.
+    pub(crate) fn missing(&mut self, name: &str, what: &str) {
+        self.problem(name, "missing", format!("`{name}` is required: {what}."));
+    }
+
+    /// Whether a problem of this field was reported, so that it is not reported as missing too.
+    pub(crate) fn reported(&self, name: &str) -> bool {
+        self.problems.iter().any(|problem| match problem.location.split_last() {
+            Some((last, before)) => last == name && before == self.location,
+            None => false,
+        })
+    }
+
+    fn wrong_type(&mut self, name: &str, value: &Value, wanted: &str) {
+        self.problem(name, "type_error", format!("`{name}` is {}; it must be {wanted}.", kind_of(value)));
+    }
+
+    /// Whether a field is there and is `null`.
+    pub(crate) fn is_null(&self, name: &str) -> bool {
+        self.map.get(name).is_some_and(Value::is_null)
+    }
+
+    /// Takes a field as it is; `null` counts as left out.
+    pub(crate) fn value(&mut self, name: &'static str) -> Option<Value> {
+        match self.given(name) {
+            Given::Value(value) => Some(value),
+            Given::Absent | Given::Null => None,
+        }
+    }
+
+    fn given(&mut self, name: &'static str) -> Given<Value> {
+        self.accepted.push(name);
+        match self.map.remove(name) {
+            None => Given::Absent,
+            Some(Value::Null) => Given::Null,
+            Some(value) => Given::Value(value),
+        }
+    }
+
+    fn read<T>(&mut self, name: &'static str, read: impl FnOnce(&mut Self, Value) -> Option<T>) -> Given<T> {
+        match self.given(name) {
+            Given::Absent => Given::Absent,
+            Given::Null => Given::Null,
+            // What could not be read was reported; the body as a whole is refused.
+            Given::Value(value) => read(self, value).map_or(Given::Absent, Given::Value),
+        }
+    }
+
+    /// A string of that many characters.
+    pub(crate) fn text(&mut self, name: &'static str, chars_min: usize, chars_max: usize) -> Option<String> {
+        optional(self.text_or_null(name, chars_min, chars_max))
+    }
+
+    /// The same, `null` clearing it.
+    pub(crate) fn text_or_null(&mut self, name: &'static str, chars_min: usize, chars_max: usize) -> Given<String> {
+        self.read(name, |fields, value| {
+            let Value::String(text) = value else {
+                fields.wrong_type(name, &value, "a string");
+                return None;
+            };
+            let chars = text.chars().count();
+            if chars < chars_min || chars > chars_max {
+                let kind = if chars < chars_min { "string_too_short" } else { "string_too_long" };
+                fields.problem(
+                    name,
+                    kind,
+                    format!("`{name}` has {chars} characters; it must have {chars_min} to {chars_max}."),
+                );
+                return None;
+            }
+            Some(text)
+        })
+    }
+
+    /// `true` or `false`.
+    pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        optional(self.read(name, |fields, value| {
+            if value.as_bool().is_none() {
+                fields.wrong_type(name, &value, "true or false");
+            }
+            value.as_bool()
+        }))
+    }
+
+    /// An integer between bounds, both included.
+    pub(crate) fn integer(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
+        optional(self.integer_or_null(name, min, max))
+    }
+
+    /// The same, `null` clearing it.
+    pub(crate) fn integer_or_null(&mut self, name: &'static str, min: u64, max: u64) -> Given<u64> {
+        self.read(name, |fields, value| {
+            // 300.0 is what some languages make of 300.
+            let whole = value.as_u64().or_else(|| {
+                value.as_f64().filter(|number| number.fract() == 0.0 && (0.0..9e15).contains(number)).map(|n| n as u64)
+            });
+            let negative = value.as_f64().is_some_and(|number| number < 0.0);
+            match whole {
+                Some(number) if (min..=max).contains(&number) => Some(number),
+                Some(_) => {
+                    let kind = if whole < Some(min) { "greater_than_equal" } else { "less_than_equal" };
+                    fields.problem(name, kind, between(name, min, max));
+                    None
+                }
+                None if negative => {
+                    fields.problem(name, "greater_than_equal", between(name, min, max));
+                    None
+                }
+                None => {
+                    let wanted = if value.is_number() { "" } else { "an integer" };
+                    if wanted.is_empty() {
+                        fields.problem(name, "int_type", format!("{} It is no integer.", between(name, min, max)));
+                    } else {
+                        fields.wrong_type(name, &value, wanted);
+                    }
+                    None
+                }
+            }
+        })
+    }
+
+    /// A list of strings.
+    pub(crate) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
+        optional(self.texts_or_null(name))
+    }
+
+    /// The same, `null` clearing it.
+    pub(crate) fn texts_or_null(&mut self, name: &'static str) -> Given<Vec<String>> {
+        self.read(name, |fields, value| {
+            let Value::Array(items) = value else {
+                fields.wrong_type(name, &value, "a list of strings");
+                return None;
+            };
+            if items.len() > LIST_ITEMS_MAX {
+                fields.problem(name, "too_long", format!("`{name}` has more than {LIST_ITEMS_MAX} items."));
+                return None;
+            }
+            let mut texts = Vec::with_capacity(items.len());
+            for (index, item) in items.into_iter().enumerate() {
+                match item {
+                    Value::String(text) => texts.push(text),
+                    other => fields.wrong_type(&format!("{name}[{index}]"), &other, "a string"),
+                }
+            }
+            Some(texts)
+        })
+    }
+
+    /// An instant, RFC 3339. Without an offset, as Python's `datetime` without a zone writes it, it is UTC.
+    pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
+        optional(self.time_or_null(name))
+    }
+
+    /// The same, `null` clearing it.
+    pub(crate) fn time_or_null(&mut self, name: &'static str) -> Given<Timestamp> {
+        self.read(name, |fields, value| {
+            let Value::String(text) = &value else {
+                fields.wrong_type(name, &value, "a time such as \"2024-01-01T00:00:00Z\"");
+                return None;
+            };
+            let time = parse_time(text);
+            if time.is_none() {
+                fields.problem(
+                    name,
+                    "datetime_parsing",
+                    format!("`{name}` is not a time. Write RFC 3339: \"2024-01-01T00:00:00Z\", with any offset."),
+                );
+            }
+            time
+        })
+    }
+
+    /// One of `choices`.
+    pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        optional(self.read(name, |fields, value| {
+            let chosen = value.as_str().and_then(|text| choices.iter().find(|(choice, _)| *choice == text));
+            if chosen.is_none() {
+                let names: Vec<String> = choices.iter().map(|(choice, _)| format!("\"{choice}\"")).collect();
+                fields.problem(name, "enum", format!("`{name}` must be one of {}.", names.join(", ")));
+            }
+            chosen.map(|(_, value)| *value)
+        }))
+    }
+
+    /// A free JSON object, kept as it is.
+    pub(crate) fn free_object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
+        optional(self.free_object_or_null(name))
+    }
+
+    /// The same, `null` clearing it.
+    pub(crate) fn free_object_or_null(&mut self, name: &'static str) -> Given<Map<String, Value>> {
+        self.read(name, |fields, value| match value {
+            Value::Object(map) => Some(map),
+            other => {
+                fields.wrong_type(name, &other, "an object");
+                None
+            }
+        })
+    }
+
+    /// An object with declared fields of its own; call [`Fields::done`] on it.
+    pub(crate) fn nested(&mut self, name: &'static str) -> Option<Fields<'_>> {
+        let map = self.free_object(name)?;
+        let mut location = self.location.clone();
+        location.push(name.to_owned());
+        Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
+    }
+
+    /// Declares that nothing else is accepted: reports whatever is left.
+    pub(crate) fn done(mut self) {
+        let accepted = if self.accepted.is_empty() {
+            "no keys at all".to_owned()
+        } else {
+            self.accepted.sort_unstable();
+            self.accepted.dedup();
+            self.accepted.join(", ")
+        };
+        let keys: Vec<String> = self.map.keys().cloned().collect();
+        for key in keys {
+            let short: String = key.chars().take(KEY_CHARS_MAX).collect();
+            self.problem(&short, "extra_forbidden", format!("{short:?} is no key here. Accepted: {accepted}."));
+        }
+    }
+}
+
+fn between(name: &str, min: u64, max: u64) -> String {
+    match max {
+        u64::MAX => format!("`{name}` must be at least {min}."),
+        max => format!("`{name}` must be an integer from {min} to {max}."),
+    }
+}
+
+fn optional<T>(given: Given<T>) -> Option<T> {
+    match given {
+        Given::Value(value) => Some(value),
+        Given::Absent | Given::Null => None,
+    }
+}
+
+/// RFC 3339; without an offset, UTC.
+fn parse_time(text: &str) -> Option<Timestamp> {
+    Timestamp::parse_rfc3339(text).or_else(|_| Timestamp::parse_rfc3339(&format!("{text}Z"))).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn fields(value: Value, read: impl FnOnce(&mut Fields<'_>)) -> Vec<(String, &'static str, String)> {
+        let mut problems = Vec::new();
+        let Value::Object(map) = value else { panic!() };
+        let mut fields = Fields::of_body(map, &mut problems);
+        read(&mut fields);
+        fields.done();
+        problems.into_iter().map(|problem| (problem.location.join("."), problem.kind, problem.message)).collect()
+    }
+
+    #[test]
+    fn every_problem_is_reported_at_once() {
+        let body = json!({"name": "", "count": 29, "flag": 1, "mode": "x", "since": "yesterday", "list": ["a", 1],
+                          "nested": {"other": 1}, "object": [], "secret_value": "K005", "float": 1.5, "low": -1});
+        let problems = fields(body, |fields| {
+            assert_eq!(fields.text("name", 1, 100), None);
+            assert_eq!(fields.integer("count", 30, 86_400), None);
+            assert_eq!(fields.integer("float", 30, 86_400), None);
+            assert_eq!(fields.integer("low", 0, u64::MAX), None);
+            assert_eq!(fields.flag("flag"), None);
+            assert_eq!(fields.choice("mode", &[("a", 1), ("b", 2)]), None);
+            assert_eq!(fields.time("since"), None);
+            fields.texts("list");
+            fields.free_object("object");
+            let mut nested = fields.nested("nested").unwrap();
+            nested.text("inner", 0, 9);
+            nested.done();
+        });
+        let found: Vec<_> = problems.iter().map(|(location, kind, _)| (location.as_str(), *kind)).collect();
+        assert_eq!(
+            found,
+            [
+                ("body.name", "string_too_short"),
+                ("body.count", "greater_than_equal"),
+                ("body.float", "int_type"),
+                ("body.low", "greater_than_equal"),
+                ("body.flag", "type_error"),
+                ("body.mode", "enum"),
+                ("body.since", "datetime_parsing"),
+                ("body.list[1]", "type_error"),
+                ("body.object", "type_error"),
+                ("body.nested.other", "extra_forbidden"),
+                ("body.secret_value", "extra_forbidden"),
+            ]
+        );
+        assert!(problems[1].2.contains("30 to 86400"));
+        assert!(problems[9].2.contains("Accepted: inner."));
+        assert!(problems.iter().all(|(_, _, message)| !message.contains("K005")));
+    }
+
+    #[test]
+    fn null_is_left_out_or_clears() {
+        let problems = fields(json!({"a": null, "b": null, "d": "x"}), |fields| {
+            assert_eq!(fields.text("a", 1, 9), None);
+            assert_eq!(fields.text_or_null("b", 1, 9), Given::Null);
+            assert_eq!(fields.text_or_null("c", 1, 9), Given::Absent);
+            assert_eq!(fields.text_or_null("d", 1, 9), Given::Value("x".to_owned()));
+        });
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn whole_floats_and_zoneless_times_are_understood() {
+        let problems = fields(json!({"a": 300.0, "b": "2024-01-01T00:00:00", "c": u64::MAX}), |fields| {
+            assert_eq!(fields.integer("a", 30, 86_400), Some(300));
+            assert_eq!(fields.time("b"), Timestamp::parse_rfc3339("2024-01-01T00:00:00Z").ok());
+            assert_eq!(fields.integer("c", 0, u64::MAX), Some(u64::MAX));
+        });
+        assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn an_empty_body_is_an_empty_object() {
+        for body in ["", " \r\n", "{}", "null"] {
+            assert!(parse_object(body.as_bytes()).unwrap().is_empty());
+        }
+        for body in ["[]", "1", "{", "\u{feff}{}", "{\"a\":}"] {
+            assert!(parse_object(body.as_bytes()).is_err(), "{body}");
+        }
+        assert!(parse_object(&vec![b' '; BODY_BYTES_MAX + 1]).is_err());
+        assert!(parse_object("[".repeat(100_000).as_bytes()).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_body_panics(body in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = parse_object(&body);
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! Jobs: what answers show. `files_synced` counts every change delivered, deletions too, so that the jobs of a sync add
+//! up to its `total_files_synced`; `changes` tells them apart.
+
+use serde_json::{Value, json};
+
+use super::{
+    body::{Fields, parse_object},
+    errors::{ApiError, Problem},
+    render,
+};
+use crate::{
+    job::{JobRecord, JobStatus, Phase, Trigger},
+    registry::SyncRecord,
+    time::Timestamp,
+};
+
+/// Reads the body of a list of jobs: which status, if any.
+pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<Option<JobStatus>, ApiError> {
+    let mut fields = Fields::of_body(parse_object(body)?, problems);
+    let status = fields.choice(
+        "status",
+        &[
+            ("running", JobStatus::Running),
+            ("completed", JobStatus::Completed),
+            ("failed", JobStatus::Failed),
+            ("interrupted", JobStatus::Interrupted),
+            ("skipped", JobStatus::Skipped),
+        ],
+    );
+    fields.done();
+    Ok(status)
+}
+
+const fn status_name(status: JobStatus) -> &'static str {
+    match status {
+        JobStatus::Running => "running",
+        JobStatus::Completed => "completed",
+        JobStatus::Failed => "failed",
+        JobStatus::Interrupted => "interrupted",
+        JobStatus::Skipped => "skipped",
+    }
+}
+
+const fn trigger_name(trigger: Trigger) -> &'static str {
+    match trigger {
+        Trigger::Scheduled => "scheduled",
+        Trigger::Manual => "manual",
+        Trigger::Resume => "resume",
+    }
+}
+
+const fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Queued => "queued",
+        Phase::Discovering => "discovering",
+        Phase::Delivering => "delivering",
+        Phase::Done => "done",
+    }
+}
+
+/// How long it has run, or ran, in milliseconds.
+pub(super) fn duration_ms(job: &JobRecord) -> u64 {
+    job.started_at.map_or(0, |started| job.completed_at.unwrap_or(job.updated_at).millis_since(started))
+}
+
+/// Files that were looked at and found as they were.
+pub(super) fn verified(job: &JobRecord) -> u64 {
+    let counts = &job.counts;
+    counts.matched.saturating_sub(counts.created.saturating_add(counts.updated).saturating_add(counts.failed))
+}
+
+/// How many files there are to see: known only once the listing was read; before, what the snapshot held is the guess.
+fn total(job: &JobRecord) -> Option<u64> {
+    match job.phase {
+        _ if job.is_over() => Some(job.counts.matched),
+        Phase::Delivering | Phase::Done => Some(job.counts.matched),
+        Phase::Queued | Phase::Discovering => (job.known_before > 0).then(|| job.known_before.max(job.counts.matched)),
+    }
+}
+
+fn percent(job: &JobRecord) -> Value {
+    match (job.status, total(job)) {
+        (JobStatus::Completed, _) => render::decimal(100.0),
+        (_, Some(total)) if total > 0 => {
+            // Only what is complete shows 100.
+            render::decimal((job.counts.matched as f64 / total as f64 * 100.0).clamp(0.0, 99.9))
+        }
+        _ => Value::Null,
+    }
+}
+
+fn throughput(job: &JobRecord) -> Value {
+    match duration_ms(job) {
+        0 => Value::Null,
+        millis => render::decimal(job.counts.delivered() as f64 * 60_000.0 / millis as f64),
+    }
+}
+
+/// What a running job has done so far.
+pub(super) fn render_progress(job: &JobRecord, now: Timestamp) -> Value {
+    let counts = &job.counts;
+    json!({
+        "sync_job_id": job.job_id,
+        "phase": phase_name(job.phase),
+        "percent": percent(job),
+        "files_listed": render::integer(counts.listed),
+        "files_matched": render::integer(counts.matched),
+        "files_synced": render::integer(counts.delivered()),
+        "files_failed": render::integer(counts.failed),
+        "bytes_synced": render::integer(counts.delivered_bytes),
+        "elapsed_seconds": render::integer(
+            job.started_at.map_or(0, |at| job.completed_at.unwrap_or(now).millis_since(at) / 1_000),
+        ),
+    })
+}
+
+/// The latest job, in short.
+pub(super) fn render_summary(job: &JobRecord) -> Value {
+    json!({
+        "sync_job_id": job.job_id,
+        "status": status_name(job.status),
+        "files_synced": render::integer(job.counts.delivered()),
+        "files_failed": render::integer(job.counts.failed),
+        "throughput_files_per_min": throughput(job),
+        "duration_seconds": render::decimal(duration_ms(job) as f64 / 1_000.0),
+    })
+}
+
+/// A job, as the client reads it.
+pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Value {
+    let counts = &job.counts;
+    let cost = &job.cost;
+    json!({
+        "sync_job_id": job.job_id,
+        "sync_config_id": job.sync_id,
+        "internal_id": sync.internal_id,
+        "namespace_id": sync.namespace_id,
+        "bucket_id": sync.bucket_id,
+        "status": status_name(job.status),
+        "trigger": trigger_name(job.trigger),
+        "phase": phase_name(job.phase),
+        "total_files": total(job).map(render::integer),
+        "files_synced": render::integer(counts.delivered()),
+        "files_failed": render::integer(counts.failed),
+        "files_verified": render::integer(verified(job)),
+        "changes": {
+            "created": render::integer(counts.created),
+            "updated": render::integer(counts.updated),
+            "deleted": render::integer(counts.deleted),
+            "failed": render::integer(counts.failed),
+        },
+        "bytes_synced": render::integer(counts.delivered_bytes),
+        "created_at": render::time(job.created_at),
+        "started_at": render::time(job.started_at),
+        "completed_at": render::time(job.completed_at),
+        "updated_at": render::time(job.updated_at),
+        "error": job.error.as_ref().map(|error| render::error(&error.message)),
+        "error_code": job.error.as_ref().map(|error| &error.kind),
+        "warning": job.warning,
+        "progress_percent": percent(job),
+        "throughput_files_per_min": throughput(job),
+        "lag_seconds": (!job.is_over()).then(|| render::integer(now.millis_since(job.updated_at) / 1_000)),
+        "progress": render_progress(job, now),
+        "metadata": {
+            "class_b_calls": render::integer(cost.class_b),
+            "class_c_calls": render::integer(cost.class_c),
+            "bytes_received": render::integer(cost.bytes_received),
+            "state_reads": render::integer(cost.state_reads),
+            "state_writes": render::integer(cost.state_writes),
+            "steps": render::integer(cost.steps),
+        },
+    })
+}

@@ -1,0 +1,298 @@
+//! Pages of lists: what the query asks for, and the `pagination` object of the answer.
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use percent_encoding::percent_decode_str;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::errors::{ApiError, Problem};
+use crate::{catalogue::ObjectCursor, time::Timestamp};
+
+/// Items of a page, if the query does not say.
+pub const PAGE_DEFAULT: u64 = 50;
+/// The most items of a page.
+pub const PAGE_MAX: u64 = 1_000;
+/// The largest offset; beyond it, follow cursors.
+pub const OFFSET_MAX: u64 = 10_000;
+/// The most parameters of a query that are looked at.
+const PARAMETERS_MAX: usize = 64;
+
+/// The parameters of a query, decoded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
+    pub(crate) fn parse(query: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pairs = query.split('&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX).map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (decode(name), decode(value))
+        });
+        Self(pairs.collect())
+    }
+
+    /// The last value of a parameter; an empty one counts as left out.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    }
+
+    /// A boolean parameter.
+    pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
+        let text = self.get(name)?;
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => {
+                problem(problems, name, "bool_parsing", format!("`{name}` must be true or false."));
+                None
+            }
+        }
+    }
+
+    fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
+        let text = self.get(name)?;
+        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
+        if number.is_none() {
+            problem(problems, name, "int_parsing", format!("`{name}` must be an integer from {min} to {max}."));
+        }
+        number
+    }
+}
+
+fn problem(problems: &mut Vec<Problem>, name: &str, kind: &'static str, message: String) {
+    problems.push(Problem { location: vec!["query".to_owned(), name.to_owned()], kind, message });
+}
+
+/// Where a page begins: after this. Opaque to callers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "t", rename_all = "snake_case")]
+pub(crate) enum Cursor {
+    /// In a list ordered by creation, newest first.
+    Created {
+        /// When the last item was created.
+        at: Timestamp,
+        /// The last item.
+        id: String,
+    },
+    /// In the catalogue.
+    Object(ObjectCursor),
+    /// Jobs, which their coordinator counts.
+    Offset {
+        /// How many to pass over.
+        n: u64,
+    },
+}
+
+impl Cursor {
+    pub(crate) fn to_text(&self) -> String {
+        serde_json::to_vec(self).map(|json| URL_SAFE_NO_PAD.encode(json)).unwrap_or_default()
+    }
+
+    fn parse(text: &str) -> Option<Self> {
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+    }
+}
+
+/// The kinds of list, by what their cursors hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Listing {
+    /// Connections and syncs.
+    ByCreation,
+    /// Objects.
+    Objects,
+    /// Jobs.
+    Jobs,
+}
+
+impl Listing {
+    fn fits(self, cursor: &Cursor) -> bool {
+        matches!(
+            (self, cursor),
+            (Self::ByCreation, Cursor::Created { .. })
+                | (Self::Objects, Cursor::Object(_))
+                | (Self::Jobs, Cursor::Offset { .. })
+        )
+    }
+}
+
+/// The page that was asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct PageRequest {
+    pub(crate) limit: u64,
+    /// Counted from the cursor, if there is one.
+    pub(crate) offset: u64,
+    pub(crate) cursor: Option<Cursor>,
+    pub(crate) include_total: bool,
+}
+
+impl PageRequest {
+    /// Reads `limit|page_size`, `offset`, `page`, `cursor|next_cursor|after`, `include_total`.
+    pub(crate) fn parse(query: &Query, listing: Listing, problems: &mut Vec<Problem>) -> Self {
+        let limit = query.integer("limit", 1, PAGE_MAX, problems);
+        let page_size = query.integer("page_size", 1, PAGE_MAX, problems);
+        if let (Some(limit), Some(page_size)) = (limit, page_size)
+            && limit != page_size
+        {
+            let message = "`limit` and `page_size` mean the same and differ: send one of them.".to_owned();
+            problem(problems, "page_size", "value_error", message);
+        }
+        let limit = limit.or(page_size).unwrap_or(PAGE_DEFAULT);
+        let offset = query.integer("offset", 0, OFFSET_MAX, problems);
+        let page = query.integer("page", 1, OFFSET_MAX, problems);
+        let from_page = page.map(|page| (page - 1).saturating_mul(limit));
+        if let (Some(offset), Some(from_page)) = (offset, from_page)
+            && offset != from_page
+        {
+            let message = "`page` and `offset` begin at different items: send one of them.".to_owned();
+            problem(problems, "page", "value_error", message);
+        }
+        let offset = offset.or(from_page).unwrap_or(0);
+        if offset > OFFSET_MAX {
+            let message = format!(
+                "This page begins at item {offset}; pages are counted up to {OFFSET_MAX}. Beyond it, follow `next_cursor`."
+            );
+            problem(problems, "page", "less_than_equal", message);
+        }
+        let text =
+            ["cursor", "next_cursor", "after"].into_iter().find_map(|name| query.get(name).map(|text| (name, text)));
+        let cursor = text.and_then(|(name, text)| {
+            let cursor = Cursor::parse(text).filter(|cursor| listing.fits(cursor));
+            if cursor.is_none() {
+                let message = format!("`{name}` is no cursor of this list. Send the `next_cursor` of the page before.");
+                problem(problems, name, "value_error", message);
+            }
+            cursor
+        });
+        let include_total = query.flag("include_total", problems).unwrap_or(false);
+        Self { limit, offset, cursor, include_total }
+    }
+}
+
+/// One page of a list that is at hand as a whole, newest first.
+pub(crate) fn paginate<T>(items: Vec<T>, page: &PageRequest, key: impl Fn(&T) -> (Timestamp, &str)) -> Page<T> {
+    let total = items.len() as u64;
+    let begin = match &page.cursor {
+        Some(Cursor::Created { at, id }) => items.iter().filter(|item| key(item) >= (*at, id.as_str())).count(),
+        _ => 0,
+    };
+    let mut rest = items.into_iter().skip(begin).skip(page.offset as usize);
+    let items: Vec<T> = rest.by_ref().take(page.limit as usize).collect();
+    let next = match (rest.next(), items.last()) {
+        (Some(_), Some(last)) => {
+            let (at, id) = key(last);
+            Some(Cursor::Created { at, id: id.to_owned() })
+        }
+        _ => None,
+    };
+    Page { items, total: Some(total), next }
+}
+
+/// One page.
+#[derive(Clone, Debug)]
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
+    pub(crate) total: Option<u64>,
+    pub(crate) next: Option<Cursor>,
+}
+
+/// The `pagination` object. `path` is that of the list: the links begin with it.
+pub(crate) fn render_pagination(path: &str, page: &PageRequest, total: Option<u64>, next: Option<&Cursor>) -> Value {
+    let counted = page.cursor.is_none();
+    let next_cursor = next.map(Cursor::to_text);
+    let link = |offset: u64| format!("{path}?limit={}&offset={offset}", page.limit);
+    let next_page = match &next_cursor {
+        Some(_) if counted && page.offset + page.limit <= OFFSET_MAX => Some(link(page.offset + page.limit)),
+        Some(cursor) => Some(format!("{path}?limit={}&cursor={cursor}", page.limit)),
+        None => None,
+    };
+    let previous_page = (counted && page.offset > 0).then(|| link(page.offset.saturating_sub(page.limit)));
+    json!({
+        "total": total,
+        "page": counted.then(|| page.offset / page.limit.max(1) + 1),
+        "page_size": page.limit,
+        "total_pages": total.map(|total| total.div_ceil(page.limit.max(1))),
+        "next_page": next_page,
+        "previous_page": previous_page,
+        "next_cursor": next_cursor,
+    })
+}
+
+/// Fails with what was collected.
+pub(crate) fn check_problems(problems: Vec<Problem>) -> Result<(), ApiError> {
+    if problems.is_empty() { Ok(()) } else { Err(ApiError::Invalid(problems)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(query: &str) -> Result<PageRequest, Vec<String>> {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(&Query::parse(query), Listing::ByCreation, &mut problems);
+        if problems.is_empty() { Ok(page) } else { Err(problems.into_iter().map(|p| p.location.join(".")).collect()) }
+    }
+
+    #[test]
+    fn names_of_the_same_thing() {
+        assert_eq!(parse("").unwrap().limit, PAGE_DEFAULT);
+        assert_eq!(parse("page_size=7&limit=7").unwrap().limit, 7);
+        assert_eq!(parse("limit=7&page=3").unwrap().offset, 14);
+        assert!(parse("include_total=True").unwrap().include_total);
+        assert_eq!(parse("limit=&cursor=").unwrap().cursor, None);
+        let cursor = Cursor::Created { at: Timestamp::from_millis(5), id: "x".into() };
+        for name in ["cursor", "next_cursor", "after"] {
+            assert_eq!(parse(&format!("{name}={}", cursor.to_text())).unwrap().cursor, Some(cursor.clone()));
+        }
+    }
+
+    #[test]
+    fn bounds() {
+        for wrong in ["limit=0", "limit=1001", "limit=x", "limit=-1"] {
+            assert_eq!(parse(wrong).unwrap_err(), ["query.limit"]);
+        }
+        assert_eq!(parse("limit=1&page_size=2").unwrap_err(), ["query.page_size"]);
+        assert_eq!(parse("offset=10001").unwrap_err(), ["query.offset"]);
+        assert_eq!(parse("limit=1000&page=12").unwrap_err(), ["query.page"]);
+        assert_eq!(parse("page=2&offset=1").unwrap_err(), ["query.page"]);
+        assert_eq!(parse("cursor=x&include_total=maybe&offset=x").unwrap_err().len(), 3);
+        let other = Cursor::Offset { n: 1 }.to_text();
+        assert_eq!(parse(&format!("cursor={other}")).unwrap_err(), ["query.cursor"]);
+    }
+
+    #[test]
+    fn cursors_reach_every_item_once_even_when_items_come_and_go() {
+        let key = |item: &(i64, String)| -> (Timestamp, String) { (Timestamp::from_millis(item.0), item.1.clone()) };
+        let mut items: Vec<(i64, String)> = (0..10).map(|i| (100 - i / 3, format!("x{i}"))).collect();
+        items.sort_by_key(|item| std::cmp::Reverse(key(item)));
+        let all = items.clone();
+        let mut page = parse("limit=3").unwrap();
+        let mut seen = Vec::new();
+        loop {
+            let answer = paginate(items.clone(), &page, |item| (Timestamp::from_millis(item.0), &item.1));
+            seen.extend(answer.items);
+            let Some(next) = answer.next else { break };
+            let text = next.to_text();
+            page = parse(&format!("limit=3&cursor={text}")).unwrap();
+            items.insert(0, (1_000, format!("new{}", seen.len()))); // A newer one appears, the last one seen goes.
+            items.retain(|item| Some(item) != seen.last());
+        }
+        assert_eq!(seen, all);
+    }
+
+    #[test]
+    fn links() {
+        let page = parse("limit=10&offset=10").unwrap();
+        let next = Cursor::Offset { n: 20 };
+        let rendered = render_pagination("/v1/x", &page, Some(25), Some(&next));
+        assert_eq!(rendered["page"], 2);
+        assert_eq!(rendered["total_pages"], 3);
+        assert_eq!(rendered["next_page"], "/v1/x?limit=10&offset=20");
+        assert_eq!(rendered["previous_page"], "/v1/x?limit=10&offset=0");
+        let last = render_pagination("/v1/x", &page, None, None);
+        assert_eq!(
+            (&last["next_page"], &last["next_cursor"], &last["total"]),
+            (&Value::Null, &Value::Null, &Value::Null)
+        );
+    }
+}

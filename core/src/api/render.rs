@@ -1,0 +1,60 @@
+//! Values that every answer renders the same way.
+
+use serde_json::Value;
+
+use crate::time::Timestamp;
+
+/// The longest `last_error` and `error`, in characters: the client refuses longer ones.
+pub(super) const ERROR_CHARS_MAX: usize = 1_000;
+
+/// 0001-01-01T00:00:00Z and 9999-12-31T23:59:59.999Z: what the client's `datetime` can hold.
+const TIME_MIN: Timestamp = Timestamp::from_millis(-62_135_596_800_000);
+const TIME_MAX: Timestamp = Timestamp::from_millis(253_402_300_799_999);
+
+/// RFC 3339, or `null`.
+pub(super) fn time(at: impl Into<Option<Timestamp>>) -> Value {
+    at.into().filter(|at| (TIME_MIN..=TIME_MAX).contains(at)).map_or(Value::Null, |at| at.to_string().into())
+}
+
+/// At most [`ERROR_CHARS_MAX`] characters of `text`.
+pub(super) fn error(text: &str) -> String {
+    match text.char_indices().nth(ERROR_CHARS_MAX) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(ERROR_CHARS_MAX - 1).chain(['…']).collect(),
+    }
+}
+
+/// One decimal, as a number; 0 for what is none.
+pub(super) fn decimal(number: f64) -> Value {
+    let rounded = (number * 10.0).round() / 10.0;
+    Value::from(if rounded.is_finite() { rounded } else { 0.0 })
+}
+
+/// An integer that every client's `int` takes.
+pub(super) fn integer(number: u64) -> Value {
+    number.min(i64::MAX as u64).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_outside_the_calendar_are_null() {
+        assert_eq!(time(Timestamp::from_millis(0)), "1970-01-01T00:00:00Z");
+        assert_eq!(time(None), Value::Null);
+        assert_eq!(time(TIME_MAX), "9999-12-31T23:59:59.999Z");
+        assert_eq!(time(Timestamp::from_millis(i64::MAX)), Value::Null);
+        assert_eq!(time(Timestamp::from_millis(i64::MIN)), Value::Null);
+    }
+
+    #[test]
+    fn long_errors_are_cut_between_characters() {
+        assert_eq!(error(&"ü".repeat(1_000)), "ü".repeat(1_000));
+        let cut = error(&"ü".repeat(1_001));
+        assert_eq!(cut.chars().count(), 1_000);
+        assert!(cut.ends_with("ü…"));
+        assert_eq!(decimal(f64::NAN), 0.0);
+        assert_eq!(decimal(33.333), 33.3);
+    }
+}

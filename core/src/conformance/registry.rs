@@ -1,0 +1,228 @@
+//! What every [`Registry`] must do.
+
+use super::{Outcome, check, check_kind};
+use crate::{
+    error::{Error, ErrorKind},
+    filter::FilterSpec,
+    registry::{
+        ConnectionRecord, ConnectionStatus, Echoed, RECORD_VERSION, Reconcile, Registry, SyncMode, SyncQuery,
+        SyncRecord,
+    },
+    source_path::SourcePath,
+    time::Timestamp,
+};
+
+/// A connection with that id and name, created at that millisecond.
+pub fn connection(connection_id: &str, name: &str, created_at: i64) -> ConnectionRecord {
+    ConnectionRecord {
+        v: RECORD_VERSION,
+        connection_id: connection_id.to_owned(),
+        internal_id: "int_conformance".to_owned(),
+        name: name.to_owned(),
+        description: Some("ünïcode 🎬 \" ' ; --".to_owned()),
+        metadata: [("team".to_owned(), serde_json::json!({"a": [1, null, "x"]}))].into_iter().collect(),
+        provider_type: "backblaze".to_owned(),
+        key_id: "005".to_owned(),
+        application_key: None,
+        account: None,
+        authorized_at: Some(Timestamp::from_millis(created_at)),
+        status: ConnectionStatus::Active,
+        is_active: true,
+        write_enabled: false,
+        last_used_at: None,
+        last_error: None,
+        consecutive_failures: 0,
+        created_at: Timestamp::from_millis(created_at),
+        updated_at: Timestamp::from_millis(created_at),
+        revision: 0,
+        archived: false,
+        created_by: "usr_conformance".to_owned(),
+    }
+}
+
+/// A sync of namespace `ns` with that id, bucket and connection, created at that millisecond.
+pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64) -> SyncRecord {
+    SyncRecord {
+        v: RECORD_VERSION,
+        sync_id: sync_id.to_owned(),
+        internal_id: "int_conformance".to_owned(),
+        namespace_id: "ns".to_owned(),
+        bucket_id: bucket_id.to_owned(),
+        connection_id: connection_id.to_owned(),
+        source: fixed_source(),
+        mode: SyncMode::Scheduled,
+        filters: FilterSpec {
+            include_patterns: vec!["*.mp4".to_owned(), "動画/**".to_owned()],
+            max_size_bytes: Some(u64::MAX),
+            modified_before: Some(Timestamp::from_millis(-5)),
+            ..FilterSpec::default()
+        },
+        polling_interval_s: 300,
+        batch_size: 50,
+        reconcile: Reconcile { on_delete: false, ..Reconcile::default() },
+        skip_duplicates: true,
+        max_objects_per_run: None,
+        sync_concurrency: Some(8),
+        description: None,
+        metadata: serde_json::Map::new(),
+        echoed: Echoed { ingest_filter: Some(serde_json::json!({"retriever_id": "r"})), ..Echoed::default() },
+        salt: "000102030405060708090a0b0c0d0e0f".to_owned(),
+        is_active: true,
+        created_at: Timestamp::from_millis(created_at),
+        updated_at: Timestamp::from_millis(created_at),
+        revision: 0,
+        created_by: "usr_conformance".to_owned(),
+    }
+}
+
+#[allow(clippy::expect_used)] // A constant, and only tests come here.
+fn fixed_source() -> SourcePath {
+    SourcePath::parse("b2://conformance/a b+%/日本/").expect("a source path")
+}
+
+/// Runs every rule, each against a fresh, empty registry.
+///
+/// # Errors
+/// The first rule that is broken, in words.
+pub async fn registry_conformance<R: Registry>(new: impl AsyncFn() -> R) -> Outcome {
+    connections_are_kept(&new().await).await?;
+    names_are_unique(&new().await).await?;
+    updates_compare_and_swap(&new().await).await?;
+    syncs_are_kept(&new().await).await?;
+    syncs_are_due(&new().await).await
+}
+
+async fn connections_are_kept(registry: &impl Registry) -> Outcome {
+    check("an empty registry lists nothing", registry.connections().await, Vec::new())?;
+    check("a connection that is not there is none", registry.connection("conn_a").await, None)?;
+    let stored = ConnectionRecord { revision: 1, ..connection("conn_a", "A b/ü", 10) };
+    check(
+        "insert answers revision 1",
+        registry.insert_connection(connection("conn_a", "A b/ü", 10)).await,
+        stored.clone(),
+    )?;
+    check("found by id", registry.connection("conn_a").await, Some(stored.clone()))?;
+    check("found by name", registry.connection("A b/ü").await, Some(stored.clone()))?;
+    check("names are case-sensitive", registry.connection("a b/ü").await, None)?;
+    check_kind(
+        "an id exists once",
+        registry.insert_connection(connection("conn_a", "other", 10)).await,
+        ErrorKind::Conflict,
+    )?;
+    let b = registry.insert_connection(connection("conn_b", "B", 30)).await;
+    let b = ok("insert", b)?;
+    let c = ok("insert", registry.insert_connection(connection("conn_c", "C", 10)).await)?;
+    check("newest first, then by id downwards", registry.connections().await, vec![b, c, stored])
+}
+
+async fn names_are_unique(registry: &impl Registry) -> Outcome {
+    let a = ok("insert", registry.insert_connection(connection("conn_a", "A", 10)).await)?;
+    let taken = registry.insert_connection(connection("conn_b", "A", 11)).await;
+    if let Err(error) = &taken {
+        check("the conflict names its field", Ok(error.field()), Some("name"))?;
+    }
+    check_kind("a name is taken", taken, ErrorKind::Conflict)?;
+    check("a refused insert leaves nothing", registry.connection("conn_b").await, None)?;
+    let b = ok("insert", registry.insert_connection(connection("conn_b", "B", 11)).await)?;
+    let renamed = ConnectionRecord { name: "A".to_owned(), ..b.clone() };
+    check_kind(
+        "a name is taken at an update too",
+        registry.update_connection(renamed.clone(), 1).await,
+        ErrorKind::Conflict,
+    )?;
+    check("a refused update changes nothing", registry.connection("conn_b").await, Some(b.clone()))?;
+    let archived = ConnectionRecord { archived: true, status: ConnectionStatus::Archived, ..a.clone() };
+    let archived = ok("archive", registry.update_connection(archived, a.revision).await)?;
+    check("an archived one is not found by name", registry.connection("A").await, None)?;
+    check("but by id", registry.connection("conn_a").await, Some(archived.clone()))?;
+    let b = ok("an archived one frees its name", registry.update_connection(renamed, b.revision).await)?;
+    check("and another has it", registry.connection("A").await, Some(b.clone()))?;
+    check("archived ones are listed", registry.connections().await, vec![b, archived])
+}
+
+async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {
+    check_kind(
+        "no connection to update",
+        registry.update_connection(connection("conn_a", "A", 1), 1).await,
+        ErrorKind::NotFound,
+    )?;
+    check_kind(
+        "no sync to update",
+        registry.update_sync(sync("sync_a", "b", "conn_a", 1), 1).await,
+        ErrorKind::NotFound,
+    )?;
+    let a = ok("insert", registry.insert_connection(connection("conn_a", "A", 1)).await)?;
+    let changed = ConnectionRecord { description: None, ..a.clone() };
+    let second = ok("update", registry.update_connection(changed.clone(), 1).await)?;
+    check("an update counts", Ok(second.revision), 2)?;
+    check_kind("the first revision is gone", registry.update_connection(a, 1).await, ErrorKind::StateConflict)?;
+    check("the loser wrote nothing", registry.connection("conn_a").await, Some(second))?;
+    let s = ok("insert", registry.insert_sync(sync("sync_a", "b", "conn_a", 1)).await)?;
+    let changed = SyncRecord { is_active: false, ..s.clone() };
+    let second = ok("update", registry.update_sync(changed, 1).await)?;
+    check("an update counts", Ok(second.revision), 2)?;
+    check_kind("the first revision is gone", registry.update_sync(s, 1).await, ErrorKind::StateConflict)?;
+    check("the loser wrote nothing", registry.sync("sync_a").await, Some(second))
+}
+
+async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
+    check("a sync that is not there is none", registry.sync("sync_a").await, None)?;
+    let a = ok("insert", registry.insert_sync(sync("sync_a", "bkt_1", "conn_a", 10)).await)?;
+    check(
+        "insert answers revision 1",
+        Ok(a.clone()),
+        SyncRecord { revision: 1, ..sync("sync_a", "bkt_1", "conn_a", 10) },
+    )?;
+    check("found", registry.sync("sync_a").await, Some(a.clone()))?;
+    check_kind(
+        "an id exists once",
+        registry.insert_sync(sync("sync_a", "bkt_2", "conn_a", 1)).await,
+        ErrorKind::Conflict,
+    )?;
+    let b = ok("insert", registry.insert_sync(sync("sync_b", "bkt_1", "conn_b", 20)).await)?;
+    let c = ok("insert", registry.insert_sync(sync("sync_c", "bkt_2", "conn_a", 10)).await)?;
+    let bucket = |namespace: &str, bucket: &str| SyncQuery::Bucket {
+        namespace_id: namespace.to_owned(),
+        bucket_id: bucket.to_owned(),
+    };
+    check("those of a bucket, newest first", registry.syncs(&bucket("ns", "bkt_1")).await, vec![b.clone(), a.clone()])?;
+    check("buckets belong to a namespace", registry.syncs(&bucket("other", "bkt_1")).await, Vec::new())?;
+    let by_connection = SyncQuery::Connection { connection_id: "conn_a".to_owned() };
+    check("those of a connection", registry.syncs(&by_connection).await, vec![c, a])?;
+    check("delete says that there was one", registry.delete_sync("sync_b").await, true)?;
+    check("and that there was none", registry.delete_sync("sync_b").await, false)?;
+    check("deleted", registry.sync("sync_b").await, None)
+}
+
+async fn syncs_are_due(registry: &impl Registry) -> Outcome {
+    let at = Timestamp::from_millis;
+    for (sync_id, created_at) in [("sync_a", 30), ("sync_b", 10), ("sync_c", 20), ("sync_d", 20)] {
+        ok("insert", registry.insert_sync(sync(sync_id, "bkt", "conn_a", created_at)).await)?;
+    }
+    check("a new sync is due when it was created, not before", registry.due(at(9), 10).await, ids(&[]))?;
+    check(
+        "longest overdue first, then by id",
+        registry.due(at(30), 10).await,
+        ids(&["sync_b", "sync_c", "sync_d", "sync_a"]),
+    )?;
+    check("no more than asked for", registry.due(at(30), 2).await, ids(&["sync_b", "sync_c"]))?;
+    ok("never", registry.set_poke_after("sync_b", None).await)?;
+    ok("later", registry.set_poke_after("sync_c", Some(at(100))).await)?;
+    check("those that remain", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    check("and later", registry.due(at(100), 10).await, ids(&["sync_d", "sync_a", "sync_c"]))?;
+    let record = ok("read", registry.sync("sync_c").await)?.unwrap_or_else(|| sync("", "", "", 0));
+    check("poking is no write of the record", Ok(record.revision), 1)?;
+    ok("update", registry.update_sync(record, 1).await)?;
+    check("and a write is no poking", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    ok("delete", registry.delete_sync("sync_d").await)?;
+    check("a deleted sync is not due", registry.due(at(99), 10).await, ids(&["sync_a"]))?;
+    check_kind("nor can it be made so", registry.set_poke_after("sync_d", Some(at(1))).await, ErrorKind::NotFound)
+}
+
+fn ids(ids: &[&str]) -> Vec<String> {
+    ids.iter().map(|&id| id.to_owned()).collect()
+}
+
+fn ok<T>(rule: &str, result: Result<T, Error>) -> Result<T, String> {
+    result.map_err(|error| format!("{rule}: {error}"))
+}

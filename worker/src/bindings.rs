@@ -1,0 +1,136 @@
+//! The deployment's bindings as the core's traits: calls to the Durable Objects, as JSON.
+
+use b2sync_core::{
+    Error, ErrorKind, Retry,
+    api::ApiKey,
+    catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
+    coordinator::protocol::{Answer, Command},
+    error_wire::ErrorWire,
+    registry::{Registry, RegistryCall, RemoteRegistry, parse_answer},
+    seal::MasterKeys,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use worker::{Env, Method, Request, RequestInit, Response, wasm_bindgen::JsValue};
+
+use crate::{config, kv::Kv};
+
+/// The name of the one [`crate::Registry`] object.
+const REGISTRY: &str = "registry";
+
+/// What a Worker invocation works with.
+pub(crate) struct Bindings {
+    env: Env,
+    api_key: ApiKey,
+    master_keys: MasterKeys,
+    b2_api_url: String,
+}
+
+impl Bindings {
+    /// Those of the environment.
+    pub(crate) fn of(env: &Env) -> Result<Self, Error> {
+        Ok(Self {
+            env: env.clone(),
+            api_key: config::api_key(env)?,
+            master_keys: config::master_keys(env)?,
+            b2_api_url: config::b2_api_url(env),
+        })
+    }
+
+    pub(crate) fn api_key(&self) -> &ApiKey {
+        &self.api_key
+    }
+
+    pub(crate) fn master_keys(&self) -> &MasterKeys {
+        &self.master_keys
+    }
+
+    pub(crate) fn b2_api_url(&self) -> &str {
+        &self.b2_api_url
+    }
+
+    pub(crate) fn registry(&self) -> impl Registry + use<> {
+        registry(&self.env)
+    }
+
+    pub(crate) fn objects(&self) -> impl Objects + use<> {
+        let env = self.env.clone();
+        RemoteObjects(async move |namespace_id: &str, bucket_id: &str, call| {
+            catalogue(&env, namespace_id, bucket_id, &call).await
+        })
+    }
+
+    /// Sends a command to the coordinator of a sync.
+    pub(crate) async fn coordinator(&self, sync_id: &str, command: &Command) -> Result<Answer, Error> {
+        call_object(&self.env, "SYNC_COORDINATOR", sync_id, &(sync_id, command)).await
+    }
+
+    pub(crate) fn kv(&self) -> Result<Kv, Error> {
+        Kv::of(&self.env)
+    }
+}
+
+/// The registry of the deployment.
+pub(crate) fn registry(env: &Env) -> impl Registry + use<> {
+    let env = env.clone();
+    RemoteRegistry(async move |call: RegistryCall| {
+        let answer = exchange(&env, "REGISTRY", REGISTRY, &encode(&call)?).await;
+        parse_answer(&answer.map_err(|error| storage_error("registry", error))?)
+    })
+}
+
+/// Calls the catalogue of one target bucket.
+pub(crate) async fn catalogue(
+    env: &Env,
+    namespace_id: &str,
+    bucket_id: &str,
+    call: &CatalogueCall,
+) -> Result<CatalogueAnswer, Error> {
+    call_object(env, "CATALOGUE", &catalogue_name(namespace_id, bucket_id), call).await
+}
+
+/// The name of a bucket's [`crate::Catalogue`] object. Neither part holds a line feed.
+fn catalogue_name(namespace_id: &str, bucket_id: &str) -> String {
+    format!("{namespace_id}\n{bucket_id}")
+}
+
+fn encode(value: &impl Serialize) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(|error| Error::internal(format!("A call does not encode: {error}.")))
+}
+
+/// What the platform says when a store, or an object, fails.
+pub(crate) fn storage_error(what: &str, error: impl std::fmt::Display) -> Error {
+    Error::new(
+        ErrorKind::Storage,
+        format!("The {what} could not be reached: {error}."),
+        "Nothing is lost: try again in a moment.",
+    )
+    .with_retry(Retry::Temporary)
+}
+
+async fn exchange(env: &Env, binding: &str, name: &str, body: &str) -> worker::Result<String> {
+    let stub = env.durable_object(binding)?.get_by_name(name)?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_body(Some(JsValue::from_str(body)));
+    let mut response = stub.fetch_with_request(Request::new_with_init("https://object/", &init)?).await?;
+    response.text().await
+}
+
+/// Calls a Durable Object that answers with [`reply`].
+async fn call_object<T: DeserializeOwned>(
+    env: &Env,
+    binding: &str,
+    name: &str,
+    call: &impl Serialize,
+) -> Result<T, Error> {
+    let what = if binding == "CATALOGUE" { "catalogue" } else { "coordinator" };
+    let text = exchange(env, binding, name, &encode(call)?).await.map_err(|error| storage_error(what, error))?;
+    match serde_json::from_str::<Result<T, ErrorWire>>(&text) {
+        Ok(answer) => answer.map_err(Error::from),
+        Err(error) => Err(storage_error(what, error)),
+    }
+}
+
+/// The other end of [`call_object`].
+pub(crate) fn reply<T: Serialize>(answer: Result<T, Error>) -> worker::Result<Response> {
+    Response::from_json(&answer.map_err(ErrorWire::from))
+}
