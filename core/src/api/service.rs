@@ -796,7 +796,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn get_job(&self, sync: &SyncRecord, job_id: String) -> Answered {
         let kept = match self.coordinators.call(&sync.sync_id, Command::Job { job_id: job_id.clone() }).await? {
-            Answer::Job(job) => job.map(|job| *job),
+            Answer::Job { job } => job.map(|job| *job),
             _ => return Err(unexpected().into()),
         };
         let job = match kept {

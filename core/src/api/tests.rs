@@ -115,7 +115,7 @@ impl Coordinators for Home {
                 Answer::Jobs { jobs, total }
             }
             Command::Job { job_id } => {
-                Answer::Job(self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new))
+                Answer::Job { job: self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new) }
             }
             Command::Forget => Answer::Forgotten,
             Command::Poke { .. } => Answer::Poked { next: None },
