@@ -7,10 +7,10 @@ use b2sync_core::{
     http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault},
     time::{Clock, Timestamp},
 };
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use wstd::{
     future::FutureExt as _,
-    http::{Body, BodyExt as _, Client, Error, ErrorCode},
+    http::{Body, BodyExt as _, Client, Error, ErrorCode, body::util::Empty},
     task::sleep,
     time::Duration,
 };
@@ -30,7 +30,7 @@ impl HttpClient for Wasi {
 }
 
 async fn exchange(request: Request, limits: ExchangeLimits) -> Result<Response, TransportError> {
-    let response = Client::new().send(request.map(Body::from)).await.map_err(failed)?;
+    let response = Client::new().send(request.map(body_of)).await.map_err(failed)?;
     let (parts, body) = response.into_parts();
     let mut body = body.into_boxed_body();
     let mut bytes = BytesMut::new();
@@ -43,6 +43,12 @@ async fn exchange(request: Request, limits: ExchangeLimits) -> Result<Response, 
         bytes.extend_from_slice(&data);
     }
     Ok(Response::from_parts(parts, bytes.freeze()))
+}
+
+/// An empty body of bytes would be written all the same, and a host that has already seen that a GET has none breaks
+/// that write off ("connection reset").
+fn body_of(bytes: Bytes) -> Body {
+    if bytes.is_empty() { Body::from_http_body(Empty::<Bytes>::new()) } else { Body::from(bytes) }
 }
 
 fn fault(fault: TransportFault, message: String) -> TransportError {
