@@ -6,7 +6,8 @@
 //!
 //! **Invariants.** Every success is status 200. Every path but `/` and `/healthz` wants the API key. Whatever comes in,
 //! a JSON answer goes out, in the error envelope if it is an error. No answer holds an application key, a key id, an API
-//! key or a master key, and no error quotes the value of a field that may hold one.
+//! key or a master key, and no error quotes the value of a field that may hold one. (A presigned URL
+//! names the key id, as S3's signatures do; it is answered only to who asks for it.)
 
 mod auth;
 mod body;
@@ -19,6 +20,8 @@ mod render;
 mod router;
 mod service;
 mod syncs;
+#[cfg(test)]
+mod tests;
 
 pub use auth::ApiKey;
 pub use body::BODY_BYTES_MAX;

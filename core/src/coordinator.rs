@@ -402,7 +402,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             Command::Job { job_id } => {
                 let (state, _) = self.load(sync_id).await?;
                 let mut all = state.status.current_job.iter().chain(&state.jobs);
-                Ok(Answer::Job(all.find(|job| job.job_id == job_id).cloned().map(Box::new)))
+                Ok(Answer::Job { job: all.find(|job| job.job_id == job_id).cloned().map(Box::new) })
             }
             Command::Forget => self.forget(sync_id, now).await,
             Command::Configured => {

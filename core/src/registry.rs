@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     b2::account::StoredAccount,
+    engine::Reconcile,
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
@@ -23,8 +24,6 @@ use crate::{
     source_path::SourcePath,
     time::Timestamp,
 };
-
-pub use crate::engine::Reconcile;
 
 /// The version of both stored records. A reader refuses a higher one.
 pub const RECORD_VERSION: u32 = 1;
@@ -848,7 +847,7 @@ mod tests {
     fn records_survive_storing() {
         let record = connection("conn_a", "A", 1);
         assert_eq!(ConnectionRecord::from_stored(&record.to_stored().unwrap()).unwrap(), record);
-        let record = sync("sync_a", "bkt", "conn_a", 1);
+        let record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
         assert_eq!(SyncRecord::from_stored(&record.to_stored().unwrap()).unwrap(), record);
     }
 
@@ -877,7 +876,7 @@ mod tests {
         for text in [newer.to_stored().unwrap().as_str(), "{}", "", "null"] {
             assert_eq!(ConnectionRecord::from_stored(text).unwrap_err().kind(), ErrorKind::StateCorrupt);
         }
-        let text = sync("sync_a", "bkt", "conn_a", 1).to_stored().unwrap();
+        let text = sync("sync_a", "bkt", "conn_a", 1).unwrap().to_stored().unwrap();
         let wrong = text.replace("b2://", "gs://");
         assert_ne!(wrong, text);
         assert_eq!(SyncRecord::from_stored(&wrong).unwrap_err().kind(), ErrorKind::StateCorrupt);
@@ -885,7 +884,7 @@ mod tests {
 
     #[test]
     fn sync_from_is_a_filter() {
-        let mut record = sync("sync_a", "bkt", "conn_a", 1);
+        let mut record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
         assert_eq!(record.effective_filters().modified_after, None);
         record.echoed.sync_from = Some(Timestamp::from_millis(5));
         assert_eq!(record.effective_filters().modified_after, Some(Timestamp::from_millis(5)));

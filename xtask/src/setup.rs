@@ -45,7 +45,7 @@ fn cargo_tool(workspace: &Workspace, package: &str, binary: &str, version: &str,
     if record.contains(&format!("\"{package} {version} (")) && workspace.tool(binary).exists() {
         return Ok(());
     }
-    println!("Installing {package} {version} into target/tools (about 2 minutes, once)…");
+    println!("Installing {package} {version} into target/tools (2 to 4 minutes, once)…");
     let mut command = cargo(workspace);
     command.args(["install", package, "--version", version, "--quiet", "--root"]).arg(workspace.tools());
     if locked {

@@ -19,6 +19,7 @@ use super::{
 use crate::{
     b2::{
         account::{Account, Credentials, StoredAccount},
+        classify::{Call, suggests_stale_account},
         client::B2Client,
         list::ListQuery,
         sign::presign_get,
@@ -96,7 +97,7 @@ impl<T: Coordinators + ?Sized> Coordinators for &T {
     }
 }
 
-/// A request, as a home reads it. No `Debug`: it holds the API key, and perhaps an application key.
+/// A request, as a home reads it. `Debug` shows neither the API key nor the body, which may hold an application key.
 #[derive(Clone, Default)]
 pub struct ApiRequest {
     /// In upper case.
@@ -111,6 +112,18 @@ pub struct ApiRequest {
     pub namespace: Option<String>,
     /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte beyond.
     pub body: Vec<u8>,
+}
+
+impl std::fmt::Debug for ApiRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApiRequest")
+            .field("method", &self.method)
+            .field("path", &self.path)
+            .field("query", &self.query)
+            .field("namespace", &self.namespace)
+            .field("body_bytes", &self.body.len())
+            .finish_non_exhaustive()
+    }
 }
 
 /// The API over a home's parts.
@@ -497,10 +510,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.probe(connection, &record).await?;
         let record = self.registry.insert_sync(record).await?;
         // It exists now, and is due: should the coordinator not be reached, the cron will.
-        let status = match self.command(&record.sync_id, Command::Configured).await {
-            Ok(status) => status,
-            Err(_) => SyncStatus::default(),
-        };
+        let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
         Ok(syncs::render(&record, Some(&status), self.clock.now()))
     }
 
@@ -510,25 +520,31 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let credentials = self.credentials(&connection)?;
         let client = self.client();
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
-        let account = match cached {
-            Some(account) => account,
-            None => match client.authorize(self.b2_api_url, &credentials).await {
-                Ok(account) => {
-                    let now = self.clock.now();
-                    self.change_connection(connection, |record| {
-                        record.account = Some(StoredAccount::from(&account));
-                        record.authorized_at = Some(now);
-                        Ok(())
-                    })
-                    .await?;
-                    account
-                }
-                Err(error) if error.is_transient() => return Ok(()),
-                Err(error) => return Err(error.into()),
-            },
-        };
-        account.check(&sync.source, self.clock.now())?;
         let query = ListQuery { max_keys: 1, ..ListQuery::first(sync.source.bucket().as_str(), sync.source.prefix()) };
+        if let Some(account) = cached {
+            account.check(&sync.source, self.clock.now())?;
+            let call = Call::List { bucket: &query.bucket };
+            match client.list_page(&account, &credentials, &query).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() => return Ok(()),
+                // What was cached may be old: what B2 says now decides.
+                Err(error) if suggests_stale_account(call, &error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let account = match client.authorize(self.b2_api_url, &credentials).await {
+            Ok(account) => account,
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let now = self.clock.now();
+        self.change_connection(connection, |record| {
+            record.account = Some(StoredAccount::from(&account));
+            record.authorized_at = Some(now);
+            Ok(())
+        })
+        .await?;
+        account.check(&sync.source, now)?;
         match client.list_page(&account, &credentials, &query).await {
             Ok(_) => Ok(()),
             Err(error) if error.is_transient() => Ok(()),
@@ -780,7 +796,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn get_job(&self, sync: &SyncRecord, job_id: String) -> Answered {
         let kept = match self.coordinators.call(&sync.sync_id, Command::Job { job_id: job_id.clone() }).await? {
-            Answer::Job(job) => job.map(|job| *job),
+            Answer::Job { job } => job.map(|job| *job),
             _ => return Err(unexpected().into()),
         };
         let job = match kept {

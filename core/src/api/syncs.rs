@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
+    engine::Reconcile,
     filter::{Filter, FilterSpec},
-    registry::{Reconcile, SyncMode, SyncRecord},
+    registry::{SyncMode, SyncRecord},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -554,6 +555,6 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "stalled": stalled,
         "stalled_reason": idle_s.filter(|_| stalled)
             .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock gives it up.")),
-        "last_job": status.last_job.as_ref().map(|job| jobs::render_summary(job)),
+        "last_job": status.last_job.as_ref().map(jobs::render_summary),
     })
 }

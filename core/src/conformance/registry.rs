@@ -2,12 +2,10 @@
 
 use super::{Outcome, check, check_kind};
 use crate::{
+    engine::Reconcile,
     error::{Error, ErrorKind},
     filter::FilterSpec,
-    registry::{
-        ConnectionRecord, ConnectionStatus, Echoed, RECORD_VERSION, Reconcile, Registry, SyncMode, SyncQuery,
-        SyncRecord,
-    },
+    registry::{ConnectionRecord, ConnectionStatus, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -41,15 +39,18 @@ pub fn connection(connection_id: &str, name: &str, created_at: i64) -> Connectio
 }
 
 /// A sync of namespace `ns` with that id, bucket and connection, created at that millisecond.
-pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64) -> SyncRecord {
-    SyncRecord {
+///
+/// # Errors
+/// None: its source path is one.
+pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64) -> Result<SyncRecord, String> {
+    Ok(SyncRecord {
         v: RECORD_VERSION,
         sync_id: sync_id.to_owned(),
         internal_id: "int_conformance".to_owned(),
         namespace_id: "ns".to_owned(),
         bucket_id: bucket_id.to_owned(),
         connection_id: connection_id.to_owned(),
-        source: fixed_source(),
+        source: SourcePath::parse("b2://conformance/a b+%/日本/").map_err(|error| error.to_string())?,
         mode: SyncMode::Scheduled,
         filters: FilterSpec {
             include_patterns: vec!["*.mp4".to_owned(), "動画/**".to_owned()],
@@ -72,12 +73,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         updated_at: Timestamp::from_millis(created_at),
         revision: 0,
         created_by: "usr_conformance".to_owned(),
-    }
-}
-
-#[allow(clippy::expect_used)] // A constant, and only tests come here.
-fn fixed_source() -> SourcePath {
-    SourcePath::parse("b2://conformance/a b+%/日本/").expect("a source path")
+    })
 }
 
 /// Runs every rule, each against a fresh, empty registry.
@@ -148,7 +144,7 @@ async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {
     )?;
     check_kind(
         "no sync to update",
-        registry.update_sync(sync("sync_a", "b", "conn_a", 1), 1).await,
+        registry.update_sync(sync("sync_a", "b", "conn_a", 1)?, 1).await,
         ErrorKind::NotFound,
     )?;
     let a = ok("insert", registry.insert_connection(connection("conn_a", "A", 1)).await)?;
@@ -157,7 +153,7 @@ async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {
     check("an update counts", Ok(second.revision), 2)?;
     check_kind("the first revision is gone", registry.update_connection(a, 1).await, ErrorKind::StateConflict)?;
     check("the loser wrote nothing", registry.connection("conn_a").await, Some(second))?;
-    let s = ok("insert", registry.insert_sync(sync("sync_a", "b", "conn_a", 1)).await)?;
+    let s = ok("insert", registry.insert_sync(sync("sync_a", "b", "conn_a", 1)?).await)?;
     let changed = SyncRecord { is_active: false, ..s.clone() };
     let second = ok("update", registry.update_sync(changed, 1).await)?;
     check("an update counts", Ok(second.revision), 2)?;
@@ -167,20 +163,20 @@ async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {
 
 async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
     check("a sync that is not there is none", registry.sync("sync_a").await, None)?;
-    let a = ok("insert", registry.insert_sync(sync("sync_a", "bkt_1", "conn_a", 10)).await)?;
+    let a = ok("insert", registry.insert_sync(sync("sync_a", "bkt_1", "conn_a", 10)?).await)?;
     check(
         "insert answers revision 1",
         Ok(a.clone()),
-        SyncRecord { revision: 1, ..sync("sync_a", "bkt_1", "conn_a", 10) },
+        SyncRecord { revision: 1, ..sync("sync_a", "bkt_1", "conn_a", 10)? },
     )?;
     check("found", registry.sync("sync_a").await, Some(a.clone()))?;
     check_kind(
         "an id exists once",
-        registry.insert_sync(sync("sync_a", "bkt_2", "conn_a", 1)).await,
+        registry.insert_sync(sync("sync_a", "bkt_2", "conn_a", 1)?).await,
         ErrorKind::Conflict,
     )?;
-    let b = ok("insert", registry.insert_sync(sync("sync_b", "bkt_1", "conn_b", 20)).await)?;
-    let c = ok("insert", registry.insert_sync(sync("sync_c", "bkt_2", "conn_a", 10)).await)?;
+    let b = ok("insert", registry.insert_sync(sync("sync_b", "bkt_1", "conn_b", 20)?).await)?;
+    let c = ok("insert", registry.insert_sync(sync("sync_c", "bkt_2", "conn_a", 10)?).await)?;
     let bucket = |namespace: &str, bucket: &str| SyncQuery::Bucket {
         namespace_id: namespace.to_owned(),
         bucket_id: bucket.to_owned(),
@@ -197,7 +193,7 @@ async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
 async fn syncs_are_due(registry: &impl Registry) -> Outcome {
     let at = Timestamp::from_millis;
     for (sync_id, created_at) in [("sync_a", 30), ("sync_b", 10), ("sync_c", 20), ("sync_d", 20)] {
-        ok("insert", registry.insert_sync(sync(sync_id, "bkt", "conn_a", created_at)).await)?;
+        ok("insert", registry.insert_sync(sync(sync_id, "bkt", "conn_a", created_at)?).await)?;
     }
     check("a new sync is due when it was created, not before", registry.due(at(9), 10).await, ids(&[]))?;
     check(
@@ -210,7 +206,7 @@ async fn syncs_are_due(registry: &impl Registry) -> Outcome {
     ok("later", registry.set_poke_after("sync_c", Some(at(100))).await)?;
     check("those that remain", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
     check("and later", registry.due(at(100), 10).await, ids(&["sync_d", "sync_a", "sync_c"]))?;
-    let record = ok("read", registry.sync("sync_c").await)?.unwrap_or_else(|| sync("", "", "", 0));
+    let record = ok("read", registry.sync("sync_c").await)?.ok_or("a sync that was inserted is gone")?;
     check("poking is no write of the record", Ok(record.revision), 1)?;
     ok("update", registry.update_sync(record, 1).await)?;
     check("and a write is no poking", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;

@@ -83,8 +83,11 @@ pub enum Answer {
         /// How many there are in all.
         total: u64,
     },
-    /// Of [`Command::Job`]: `None` when there is no such job (any more).
-    Job(Option<Box<JobRecord>>),
+    /// Of [`Command::Job`].
+    Job {
+        /// `None` when there is no such job (any more).
+        job: Option<Box<JobRecord>>,
+    },
     /// Of [`Command::Forget`].
     Forgotten,
 }
@@ -140,4 +143,24 @@ pub struct SyncStatus {
     pub total_bytes_delivered: u64,
     /// Changes refused by the sink, in all jobs.
     pub total_failed: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_answer_crosses_as_json() {
+        let answers = [
+            Answer::Status(Box::default()),
+            Answer::Poked { next: Some(Timestamp::from_millis(1)) },
+            Answer::Jobs { jobs: Vec::new(), total: 0 },
+            Answer::Job { job: None },
+            Answer::Forgotten,
+        ];
+        for answer in answers {
+            let json = serde_json::to_string(&answer).unwrap();
+            assert_eq!(serde_json::from_str::<Answer>(&json).unwrap(), answer, "{json}");
+        }
+    }
 }
