@@ -1,0 +1,52 @@
+//! The whole service on the real runtime: what its users were promised, test by test.
+//!
+//! One binary, so that a test that waits (for a time-out, for a storm to pass) waits while others work. Each test starts
+//! its own service; none knows of another.
+
+mod cuts;
+mod poll;
+mod refusals;
+mod s3_server;
+mod scenario;
+mod secrets;
+mod storms;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use b2sync_tests::fake_b2::model::VisibleFile;
+use b2sync_tests::service::{Connected, Service, ServiceError};
+use b2sync_tests::twin::Twin;
+use serde_json::Value;
+
+/// What a test returns.
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+/// The source bucket of most tests.
+const BUCKET: &str = "test-media";
+/// The longest a job without faults may take; it takes a second or two.
+const SOON: Duration = Duration::from_secs(60);
+
+/// The twin of a sync of the whole bucket.
+fn twin_of(service: &Service, connected: &Connected, source_path: &str) -> Result<Twin, ServiceError> {
+    Twin::new(service.fake(), &connected.sync.id, source_path, &Default::default(), &connected.key)
+        .map_err(|error| ServiceError::new(error.to_string()))
+}
+
+/// What the embedded B2 shows of [`BUCKET`].
+fn all(service: &Service) -> BTreeMap<String, VisibleFile> {
+    b2sync_tests::service::expected_objects(service.fake(), BUCKET, |_| true)
+}
+
+/// A field of each object.
+fn by_key<T>(objects: &BTreeMap<String, Value>, field: impl Fn(&Value) -> T) -> BTreeMap<String, T> {
+    objects.iter().map(|(key, object)| (key.clone(), field(object))).collect()
+}
+
+fn change_ids(objects: &BTreeMap<String, Value>) -> BTreeMap<String, String> {
+    by_key(objects, |object| object["change_id"].as_str().unwrap_or_default().to_owned())
+}
+
+fn versions(objects: &BTreeMap<String, Value>) -> BTreeMap<String, u64> {
+    by_key(objects, |object| object["version"].as_u64().unwrap_or(0))
+}
