@@ -68,7 +68,7 @@ impl MasterKeys {
     /// `-` and `_`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`], field `MASTER_KEY`, saying which key (by its place) breaks which rule, never what it
+    /// [`ErrorKind::Misconfigured`], field `MASTER_KEY`, saying which key (by its place) breaks which rule, never what it
     /// is.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut keys: Vec<MasterKey> = Vec::new();
@@ -90,12 +90,12 @@ impl MasterKeys {
     /// Seals `plaintext` under the current key, so that it opens only for the same `bound_to`.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] when `plaintext` is longer than [`PLAINTEXT_BYTES_MAX`].
+    /// [`ErrorKind::Misconfigured`] when `plaintext` is longer than [`PLAINTEXT_BYTES_MAX`].
     pub fn seal(&self, plaintext: &SecretString, bound_to: &str, entropy: &impl Entropy) -> Result<Sealed, Error> {
         let message = plaintext.expose_secret();
         if message.len() > PLAINTEXT_BYTES_MAX {
             return Err(Error::new(
-                ErrorKind::InvalidInput,
+                ErrorKind::Misconfigured,
                 format!("The secret is longer than {PLAINTEXT_BYTES_MAX} bytes."),
                 "Check that it is an application key.",
             ));
@@ -214,7 +214,7 @@ fn associated_data(key_id: &str, bound_to: &str) -> String {
 }
 
 fn invalid(what: &str) -> Error {
-    Error::new(ErrorKind::InvalidInput, format!("MASTER_KEY cannot be read: {what}."), KEY_ADVICE).with_field(FIELD)
+    Error::new(ErrorKind::Misconfigured, format!("MASTER_KEY cannot be read: {what}."), KEY_ADVICE).with_field(FIELD)
 }
 
 fn corrupt(what: &str) -> Error {
@@ -312,7 +312,7 @@ mod tests {
             (many.join(","), "more than 8"),
         ] {
             let error = MasterKeys::parse(&text).unwrap_err();
-            assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidInput, Some("MASTER_KEY")));
+            assert_eq!((error.kind(), error.field()), (ErrorKind::Misconfigured, Some("MASTER_KEY")));
             assert!(error.message().contains(what), "{error}");
             assert!(!error.to_string().contains("AAEC"), "{error}");
         }
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn too_long_a_secret_is_refused() {
         let secret = SecretString::from("x".repeat(PLAINTEXT_BYTES_MAX + 1));
-        assert_eq!(keys(OLD).seal(&secret, "c", &Seeded(Cell::new(1))).unwrap_err().kind(), ErrorKind::InvalidInput);
+        assert_eq!(keys(OLD).seal(&secret, "c", &Seeded(Cell::new(1))).unwrap_err().kind(), ErrorKind::Misconfigured);
     }
 
     /// Test case 16 of "The Galois/Counter Mode of Operation (GCM)", McGrew and Viega, the paper NIST SP 800-38D rests
