@@ -90,12 +90,12 @@ impl MasterKeys {
     /// Seals `plaintext` under the current key, so that it opens only for the same `bound_to`.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`] when `plaintext` is longer than [`PLAINTEXT_BYTES_MAX`].
+    /// [`ErrorKind::InvalidInput`] when `plaintext` is longer than [`PLAINTEXT_BYTES_MAX`].
     pub fn seal(&self, plaintext: &SecretString, bound_to: &str, entropy: &impl Entropy) -> Result<Sealed, Error> {
         let message = plaintext.expose_secret();
         if message.len() > PLAINTEXT_BYTES_MAX {
             return Err(Error::new(
-                ErrorKind::Misconfigured,
+                ErrorKind::InvalidInput,
                 format!("The secret is longer than {PLAINTEXT_BYTES_MAX} bytes."),
                 "Check that it is an application key.",
             ));
@@ -327,7 +327,7 @@ mod tests {
     #[test]
     fn too_long_a_secret_is_refused() {
         let secret = SecretString::from("x".repeat(PLAINTEXT_BYTES_MAX + 1));
-        assert_eq!(keys(OLD).seal(&secret, "c", &Seeded(Cell::new(1))).unwrap_err().kind(), ErrorKind::Misconfigured);
+        assert_eq!(keys(OLD).seal(&secret, "c", &Seeded(Cell::new(1))).unwrap_err().kind(), ErrorKind::InvalidInput);
     }
 
     /// Test case 16 of "The Galois/Counter Mode of Operation (GCM)", McGrew and Viega, the paper NIST SP 800-38D rests
