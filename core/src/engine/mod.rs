@@ -635,14 +635,16 @@ impl Run {
         }
     }
 
-    /// Saves how far the job is. With `pending`, everything read so far is in it, and the next step goes on behind the
-    /// last key. Without, only what was closed: one small write, made after every page that delivered something.
+    /// Saves how far the job is: behind the latest segment that was closed, which is one small write. With `pending`, and
+    /// where no segment was closed in this step, everything read so far is in it, so that every step gets further.
     async fn save_checkpoint<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
         order: &Order<'_>,
         pending: bool,
     ) -> Result<(), Error> {
+        // Where a segment was closed in this step, going on behind it costs a few pages read again, and no blob.
+        let pending = pending && self.resume_point.is_none();
         let mut counts = self.counts;
         let start_after = if pending || self.listed {
             self.watch.last_key().map(str::to_owned)

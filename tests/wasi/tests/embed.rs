@@ -1,0 +1,461 @@
+//! The component, in Wasmtime, against the embedded B2 over real HTTP.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use b2sync_core::b2::account::Credentials;
+use b2sync_core::entry::Entry;
+use b2sync_core::filter::{Filter, FilterSpec};
+use b2sync_core::sink::Change;
+use b2sync_core::source_path::SourcePath;
+use b2sync_core::time::Timestamp;
+use b2sync_tests::fake_b2::Config;
+use b2sync_tests::fake_b2::content::Content;
+use b2sync_tests::fake_b2::faults::{Fault, Rule, Target};
+use b2sync_tests::fake_b2::keys::{ApplicationKey, NewKey};
+use b2sync_tests::fake_b2::media::{awkward_keys, seed_media_bucket};
+use b2sync_tests::fake_b2::model::NewFile;
+use b2sync_tests::fake_b2::server::FakeB2Server;
+use b2sync_wasi_tests::bindings::b2sync::embed::types;
+use b2sync_wasi_tests::bindings::exports::b2sync::embed::sync;
+use b2sync_wasi_tests::twin::{Twin, TwinOrder};
+use b2sync_wasi_tests::{EmbedHost, SinkFault};
+
+const BUCKET: &str = "my-media";
+const SYNC_ID: &str = "sync_wasi";
+const SALT: &str = "000102030405060708090a0b0c0d0e0f";
+/// Steps that a job of these tests takes at most: a hang is a failure.
+const STEPS_MAX: usize = 100;
+
+/// The embedded B2 with a media bucket, the component in its host, and the native twin.
+struct World {
+    server: FakeB2Server,
+    key: ApplicationKey,
+    host: EmbedHost,
+    twin: Twin,
+    filters: FilterSpec,
+}
+
+impl World {
+    fn with_objects(count: usize) -> Self {
+        let server = FakeB2Server::start(Config::default()).expect("a free port");
+        server.model().create_bucket(BUCKET).expect("a new bucket");
+        seed_media_bucket(server.model(), BUCKET, count, 7).expect("the bucket is there");
+        let key = server.model().create_key(NewKey::unrestricted()).expect("a new key");
+        let filters = FilterSpec { exclude_patterns: vec!["*.tmp".into()], ..FilterSpec::default() };
+        Self { server, key, host: EmbedHost::default(), twin: Twin::default(), filters }
+    }
+
+    fn order(&self, job_id: &str) -> sync::JobOrder {
+        sync::JobOrder {
+            key_id: self.key.key_id.clone(),
+            application_key: self.key.secret.clone(),
+            b2_api_url: Some(self.server.url().to_owned()),
+            account_cache: None,
+            source_path: format!("b2://{BUCKET}"),
+            filters: wire(&self.filters),
+            reconcile: sync::Reconcile { on_delete: true, on_update: true, on_filter_drift: true },
+            sync_id: SYNC_ID.to_owned(),
+            job_id: job_id.to_owned(),
+            salt: SALT.to_owned(),
+            // One page a step.
+            budget: sync::Budget { keys_max: Some(1), ..no_limits() },
+            confirm_deletes: false,
+        }
+    }
+
+    fn step(&mut self, job: &sync::JobOrder) -> sync::StepResult {
+        self.host.run_step(job).expect("the component runs")
+    }
+
+    /// Steps until the job is done; answers the last result, the costs of all steps, and how many there were.
+    fn run(&mut self, job_id: &str) -> (sync::StepResult, Vec<sync::Cost>) {
+        let mut job = self.order(job_id);
+        let mut costs = Vec::new();
+        while costs.len() < STEPS_MAX {
+            let result = self.step(&job);
+            costs.push(result.cost);
+            match &result.outcome {
+                Ok(sync::Progress::Continue) => job.account_cache.clone_from(&result.account_cache),
+                Ok(sync::Progress::Done) => return (result, costs),
+                Err(error) => panic!("step {} failed: {error:?}", costs.len()),
+            }
+        }
+        panic!("the job is not done after {STEPS_MAX} steps");
+    }
+
+    /// What the component delivered under a job's id.
+    fn delivered(&self, job_id: &str) -> Vec<types::Change> {
+        self.host.home.deliveries.iter().filter(|(job, _)| job == job_id).map(|(_, change)| change.clone()).collect()
+    }
+
+    /// What the native twin delivers now.
+    fn twin_delivers(&self, job_id: &str) -> Vec<types::Change> {
+        let order = TwinOrder {
+            credentials: Credentials::new(&self.key.key_id, &self.key.secret).expect("credentials"),
+            source_path: BUCKET,
+            filters: self.filters.clone(),
+            sync_id: SYNC_ID,
+            salt: SALT,
+        };
+        let changes = pollster::block_on(self.twin.run(&self.server, job_id, &order)).expect("the twin runs");
+        changes.iter().map(wire_change).collect()
+    }
+
+    fn error(&mut self, change: impl FnOnce(&mut sync::JobOrder)) -> types::Error {
+        let mut job = self.order("job_error");
+        change(&mut job);
+        let result = self.step(&job);
+        let error = result.outcome.expect_err("the step fails");
+        assert!(!format!("{error:?}").contains(&self.key.secret), "{error:?}");
+        assert!(!error.advice.is_empty(), "{error:?}");
+        assert_eq!(self.host.home.deliveries, []);
+        error
+    }
+}
+
+fn no_limits() -> sync::Budget {
+    sync::Budget { requests_max: None, calls_max: None, wall_ms_max: None, bytes_received_max: None, keys_max: None }
+}
+
+fn wire(spec: &FilterSpec) -> sync::FilterSpec {
+    sync::FilterSpec {
+        include_patterns: spec.include_patterns.clone(),
+        exclude_patterns: spec.exclude_patterns.clone(),
+        extensions: spec.extensions.clone(),
+        mime_types: spec.mime_types.clone(),
+        min_size_bytes: spec.min_size_bytes,
+        max_size_bytes: spec.max_size_bytes,
+        modified_after_ms: spec.modified_after.map(Timestamp::as_millis),
+        modified_before_ms: spec.modified_before.map(Timestamp::as_millis),
+    }
+}
+
+fn wire_entry(entry: &Entry) -> types::Entry {
+    let Entry { key, etag, size, last_modified } = entry.clone();
+    types::Entry { key, etag, size, last_modified_ms: last_modified.as_millis() }
+}
+
+fn wire_change(change: &Change) -> types::Change {
+    let kind = match change.kind.as_str() {
+        "created" => types::ChangeKind::Created,
+        "updated" => types::ChangeKind::Updated,
+        _ => types::ChangeKind::Deleted,
+    };
+    types::Change { id: change.id.clone(), kind, entry: wire_entry(&change.entry) }
+}
+
+fn wire_error(error: &b2sync_core::Error) -> types::Error {
+    types::Error {
+        kind: error.kind().as_str().to_owned(),
+        message: error.message().to_owned(),
+        advice: error.advice().to_owned(),
+        field: error.field().map(str::to_owned),
+        transient: error.is_transient(),
+        retry_after_ms: error.retry_after_ms(),
+    }
+}
+
+/// Each change once, as a receiver has them who remembers ids; no id may come with two contents.
+fn once_each(changes: Vec<types::Change>) -> BTreeMap<String, types::Change> {
+    let mut once = BTreeMap::new();
+    for change in changes {
+        let before = once.insert(change.id.clone(), change.clone());
+        assert!(before.is_none_or(|before| before == change), "{change:?}");
+    }
+    once
+}
+
+/// Many changes, compared without printing thousands of them.
+#[track_caller]
+fn assert_same(ours: &[types::Change], twins: &[types::Change]) {
+    let differing = ours.iter().zip(twins).find(|(ours, twins)| ours != twins);
+    assert!(differing.is_none(), "{differing:?}");
+    assert_eq!(ours.len(), twins.len());
+}
+
+#[test]
+fn source_paths_read_as_the_core_reads_them() {
+    let mut host = EmbedHost::default();
+    let long = format!("b2://my-videos/{}", "x".repeat(1_025));
+    let table = [
+        "b2://my-videos/2024/",
+        "S3://my-videos/2024/clips",
+        "my-videos/日本語 😀//",
+        "my-videos",
+        "",
+        " my-videos",
+        "gs://my-videos/x",
+        "https://my-videos/x",
+        "b2://",
+        "b2:///x",
+        "ab",
+        "my_videos/x",
+        "b2://my-videos?x=1",
+        "b2://my-videos/a?versionId=1",
+        "my-videos/tab\t",
+        "my-videos/control\u{1}x",
+        &long,
+    ];
+    let mut right = 0;
+    for text in table {
+        let expected = match SourcePath::parse(text) {
+            Ok(path) => Ok(sync::SourcePath {
+                bucket: path.bucket().as_str().to_owned(),
+                prefix: path.prefix().to_owned(),
+                canonical: path.to_string(),
+            }),
+            Err(error) => Err(wire_error(&error)),
+        };
+        right += usize::from(expected.is_ok());
+        assert_eq!(host.parse_source_path(text).unwrap(), expected, "{text:?}");
+    }
+    assert_eq!((right, table.len() - right), (4, 13));
+}
+
+#[test]
+fn filters_decide_as_the_core_decides() {
+    let mut host = EmbedHost::default();
+    let at = |text: &str| Some(Timestamp::parse_rfc3339(text).unwrap());
+    let strings = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
+    let none = FilterSpec::default;
+    let specs = [
+        none(),
+        FilterSpec { include_patterns: strings(&["*.mp4", "raw/**"]), ..none() },
+        FilterSpec { exclude_patterns: strings(&["*_thumbnail.*", "日本*"]), ..none() },
+        FilterSpec { extensions: strings(&["MP4", ".jpg"]), ..none() },
+        FilterSpec { mime_types: strings(&["video/*"]), ..none() },
+        FilterSpec { min_size_bytes: Some(10), max_size_bytes: Some(100), ..none() },
+        FilterSpec { modified_after: at("2024-01-01T00:00:00Z"), ..none() },
+        FilterSpec { modified_before: at("2024-01-01T02:00:00+02:00"), ..none() },
+        // These are refused.
+        FilterSpec { include_patterns: strings(&["*.mp4", "[oops"]), ..none() },
+        FilterSpec { extensions: strings(&["a/b"]), ..none() },
+        FilterSpec { mime_types: strings(&["video"]), ..none() },
+        FilterSpec { min_size_bytes: Some(2), max_size_bytes: Some(1), ..none() },
+    ];
+    let keys = [
+        "2024/clip.mp4",
+        "2024/raw/clip.mov",
+        "2024/a/b_thumbnail.jpg",
+        "2024/日本語.mp4",
+        "2024/CLIP.MP4",
+        "2024/folder/",
+        "2024/no extension",
+    ];
+    let path = SourcePath::parse("b2://my-videos/2024/").unwrap();
+    let (mut taken, mut refused, mut wrong) = (0, 0, 0);
+    for spec in &specs {
+        let filter = Filter::compile(spec, &path);
+        for (index, key) in keys.into_iter().enumerate() {
+            let last_modified = Timestamp::from_millis(1_704_067_200_000 + index as i64 - 3);
+            let entry = Entry { key: key.into(), etag: "e".into(), size: 9 + index as u64, last_modified };
+            let expected = match &filter {
+                Err(error) => Err(wire_error(error)),
+                Ok(filter) => Ok(match (filter.explain(&entry), filter.explain(&entry).field()) {
+                    (_, None) => sync::Verdict::Taken,
+                    (verdict, Some(field)) => {
+                        sync::Verdict::Refused(sync::Refusal { field: field.into(), reason: verdict.to_string() })
+                    }
+                }),
+            };
+            match &expected {
+                Ok(sync::Verdict::Taken) => taken += 1,
+                Ok(sync::Verdict::Refused(_)) => refused += 1,
+                Err(_) => wrong += 1,
+            }
+            let decided = host.decide_filter(&wire(spec), "my-videos/2024/", &wire_entry(&entry)).unwrap();
+            assert_eq!(decided, expected, "{spec:?} {key:?}");
+        }
+    }
+    assert!(taken > 10 && refused > 10 && wrong == 28, "{taken} {refused} {wrong}");
+}
+
+#[test]
+fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
+    let mut world = World::with_objects(3_500);
+    let model = world.server.model().clone();
+    // A large upload that is not finished before the first sync has ended; its last modified is older than all of it.
+    let started_at = Timestamp::from_millis(1_700_000_000_000);
+    let late = model.start_large(BUCKET, "videos/late upload.mp4", NewFile::bytes(""), started_at).unwrap();
+
+    // First everything.
+    let (first, costs) = world.run("job_1");
+    let ours = world.delivered("job_1");
+    assert_same(&ours, &world.twin_delivers("job_1"));
+    let visible = model.visible(BUCKET);
+    let matching = visible.iter().filter(|file| !file.key.ends_with(".tmp")).count();
+    assert_eq!((visible.len(), ours.len()), (3_500, matching));
+    assert!(ours.iter().all(|change| change.kind == types::ChangeKind::Created));
+    let keys: BTreeSet<_> = ours.iter().map(|change| change.entry.key.clone()).collect();
+    assert!(awkward_keys().iter().all(|key| keys.contains(key) || key.ends_with(".tmp")));
+    assert_eq!(
+        (first.counts.listed, first.counts.created, first.files_known),
+        (3_500, ours.len() as u64, ours.len() as u64)
+    );
+    // Four pages in four steps, and one call to authorize: later steps got it from the cache.
+    assert_eq!(costs.iter().map(|cost| cost.class_c).collect::<Vec<_>>(), [2, 1, 1, 1]);
+
+    // Then exactly what changed.
+    let of = |index: usize| ours[index * 300 + 100].entry.clone();
+    let now = world.server.clock().now();
+    for key in ["videos/new.mp4", "awkward/new & + % 😀/日本語?.mp4"] {
+        model.put(BUCKET, key, NewFile::generated(1, 5_000), now).unwrap();
+    }
+    model.put(BUCKET, "videos/not for us.tmp", NewFile::generated(1, 5_000), now).unwrap();
+    // The same millisecond and the same size: only the content differs.
+    let overwritten = of(1);
+    let same_instant = Timestamp::from_millis(overwritten.last_modified_ms);
+    model.put(BUCKET, &overwritten.key, NewFile::generated(99, overwritten.size), same_instant).unwrap();
+    for index in 2..5 {
+        model.delete_key(BUCKET, &of(index).key).unwrap();
+    }
+    model.hide(BUCKET, &of(6).key, now).unwrap();
+    model.finish_large(BUCKET, &late, Content::Generated { seed: 5, size: 250_000_000 }).unwrap();
+
+    let (second, _) = world.run("job_2");
+    let ours = world.delivered("job_2");
+    assert_same(&ours, &world.twin_delivers("job_2"));
+    let found: BTreeSet<_> =
+        ours.iter().map(|change| (change.entry.key.as_str(), format!("{:?}", change.kind))).collect();
+    let gone = [2, 3, 4, 6].map(of);
+    let mut expected: BTreeSet<_> =
+        gone.iter().map(|entry| (entry.key.as_str(), "ChangeKind::Deleted".to_owned())).collect();
+    expected.insert((&overwritten.key, "ChangeKind::Updated".to_owned()));
+    for key in ["videos/new.mp4", "awkward/new & + % 😀/日本語?.mp4", "videos/late upload.mp4"] {
+        expected.insert((key, "ChangeKind::Created".to_owned()));
+    }
+    assert_eq!(found, expected);
+    assert_eq!((second.counts.created, second.counts.updated, second.counts.deleted), (3, 1, 4));
+
+    // Then nothing; and nothing is written.
+    let state = world.host.home.blobs.clone();
+    let mut job = world.order("job_3");
+    job.budget = no_limits();
+    let third = world.step(&job);
+    assert_eq!(third.outcome, Ok(sync::Progress::Done));
+    assert_same(&world.delivered("job_3"), &world.twin_delivers("job_3"));
+    assert_eq!(world.delivered("job_3"), []);
+    assert_eq!((third.cost.state_writes, third.cost.class_c), (0, 5));
+    assert_eq!(state, world.host.home.blobs);
+
+    // Both keep the same segments, and neither keeps a secret.
+    // What only a job of several steps writes is removed when the root moves next.
+    let names = state.keys().map(|(_, name)| name.clone()).filter(|name| !name.starts_with("scratch/"));
+    assert_eq!(names.collect::<Vec<_>>(), world.twin.blobs.names());
+    let home = &world.host.home;
+    let secret = world.key.secret.as_bytes();
+    let documents = home.documents.values().filter_map(|(_, value)| value.as_ref());
+    for value in home.blobs.values().chain(documents) {
+        assert!(!value.windows(secret.len()).any(|bytes| bytes == secret));
+    }
+    assert!(!third.account_cache.unwrap().contains(&world.key.secret));
+}
+
+#[test]
+fn a_job_goes_on_after_faults_of_the_network_the_state_and_the_sink() {
+    let mut world = World::with_objects(2_500);
+    let model = world.server.model().clone();
+    for fault in [Fault::Reset, Fault::CutBody { after_bytes: 10 }, Fault::slow_down(1), Fault::Garbage] {
+        model.inject(Rule::next(Target::Any, fault));
+    }
+    model.inject(Rule { target: Target::List, skip: 1, times: 1, fault: Fault::CutBody { after_bytes: 100_000 } });
+    world.host.home.blob_faults = 1;
+    world.host.home.sink_faults = vec![SinkFault::AnswerLost, SinkFault::FirstRefused];
+
+    let job = world.order("job_1");
+    let mut failures = Vec::new();
+    for _ in 0..STEPS_MAX {
+        match world.step(&job).outcome {
+            Ok(sync::Progress::Continue) => {}
+            Ok(sync::Progress::Done) => break,
+            Err(error) => failures.push(error),
+        }
+    }
+    let kinds: Vec<_> = failures.iter().map(|error| (error.kind.as_str(), error.transient)).collect();
+    assert_eq!(kinds, [("storage", true), ("sink", true)], "{failures:?}");
+    assert!(failures[0].message.contains("the disk is on fire"), "{failures:?}");
+    assert!(failures[1].message.contains("the line went dead"), "{failures:?}");
+
+    let repeated = world.delivered("job_1");
+    let once = once_each(repeated.clone());
+    assert!(repeated.len() > once.len(), "the batch whose answer was lost came again");
+    assert_eq!(once, once_each(world.twin_delivers("job_1")));
+}
+
+#[test]
+fn each_error_says_what_is_wrong_and_what_to_do() {
+    let mut world = World::with_objects(10);
+    let wrong = world.error(|job| job.application_key = "K005wrongwrongwrongwrongwrong00".to_owned());
+    assert_eq!((wrong.kind.as_str(), wrong.transient), ("bad_credentials", false), "{wrong:?}");
+    assert!(!wrong.message.is_empty() && wrong.advice.contains("key"), "{wrong:?}");
+
+    let error = world.error(|job| job.source_path = "b2://my-medias".to_owned());
+    assert_eq!(error.kind, "bucket_not_found", "{error:?}");
+    assert!(error.message.contains("my-medias"), "{error:?}");
+
+    let restricted = world.server.model().create_key(NewKey::unrestricted().for_buckets(&[BUCKET])).unwrap();
+    let error = world.error(|job| {
+        job.key_id = restricted.key_id.clone();
+        job.application_key = restricted.secret.clone();
+        job.source_path = "b2://My-media".to_owned();
+    });
+    assert_eq!((error.kind.as_str(), error.field.as_deref()), ("bucket_not_allowed", Some("source_path")), "{error:?}");
+    assert!(error.advice.contains("case-sensitive"), "{error:?}");
+
+    let error = world.error(|job| job.salt = "beach".to_owned());
+    assert_eq!((error.kind.as_str(), error.field.as_deref()), ("invalid_input", Some("salt")));
+    let error = world.error(|job| job.filters.include_patterns = vec!["[".to_owned()]);
+    assert_eq!(error.field.as_deref(), Some("file_filters.include_patterns[0]"));
+    let error = world.error(|job| job.b2_api_url = Some("api.backblazeb2.com".to_owned()));
+    assert_eq!((error.kind.as_str(), error.field.as_deref()), ("invalid_input", Some("api_url")));
+
+    // Nobody listens on port 9 of this machine; the retries take a few seconds.
+    let error = world.error(|job| job.b2_api_url = Some("http://127.0.0.1:9".to_owned()));
+    assert_eq!((error.kind.as_str(), error.transient), ("transport", true), "{error:?}");
+    assert!(error.message.contains("cannot be reached"), "{error:?}");
+
+    let long = Fault::Status { status: 200, retry_after_s: None, code: None, message: Some("x".repeat(2 << 20)) };
+    world.server.model().inject(Rule::next(Target::Authorize, long));
+    let error = world.error(|_| ());
+    assert_eq!((error.kind.as_str(), error.transient), ("malformed_response", false), "{error:?}");
+    assert!(error.message.contains("longer than 1048576 bytes"), "{error:?}");
+}
+
+#[test]
+fn a_stale_account_is_asked_for_anew_and_an_unreadable_one_is_ignored() {
+    let mut world = World::with_objects(10);
+    let mut job = world.order("job_1");
+    job.budget = no_limits();
+    let fresh = world.step(&job).account_cache.expect("an account");
+    let endpoint = world.server.url().to_owned();
+    let table = [
+        (fresh.clone(), 1),
+        ("{}".to_owned(), 2),
+        (fresh.replace("\"v\":1", "\"v\":99"), 2),
+        // Another key had it: this one may not read the bucket.
+        (fresh.replace("\"buckets\":null", "\"buckets\":[\"another\"]"), 2),
+        // The account has moved: one call in vain, one to authorize, one to list.
+        (fresh.replace("us-east-1", "eu-central-003"), 3),
+    ];
+    for (cache, class_c) in table {
+        assert!(class_c < 2 || cache != fresh, "{cache}");
+        job.account_cache = Some(cache.clone());
+        let result = world.step(&job);
+        assert_eq!((result.outcome, result.cost.class_c), (Ok(sync::Progress::Done), class_c), "{cache}");
+        assert_eq!(result.account_cache.as_ref(), Some(&fresh));
+    }
+    assert!(fresh.contains(&endpoint));
+}
+
+#[test]
+fn a_server_that_never_answers_is_left_and_asked_again() {
+    let mut world = World::with_objects(10);
+    world.server.model().inject(Rule::next(Target::Authorize, Fault::Hang));
+    let started = std::time::Instant::now();
+    let result = world.step(&world.order("job_1"));
+    assert_eq!(result.outcome, Ok(sync::Progress::Done));
+    assert_eq!(result.cost.requests, 3);
+    // The limit of a small exchange.
+    let seconds = started.elapsed().as_secs();
+    assert!((15..30).contains(&seconds), "{seconds} s");
+}
