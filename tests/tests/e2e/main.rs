@@ -1,15 +1,16 @@
 //! The whole service on the real runtime: what its users were promised, test by test.
 //!
-//! One binary, so that a test that waits (for a time-out, for a storm to pass) waits while others work. Each test starts
+//! One binary, so that the test that waits (for time-outs, for storms to pass) waits while others work; its name puts it
+//! first. Each test starts
 //! its own service; none knows of another.
 
+mod bad_weather;
 mod cuts;
 mod poll;
 mod refusals;
 mod s3_server;
 mod scenario;
 mod secrets;
-mod storms;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
