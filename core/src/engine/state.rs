@@ -15,6 +15,10 @@ use crate::{
     store::{BlobStore, DocumentStore, Swapped},
 };
 
+/// How long to wait for a value that is not visible yet, in milliseconds: a few such waits outlast the minute for which
+/// Workers KV may go on answering that a name does not exist.
+pub const MISSING_RETRY_AFTER_MS: u64 = 20_000;
+
 /// The stores of one sync, with a count of what they were asked.
 #[derive(Debug)]
 pub struct State<'a, B, D> {
@@ -98,6 +102,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
                  delete the sync and create it again to list afresh.",
             )
             .with_retry(Retry::Temporary)
+            .with_retry_after_ms(Some(MISSING_RETRY_AFTER_MS))
         })
     }
 
