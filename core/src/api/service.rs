@@ -925,7 +925,7 @@ fn listed(path: &str, page: &PageRequest, results: Vec<Value>, total: Option<u64
 
 /// One part of a path, encoded.
 fn encode(segment: &str) -> String {
-    percent_encoding::utf8_percent_encode(segment, percent_encoding::NON_ALPHANUMERIC).to_string()
+    percent_encoding::utf8_percent_encode(segment, crate::b2::url::RESERVED).to_string()
 }
 
 fn namespace(request: &ApiRequest) -> Result<String, ApiError> {

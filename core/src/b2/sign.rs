@@ -15,9 +15,9 @@ use aws_sigv4::{
     },
     sign::v4,
 };
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::utf8_percent_encode;
 
-use super::account::Credentials;
+use super::{account::Credentials, url::RESERVED};
 use crate::{
     error::{Error, ErrorKind},
     http::{HeaderName, HeaderValue, Request},
@@ -29,7 +29,6 @@ use crate::{
 pub const PRESIGNED_SECONDS_MAX: u64 = 604_800;
 /// The last second that fits the four-digit year of a signature.
 const SIGNABLE_MILLIS_MAX: i64 = 253_402_300_799_000;
-const VALUE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Signs `request` for `region` at `now`, in place: adds `authorization`, `x-amz-date` and `x-amz-content-sha256`.
 ///
@@ -106,7 +105,7 @@ pub fn presign_get(
         signed.push(if signed.contains('?') { '&' } else { '?' });
         signed.push_str(name);
         signed.push('=');
-        signed.extend(utf8_percent_encode(&value, VALUE));
+        signed.extend(utf8_percent_encode(&value, RESERVED));
     }
     Ok(signed)
 }

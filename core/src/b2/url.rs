@@ -11,9 +11,10 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use crate::error::{Error, ErrorKind, quoted};
 
-const QUERY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+/// Everything but the unreserved characters of RFC 3986: the one encoder of paths, of queries and of what is signed.
+pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same for a key, whose `/` separate the segments of the path.
-const PATH: &AsciiSet = &QUERY.remove(b'/');
+const PATH: &AsciiSet = &RESERVED.remove(b'/');
 
 /// The URL of a bucket (`key` empty) or of an object, with `query` encoded and sorted by name.
 ///
@@ -30,7 +31,9 @@ pub fn object_url(endpoint: &str, bucket: &str, key: &str, query: &[(&str, &str)
     }
     let mut pairs: Vec<String> = query
         .iter()
-        .map(|(name, value)| format!("{}={}", utf8_percent_encode(name, QUERY), utf8_percent_encode(value, QUERY)))
+        .map(|(name, value)| {
+            format!("{}={}", utf8_percent_encode(name, RESERVED), utf8_percent_encode(value, RESERVED))
+        })
         .collect();
     pairs.sort_unstable();
     for (index, pair) in pairs.iter().enumerate() {
