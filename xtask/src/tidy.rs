@@ -12,8 +12,8 @@ use std::process::Command;
 /// The largest file to be kept in the repository, in bytes.
 const FILE_BYTES_MAX: u64 = 1_000_000;
 
-/// Where nothing may panic: a panic takes down every request in flight in the same isolate.
-const NO_PANICS: [&str; 2] = ["core/src/", "worker/src/"];
+/// Where nothing may panic: a panic takes down every request in flight in the same isolate, or traps the instance.
+const NO_PANICS: [&str; 3] = ["core/src/", "core/component/src/", "worker/src/"];
 
 /// Crates that do I/O, read a clock or draw randomness: the core may depend on none.
 const NOT_IN_THE_CORE: [&str; 20] = [
