@@ -32,13 +32,16 @@ pub const COMPONENT_ENV: &str = "B2SYNC_COMPONENT";
 /// Where `cargo xtask build --component` puts it, in the target folder.
 const COMPONENT_PATH: &str = "wasm32-wasip2/release/b2sync_component.wasm";
 
+/// A sync, and a name that is its own.
+pub type Name = (String, String);
+
 /// What this host keeps for the component, and what it was given.
 #[derive(Debug, Default)]
 pub struct Home {
-    /// Blobs by sync and name.
-    pub blobs: BTreeMap<(String, String), Vec<u8>>,
-    /// Documents by sync and name: revision and content. A deleted one leaves its revision behind.
-    pub documents: BTreeMap<(String, String), (u64, Option<Vec<u8>>)>,
+    /// Blobs.
+    pub blobs: BTreeMap<Name, Vec<u8>>,
+    /// Documents: revision and content. A deleted one leaves its revision behind.
+    pub documents: BTreeMap<Name, (u64, Option<Vec<u8>>)>,
     /// Every change delivered, repetitions included, with its job.
     pub deliveries: Vec<(String, types::Change)>,
     /// What to answer to the next calls of the sink, last first; empty: all is taken.
@@ -57,7 +60,7 @@ pub enum SinkFault {
 }
 
 impl Home {
-    fn blobs(&mut self) -> Result<&mut BTreeMap<(String, String), Vec<u8>>, String> {
+    fn blobs(&mut self) -> Result<&mut BTreeMap<Name, Vec<u8>>, String> {
         match self.blob_faults.checked_sub(1) {
             None => Ok(&mut self.blobs),
             Some(left) => {
