@@ -25,8 +25,8 @@ use crate::fake_b2::in_process::InProcess;
 use crate::fake_b2::keys::ApplicationKey;
 use crate::virtual_world::{SeededEntropy, VirtualClock};
 
-/// A sync that is run natively. Its state is in memory, and its segments are cut elsewhere than the Worker's: neither
-/// may matter.
+/// A sync that is run natively. Its state is in memory, and unless [`Twin::with_cut`] says otherwise its segments are cut
+/// elsewhere than its twin's: neither may matter.
 #[derive(Debug)]
 pub struct Twin {
     fake: Arc<FakeB2>,
@@ -34,6 +34,7 @@ pub struct Twin {
     source: SourcePath,
     filter: Filter,
     credentials: Credentials,
+    cut: Cut,
     blobs: MemoryBlobs,
     documents: MemoryDocuments,
     sink: MemorySink,
@@ -59,11 +60,23 @@ impl Twin {
             filter: Filter::compile(filters, &source)?,
             source,
             credentials: Credentials::new(&key.key_id, &key.secret)?,
+            cut: Cut::new([7; 16]),
             blobs: MemoryBlobs::default(),
             documents: MemoryDocuments::default(),
             sink: MemorySink::default(),
             runs: 0,
         })
+    }
+
+    /// The same twin with its segments cut there.
+    #[must_use]
+    pub fn with_cut(self, cut: Cut) -> Self {
+        Self { cut, ..self }
+    }
+
+    /// The names of its segments and indexes, sorted.
+    pub fn blob_names(&self) -> Vec<String> {
+        self.blobs.names()
     }
 
     /// Runs one job, with `now` as the time; the changes it delivered.
@@ -91,7 +104,7 @@ impl Twin {
             let order = Order {
                 job_id: &format!("job_twin{}", self.runs),
                 sync_id: &self.sync_id,
-                cut: Cut::new([7; 16]),
+                cut: self.cut,
                 filter: &self.filter,
                 fingerprint: "twin",
                 reconcile: Reconcile::default(),

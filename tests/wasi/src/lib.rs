@@ -5,8 +5,6 @@
 
 #![forbid(unsafe_code)]
 
-pub mod twin;
-
 use std::collections::BTreeMap;
 use std::env;
 use std::path::PathBuf;

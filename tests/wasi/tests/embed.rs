@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use b2sync_core::b2::account::Credentials;
 use b2sync_core::entry::Entry;
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::sink::Change;
+use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::time::Timestamp;
 use b2sync_tests::fake_b2::Config;
@@ -15,9 +15,9 @@ use b2sync_tests::fake_b2::keys::{ApplicationKey, NewKey};
 use b2sync_tests::fake_b2::media::{awkward_keys, seed_media_bucket};
 use b2sync_tests::fake_b2::model::NewFile;
 use b2sync_tests::fake_b2::server::FakeB2Server;
+use b2sync_tests::twin::Twin;
 use b2sync_wasi_tests::bindings::b2sync::embed::types;
 use b2sync_wasi_tests::bindings::exports::b2sync::embed::sync;
-use b2sync_wasi_tests::twin::{Twin, TwinOrder};
 use b2sync_wasi_tests::{EmbedHost, SinkFault};
 
 const BUCKET: &str = "my-media";
@@ -42,7 +42,9 @@ impl World {
         seed_media_bucket(server.model(), BUCKET, count, 7).expect("the bucket is there");
         let key = server.model().create_key(NewKey::unrestricted()).expect("a new key");
         let filters = FilterSpec { exclude_patterns: vec!["*.tmp".into()], ..FilterSpec::default() };
-        Self { server, key, host: EmbedHost::default(), twin: Twin::default(), filters }
+        let twin = Twin::new(server.model(), SYNC_ID, BUCKET, &filters, &key).expect("a sync");
+        let twin = twin.with_cut(Cut::parse(SALT).expect("a salt"));
+        Self { server, key, host: EmbedHost::default(), twin, filters }
     }
 
     fn order(&self, job_id: &str) -> sync::JobOrder {
@@ -89,15 +91,8 @@ impl World {
     }
 
     /// What the native twin delivers now.
-    fn twin_delivers(&self, job_id: &str) -> Vec<types::Change> {
-        let order = TwinOrder {
-            credentials: Credentials::new(&self.key.key_id, &self.key.secret).expect("credentials"),
-            source_path: BUCKET,
-            filters: self.filters.clone(),
-            sync_id: SYNC_ID,
-            salt: SALT,
-        };
-        let changes = pollster::block_on(self.twin.run(&self.server, job_id, &order)).expect("the twin runs");
+    fn twin_delivers(&mut self) -> Vec<types::Change> {
+        let changes = self.twin.run(self.server.clock().now()).expect("the twin runs");
         changes.iter().map(wire_change).collect()
     }
 
@@ -281,7 +276,7 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
     // First everything.
     let (first, costs) = world.run("job_1");
     let ours = world.delivered("job_1");
-    assert_same(&ours, &world.twin_delivers("job_1"));
+    assert_same(&ours, &world.twin_delivers());
     let visible = model.visible(BUCKET);
     let matching = visible.iter().filter(|file| !file.key.ends_with(".tmp")).count();
     assert_eq!((visible.len(), ours.len()), (3_500, matching));
@@ -314,7 +309,7 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
 
     let (second, _) = world.run("job_2");
     let ours = world.delivered("job_2");
-    assert_same(&ours, &world.twin_delivers("job_2"));
+    assert_same(&ours, &world.twin_delivers());
     let found: BTreeSet<_> =
         ours.iter().map(|change| (change.entry.key.as_str(), format!("{:?}", change.kind))).collect();
     let gone = [2, 3, 4, 6].map(of);
@@ -333,7 +328,7 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
     job.budget = no_limits();
     let third = world.step(&job);
     assert_eq!(third.outcome, Ok(sync::Progress::Done));
-    assert_same(&world.delivered("job_3"), &world.twin_delivers("job_3"));
+    assert_same(&world.delivered("job_3"), &world.twin_delivers());
     assert_eq!(world.delivered("job_3"), []);
     assert_eq!((third.cost.state_writes, third.cost.class_c), (0, 5));
     assert_eq!(state, world.host.home.blobs);
@@ -341,7 +336,7 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
     // Both keep the same segments, and neither keeps a secret.
     // What only a job of several steps writes is removed when the root moves next.
     let names = state.keys().map(|(_, name)| name.clone()).filter(|name| !name.starts_with("scratch/"));
-    assert_eq!(names.collect::<Vec<_>>(), world.twin.blobs.names());
+    assert_eq!(names.collect::<Vec<_>>(), world.twin.blob_names());
     let home = &world.host.home;
     let secret = world.key.secret.as_bytes();
     let documents = home.documents.values().filter_map(|(_, value)| value.as_ref());
@@ -379,7 +374,7 @@ fn a_job_goes_on_after_faults_of_the_network_the_state_and_the_sink() {
     let repeated = world.delivered("job_1");
     let once = once_each(repeated.clone());
     assert!(repeated.len() > once.len(), "the batch whose answer was lost came again");
-    assert_eq!(once, once_each(world.twin_delivers("job_1")));
+    assert_eq!(once, once_each(world.twin_delivers()));
 }
 
 #[test]
