@@ -64,9 +64,10 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
                 if self.may_refresh.get() && suggests_stale_account(Call::List { bucket: &query.bucket }, &error) =>
             {
                 let account = self.client.authorize(self.api_url, self.credentials).await?;
+                let allowed = account.check(self.path, self.client.now());
                 self.may_refresh.set(false);
-                account.check(self.path, self.client.now())?;
                 *self.account.borrow_mut() = account;
+                allowed?;
                 self.list(&query).await
             }
             result => result,

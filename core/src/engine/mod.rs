@@ -11,7 +11,7 @@
 //! # Invariants
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
-//! - A job that finds nothing writes nothing.
+//! - A job that finds nothing writes nothing; one of several steps writes its checkpoints, and no blob.
 
 pub mod base;
 pub mod budget;
@@ -53,6 +53,9 @@ pub const DELETIONS_UNASKED_MAX: u64 = 100;
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
 /// What a checkpoint holds in the document itself, in entries; more goes into a blob.
 const CHECKPOINT_TAIL_MAX: usize = 256;
+/// What a checkpoint holds in the document itself of the segment that is not complete, in bytes; more goes into a blob.
+/// A poll that finds nothing thus stores no blob, however many steps it takes.
+const CHECKPOINT_PENDING_BYTES_MAX: usize = 512 << 10;
 /// Bytes that an entry takes at most besides its key, encoded.
 const ENTRY_BYTES_MAX: usize = 48;
 
@@ -579,9 +582,13 @@ impl Run {
         self.deletion_blobs = checkpoint.deletions;
         self.deletions_found = checkpoint.deletions_found;
         self.deletions_delivered = checkpoint.deletions_delivered;
-        if let Some(name) = &checkpoint.pending {
-            let bytes = state.read(name).await?;
-            self.pending = segment::decode_entries(&bytes).map_err(|error| error.into_error(name))?;
+        if checkpoint.pending.is_some() || checkpoint.pending_tail.is_some() {
+            let (name, bytes) = match (&checkpoint.pending, &checkpoint.pending_tail) {
+                (Some(name), _) => (name.as_str(), Ok(state.read(name).await?.to_vec())),
+                (None, tail) => ("checkpoint.pending_tail", root::decode_bytes(tail.as_deref().unwrap_or_default())),
+            };
+            let entries = bytes.and_then(|bytes| segment::decode_entries(&bytes));
+            self.pending = entries.map_err(|error| error.into_error(name))?;
             self.pending_bytes = self.pending.iter().map(|entry| entry.key.len() + ENTRY_BYTES_MAX).sum();
         }
         self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
@@ -656,11 +663,15 @@ impl Run {
         } else {
             return Ok(());
         };
-        let pending = if pending && !self.pending.is_empty() {
-            Some(self.write_scratch(state, segment::encode_entries(&self.pending)).await?)
-        } else {
-            None
-        };
+        let (mut pending_blob, mut pending_tail) = (None, None);
+        if pending && !self.pending.is_empty() {
+            let bytes = segment::encode_entries(&self.pending);
+            if bytes.len() > CHECKPOINT_PENDING_BYTES_MAX {
+                pending_blob = Some(self.write_scratch(state, bytes).await?);
+            } else {
+                pending_tail = Some(root::encode_bytes(&bytes));
+            }
+        }
         let tail = self.closed.get(self.closed_stored..).unwrap_or_default();
         if tail.len() > CHECKPOINT_TAIL_MAX {
             let bytes = index::encode(tail);
@@ -679,7 +690,8 @@ impl Run {
             listed: self.listed,
             start_after,
             covered_to: self.covered_to.clone(),
-            pending,
+            pending_tail,
+            pending: pending_blob,
             closed: self.closed_blobs.clone(),
             closed_tail: root::encode_segments(self.closed.get(self.closed_stored..).unwrap_or_default()),
             deletions: self.deletion_blobs.clone(),

@@ -271,6 +271,23 @@ fn first_everything_then_nothing_then_exactly_what_changed() {
 }
 
 #[test]
+fn a_poll_of_many_steps_that_finds_nothing_stores_no_blob() {
+    for cut in [Cut::new([1; 16]).with_sizes(4, 9), Cut::new([1; 16])] {
+        let mut world = World::new(10);
+        world.cut = cut;
+        world.bucket.set(keys(0..95));
+        world.job(&ONE_PAGE);
+        // What the first job retired is deleted when the root moves next.
+        world.job(&ONE_PAGE);
+        let names = world.home.inner.blobs.names();
+        let report = world.job(&ONE_PAGE);
+        assert_eq!((report.counts.listed, report.counts.delivered()), (95, 0));
+        assert_eq!(world.home.inner.blobs.names(), names);
+        world.check();
+    }
+}
+
+#[test]
 fn a_few_changes_cost_a_few_reads_and_writes() {
     let mut world = World::new(1_000);
     world.cut = Cut::new([1; 16]);

@@ -74,7 +74,9 @@ pub struct Checkpoint {
     pub start_after: Option<String>,
     /// What the snapshot knew before this key is dealt with; `None`: nothing is.
     pub covered_to: Option<String>,
-    /// The blob with the entries of the segment that is not complete yet.
+    /// The entries of the segment that is not complete yet, encoded with their whole ETags, base64.
+    pub pending_tail: Option<String>,
+    /// The blob with those entries, where they are too many to stand here.
     pub pending: Option<String>,
     /// The blobs with the segments closed so far, and behind them those in `closed_tail`.
     pub closed: Vec<String>,
@@ -128,9 +130,22 @@ impl SnapshotDocument {
     }
 }
 
+/// Encodes bytes to stand in the document itself.
+pub fn encode_bytes(bytes: &[u8]) -> String {
+    STANDARD.encode(bytes)
+}
+
+/// Decodes what [`encode_bytes`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] on any other text.
+pub fn decode_bytes(text: &str) -> Result<Vec<u8>, DecodeError> {
+    STANDARD.decode(text).map_err(|_| DecodeError::Text)
+}
+
 /// Encodes a short run of segments to stand in the document itself.
 pub fn encode_segments(segments: &[SegmentRef]) -> Option<String> {
-    (!segments.is_empty()).then(|| STANDARD.encode(index::encode(segments)))
+    (!segments.is_empty()).then(|| encode_bytes(&index::encode(segments)))
 }
 
 /// Decodes what [`encode_segments`] wrote.
@@ -138,12 +153,12 @@ pub fn encode_segments(segments: &[SegmentRef]) -> Option<String> {
 /// # Errors
 /// [`DecodeError`] on any other text.
 pub fn decode_segments(text: Option<&str>) -> Result<Vec<SegmentRef>, DecodeError> {
-    text.map_or(Ok(Vec::new()), |text| index::decode(&STANDARD.decode(text).map_err(|_| DecodeError::Text)?))
+    text.map_or(Ok(Vec::new()), |text| index::decode(&decode_bytes(text)?))
 }
 
 /// Encodes a short run of entries to stand in the document itself.
 pub fn encode_known(entries: &[Known]) -> Option<String> {
-    (!entries.is_empty()).then(|| STANDARD.encode(segment::encode(entries.iter())))
+    (!entries.is_empty()).then(|| encode_bytes(&segment::encode(entries.iter())))
 }
 
 /// Decodes what [`encode_known`] wrote.
@@ -151,7 +166,7 @@ pub fn encode_known(entries: &[Known]) -> Option<String> {
 /// # Errors
 /// [`DecodeError`] on any other text.
 pub fn decode_known(text: Option<&str>) -> Result<Vec<Known>, DecodeError> {
-    text.map_or(Ok(Vec::new()), |text| segment::decode(&STANDARD.decode(text).map_err(|_| DecodeError::Text)?))
+    text.map_or(Ok(Vec::new()), |text| segment::decode(&decode_bytes(text)?))
 }
 
 #[cfg(test)]
