@@ -25,6 +25,8 @@ pub(super) fn panics(text: &str) -> Vec<Finding> {
         // Where the tests begin: `#[cfg(test)]` and, after other attributes perhaps, `mod … {`.
         if line.trim() == "#[cfg(test)]" {
             let item = lines.iter().skip(index + 1).map(|line| line.trim()).find(|line| !line.starts_with("#["));
+            // Shared with the tests of other files, perhaps.
+            let item = item.map(|item| item.strip_prefix("pub(crate) ").unwrap_or(item));
             if item.is_some_and(|item| item.starts_with("mod ") && item.ends_with('{')) {
                 break;
             }
@@ -163,6 +165,7 @@ mod tests {
         assert_eq!(panics(source), []);
         let attributes = "#[cfg(test)]\n#[allow(missing_docs)]\nmod tests {\n    x.unwrap();\n}\n";
         assert_eq!(panics(attributes), []);
+        assert_eq!(panics("#[cfg(test)]\npub(crate) mod tests {\n    x.unwrap();\n}\n"), []);
         // The tests are in a file of their own: what follows is not a test.
         assert_eq!(lines(&panics("#[cfg(test)]\nmod tests;\nx.unwrap();\n")), [3]);
         assert_eq!(lines(&panics("#[cfg(test)]\nuse a::b;\nx.unwrap();\n")), [3]);
