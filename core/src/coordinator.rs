@@ -62,6 +62,8 @@ pub const POKE_RUNNING_MS: i64 = 60_000;
 pub const CONNECTION_FAILURES_MAX: u64 = 5;
 /// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
 pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
+/// The wait between two rounds of deleting what is stored of a sync: KV may list a deleted name for a minute.
+pub const WIPE_INTERVAL_MS: i64 = 65_000;
 /// Compare-and-swap rounds before a call gives up.
 const SWAP_ATTEMPTS_MAX: u32 = 10;
 
@@ -484,7 +486,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let Some((state, _)) = self.stored().await? else { return Ok(()) };
         let sync_id = state.sync_id.clone();
         if state.forgotten {
-            let again = (!self.home.wipe(&sync_id).await?).then_some(now);
+            let again = (!self.home.wipe(&sync_id).await?).then(|| now.plus_millis(WIPE_INTERVAL_MS));
             return self.home.set_alarm(again).await;
         }
         let Some(sync) = self.home.registry().sync(&sync_id).await? else {

@@ -52,7 +52,7 @@ impl Kv {
     /// One job of a sync.
     pub(crate) async fn job(&self, sync_id: &str, job_id: &str) -> Result<Option<JobRecord>, Error> {
         let names = self.names(&format!("jobs/{sync_id}/"), 1_000).await?;
-        match names.iter().find(|name| name.ends_with(job_id)) {
+        match names.iter().find(|name| name.split_once('-').is_some_and(|(_, id)| id == job_id)) {
             Some(name) => self.read(name).await,
             None => Ok(None),
         }

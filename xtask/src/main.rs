@@ -23,7 +23,7 @@ Developer tasks of b2sync.
 Usage: cargo xtask <command> [options]
 
   demo [options]   Build the Worker and watch it sync a bucket on this machine
-      --once           end after the first sync
+      --once           end after the last check: exit code 0 only if every count was right
       --objects <n>    how many files the embedded B2 has
       --source <path>  sync a real bucket instead: b2://bucket/prefix
   test             Everything that continuous integration runs: format, lints, tidy, builds, all tests
@@ -32,8 +32,6 @@ Usage: cargo xtask <command> [options]
       --component      only the component
       --dev            the Worker without optimisation: quicker to build, larger to run
   setup            Install what the other commands need; they also do so by themselves
-  bench [args]     Run the benchmarks of the tests package
-  sim [args]       Run the simulation: b2sync against a seeded, faulty world
   tidy             Check what compilers do not: panics, pinned versions, paths of one machine, docs, file sizes
   help             Show this text
 
@@ -73,8 +71,6 @@ fn dispatch(args: &[String]) -> Result<()> {
         }
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
-        "bench" => run::bench(&workspace, rest),
-        "sim" => run::sim(&workspace, rest),
         "test" => {
             no_options(command, rest)?;
             check::run_steps(&workspace)

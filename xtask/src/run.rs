@@ -10,18 +10,6 @@ pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
     binary(workspace, "demo", args)
 }
 
-/// The simulation.
-pub(crate) fn sim(workspace: &Workspace, args: &[String]) -> Result<()> {
-    println!("Building the simulation (about a minute the first time)…");
-    binary(workspace, "sim", args)
-}
-
-/// The benchmarks.
-pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
-    println!("Building the benchmarks with full optimisation (about two minutes the first time)…");
-    run(cargo(workspace).args(["bench", "--quiet", "--package", "b2sync-tests", "--benches", "--"]).args(args))
-}
-
 fn binary(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
     run(cargo(workspace).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
 }

@@ -23,8 +23,7 @@ pub const INTERNAL_REQUESTS_RESERVED: u64 = 100;
 
 impl Budget {
     /// A Worker on the paid plan: 10,000 subrequests an invocation, 1,000 of them to KV, 15 minutes for an alarm. A step
-    /// stays below,
-    /// so that a cut costs little.
+    /// stays below, so that a cut costs little.
     pub const WORKERS_PAID: Self = Self {
         external_requests_max: 1_000,
         internal_requests_max: 900,

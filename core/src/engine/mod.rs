@@ -40,7 +40,7 @@ use crate::{
         ContentHash, Known,
         cut::Cut,
         index::{self, SegmentRef},
-        root::{self, Checkpoint, Root, SnapshotDocument},
+        root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
         segment,
     },
     store::{BlobStore, DocumentStore},
@@ -67,7 +67,8 @@ pub struct Reconcile {
     pub on_delete: bool,
     /// Deliver updates.
     pub on_update: bool,
-    /// Deliver deletions of keys that are still there, but match the filters no longer.
+    /// Deliver deletions of keys that are still there, but match the filters no longer. Kept and shown; for now they are
+    /// delivered as `on_delete` says.
     pub on_filter_drift: bool,
 }
 
@@ -154,6 +155,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.spent(state, cost_before, self.source.cost(), self.clock.now().millis_since(started))
         };
         let outcome = self.run(&state, &mut run, order, &|run, state| budget.allows(&spent(run, state))).await;
+        if outcome.as_ref().is_err_and(|error| !error.is_transient()) {
+            // The job ends, and no checkpoint names what this step has stored. What cannot be deleted now is not worth
+            // a second error.
+            let _ = delete_unnamed(&state, &run.document.root, mem::take(&mut run.unsaved)).await;
+        }
         let cost = self.source.cost();
         StepReport {
             outcome,
@@ -183,6 +189,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     ) -> Result<Outcome, Error> {
         (run.document, run.revision) = state.load_document().await?;
         run.known_before = run.document.root.entries;
+        if let Some(done) = run.document.root.job.as_ref().filter(|done| done.job_id == order.job_id) {
+            // The root was moved, and whoever called was cut off before hearing of it.
+            run.counts = done.counts;
+            run.known_before = done.known_before;
+            run.phase = Phase::Done;
+            return Ok(Outcome::Done);
+        }
         if run
             .document
             .checkpoint
@@ -237,7 +250,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 None => Vec::new(),
             },
         };
-        run.move_root(state, &known_segments).await?;
+        run.move_root(state, order, &known_segments).await?;
         run.phase = Phase::Done;
         Ok(Outcome::Done)
     }
@@ -356,6 +369,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             self.deliver(run, batch).await?;
         }
         for (name, bytes) in mem::take(&mut run.puts) {
+            run.unsaved.insert(name.clone());
             state.write(&name, bytes).await?;
         }
         Ok(!changes.is_empty())
@@ -464,22 +478,34 @@ async fn drop_checkpoint<B: BlobStore, D: DocumentStore>(
     let Some(checkpoint) = document.checkpoint.take() else {
         return Ok((document, revision));
     };
-    let mut named: BTreeSet<String> = document.root.retired.iter().cloned().collect();
-    if let Some(index) = &document.root.index {
-        named.extend(state.read_index(index).await?.iter().map(|segment| segment_name(segment.hash)));
-        named.insert(index.clone());
+    let mut unnamed: BTreeSet<String> = checkpoint.scratch.iter().cloned().collect();
+    let segments = checkpoint_segments(state, &checkpoint).await?;
+    unnamed.extend(segments.iter().map(|segment| segment_name(segment.hash)));
+    // The document first: cut off behind it, a few blobs stay that nothing names; cut off before it, nothing happened.
+    let revision = state.swap_document(revision, &document).await?;
+    delete_unnamed(state, &document.root, unnamed).await?;
+    Ok((document, revision))
+}
+
+/// Deletes those of `names` that the root neither names nor keeps for readers of the one before.
+async fn delete_unnamed<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    root: &Root,
+    mut names: BTreeSet<String>,
+) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
     }
-    for segment in checkpoint_segments(state, &checkpoint).await? {
-        let name = segment_name(segment.hash);
-        if !named.contains(&name) {
-            state.delete(&name).await?;
+    if let Some(index) = &root.index {
+        for segment in state.read_index(index).await? {
+            names.remove(&segment_name(segment.hash));
         }
+        names.remove(index);
     }
-    for name in checkpoint.scratch.iter().filter(|name| !named.contains(*name)) {
+    for name in names.iter().filter(|name| !root.retired.contains(name)) {
         state.delete(name).await?;
     }
-    let revision = state.swap_document(revision, &document).await?;
-    Ok((document, revision))
+    Ok(())
 }
 
 async fn checkpoint_segments<B: BlobStore, D: DocumentStore>(
@@ -504,7 +530,8 @@ struct ResumePoint {
     matched_bytes: u64,
 }
 
-/// What a step holds in memory: bounded by one segment, one page and the list of segments.
+/// What a step holds in memory: one segment, one page, the list of segments, and the deletions that it found and no
+/// checkpoint has taken yet.
 #[derive(Debug)]
 struct Run {
     document: SnapshotDocument,
@@ -530,6 +557,8 @@ struct Run {
     /// Found on this page: to deliver, then to store.
     changes: Vec<Change>,
     puts: Vec<(String, Vec<u8>)>,
+    /// Segments stored that neither a checkpoint nor the root names yet.
+    unsaved: BTreeSet<String>,
     counts: JobCounts,
     phase: Phase,
     batch_max: usize,
@@ -559,6 +588,7 @@ impl Run {
             scratch: Vec::new(),
             changes: Vec::new(),
             puts: Vec::new(),
+            unsaved: BTreeSet::new(),
             counts: JobCounts::default(),
             phase: Phase::Queued,
             batch_max: batch_max.max(1),
@@ -607,6 +637,7 @@ impl Run {
             known_before: self.known_before,
             watch: ListingWatch::new(order, false, None),
             phase: self.phase,
+            unsaved: mem::take(&mut self.unsaved),
             sink_calls: self.sink_calls,
             keys: self.keys,
             ..Self::new(self.batch_max)
@@ -704,6 +735,7 @@ impl Run {
             scratch: self.scratch.clone(),
         });
         self.revision = state.swap_document(self.revision, &self.document).await?;
+        self.unsaved.clear();
         Ok(())
     }
 
@@ -723,6 +755,7 @@ impl Run {
     async fn move_root<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
+        order: &Order<'_>,
         before: &[SegmentRef],
     ) -> Result<(), Error> {
         let same = self.closed == before && self.watch.order == self.document.root.order;
@@ -757,6 +790,11 @@ impl Run {
                 bytes: self.closed.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes)),
                 order: self.watch.order,
                 retired: retired.into_iter().collect(),
+                job: Some(RootJob {
+                    job_id: order.job_id.to_owned(),
+                    counts: self.counts,
+                    known_before: self.known_before,
+                }),
             },
             checkpoint: None,
         };

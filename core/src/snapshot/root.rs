@@ -58,6 +58,20 @@ pub struct Root {
     /// Blobs that the snapshot before this one named and this one does not. They are deleted when the root moves
     /// next, so that a reader who still holds the older root finds them meanwhile.
     pub retired: Vec<String>,
+    /// The job that moved the root here: should its end go unheard, its last step can be told again.
+    pub job: Option<RootJob>,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RootJob {
+    /// The job.
+    pub job_id: String,
+    /// What it found and delivered.
+    pub counts: JobCounts,
+    /// How many entries the snapshot before had.
+    pub known_before: u64,
 }
 
 /// All that a job needs to go on after it was cut off.

@@ -42,7 +42,7 @@ const INCLUDE: [&str; 4] = ["*.mp4", "*.mov", "*.jpg", "*.txt"];
 const EXCLUDE: [&str; 3] = ["*_thumbnail.*", "podcast/**", "*.tmp"];
 const INTERVAL_S: i64 = 3_600;
 /// Steps this short, in milliseconds, show progress; as deployed they last up to two minutes.
-const STEP_MS: u64 = 150;
+const STEP_MS: u64 = 1_000;
 /// The longest a job may take.
 const JOB_LIMIT: Duration = Duration::from_secs(600);
 const FIRST_OBJECTS: usize = 8;
