@@ -216,6 +216,18 @@ impl Workerd {
         }
     }
 
+    /// Calls one of the worker's Durable Objects with a body, as the worker itself does, and answers the text it answers.
+    ///
+    /// # Errors
+    /// When there is no complete answer, or its status is not 200.
+    pub fn object(&self, binding: &str, name: &str, body: &str) -> Result<String, WorkerdError> {
+        let answer = self.send("POST", &format!("/__object?binding={binding}&name={name}"), &[], body.as_bytes())?;
+        match answer.status {
+            200 => Ok(answer.text()),
+            status => Err(self.error(format!("{binding} {name} answered {status}: {}", answer.text()))),
+        }
+    }
+
     /// `GET` of a path, which begins with a slash.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! The Durable Object that holds the bucket objects of one target bucket, in SQLite.
 //!
 //! One statement applies a whole run of changes: `json_each` reads them, and the upsert decides as
-//! [`b2sync_core::catalogue::plan_row`] does.
+//! [`b2sync_core::catalogue::plan_row`] does; `tests/tests/objects.rs` holds it to that.
 
 use b2sync_core::{
     Error,

@@ -13,8 +13,13 @@ const DURABLE_OBJECTS: [(&str, &str); 3] =
 pub(super) fn capnp(compatibility_date: &str, vars: &BTreeMap<String, String>, outbound: Outbound) -> String {
     let mut bindings = String::new();
     let mut namespaces = String::new();
+    let mut driver_bindings = String::new();
     for (binding, class) in DURABLE_OBJECTS {
         let _ = writeln!(bindings, "    (name = \"{binding}\", durableObjectNamespace = \"{class}\"),");
+        let _ = writeln!(
+            driver_bindings,
+            "    (name = \"{binding}\", durableObjectNamespace = (className = \"{class}\", serviceName = \"main\")),"
+        );
         let _ =
             writeln!(namespaces, "    (className = \"{class}\", uniqueKey = \"b2sync-{class}\", enableSql = true),");
     }
@@ -62,7 +67,9 @@ const driver :Workerd.Worker = (
   modules = [ (name = "driver.js", esModule = embed "worker/driver.js") ],
   compatibilityDate = "{compatibility_date}",
   compatibilityFlags = ["service_binding_extra_handlers"],
-  bindings = [ (name = "MAIN", service = "main") ],
+  bindings = [
+    (name = "MAIN", service = "main"),
+{driver_bindings}  ],
 );
 "#
     )

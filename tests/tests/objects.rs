@@ -1,0 +1,129 @@
+//! The Worker's Durable Objects on workerd, held to the contracts that the core states for every home.
+
+use std::cell::Cell;
+
+use b2sync_core::catalogue::{
+    CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, MemoryCatalogue, ObjectCursor,
+    ObjectQuery,
+};
+use b2sync_core::conformance::registry::registry_conformance;
+use b2sync_core::error::Error;
+use b2sync_core::error_wire::ErrorWire;
+use b2sync_core::registry::{RegistryCall, RemoteRegistry, parse_answer};
+use b2sync_core::time::Timestamp;
+use b2sync_tests::virtual_world::SeededEntropy;
+use b2sync_tests::workerd::{Workerd, WorkerdConfig};
+use tempfile::TempDir;
+
+type Outcome = Result<(), Box<dyn std::error::Error>>;
+
+const NAMESPACE: &str = "ns";
+const BUCKET: &str = "bkt";
+
+#[test]
+fn the_registry_does_what_every_registry_must() -> Outcome {
+    let folder = TempDir::new()?;
+    let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
+    let registries = Cell::new(0);
+    pollster::block_on(registry_conformance(async || {
+        registries.set(registries.get() + 1);
+        let (workerd, name) = (&workerd, format!("registry-{}", registries.get()));
+        RemoteRegistry(async move |call: RegistryCall| {
+            let call = serde_json::to_string(&call).map_err(|error| Error::internal(error.to_string()))?;
+            let answer =
+                workerd.object("REGISTRY", &name, &call).map_err(|error| Error::internal(error.to_string()))?;
+            parse_answer(&answer)
+        })
+    }))?;
+    assert!(registries.get() > 0);
+    Ok(())
+}
+
+/// Draws calls from a seed: few keys, so that most meet a row; awkward ones, so that SQL must quote them.
+struct Draw(SeededEntropy);
+
+impl Draw {
+    fn below(&self, bound: u64) -> u64 {
+        self.0.next_u64() % bound
+    }
+
+    fn key(&self) -> String {
+        let keys = [
+            "a",
+            "a/b",
+            "a\u{1}b",
+            "a'b\"c",
+            "a%b_",
+            "日本/🎬",
+            "\u{d7ff}z",
+            "\u{e000}",
+            "",
+            "a//b",
+            "A",
+            "\u{10ffff}x",
+        ];
+        keys[self.below(keys.len() as u64) as usize].to_owned()
+    }
+
+    fn change(&self) -> ChangeWire {
+        let version = self.below(3);
+        ChangeWire {
+            id: format!("chg_{version}"),
+            kind: [ChangeKindWire::Created, ChangeKindWire::Updated, ChangeKindWire::Deleted][self.below(3) as usize],
+            key: self.key(),
+            etag: format!("etag-{version}"),
+            size: [0, 1, 5_000_000_000_000][version as usize],
+            last_modified: Timestamp::from_millis([-5, 0, 1_700_000_000_123][version as usize]),
+        }
+    }
+
+    fn sync_id(&self) -> String {
+        ["sync_a", "sync_b"][self.below(2) as usize].to_owned()
+    }
+
+    fn call(&self, at: i64) -> CatalogueCall {
+        match self.below(10) {
+            0 => CatalogueCall::Get { object_id: b2sync_core::ids::object_id(&self.sync_id(), &self.key()) },
+            1 => CatalogueCall::Count { sync_id: (self.below(2) == 0).then(|| self.sync_id()) },
+            2 if self.below(4) == 0 => CatalogueCall::DropSync { sync_id: self.sync_id() },
+            2..=5 => CatalogueCall::List {
+                query: ObjectQuery {
+                    namespace_id: NAMESPACE.to_owned(),
+                    bucket_id: BUCKET.to_owned(),
+                    limit: 1 + self.below(6) as u32,
+                    offset: self.below(3) as u32,
+                    cursor: (self.below(2) == 0)
+                        .then(|| ObjectCursor { key: self.key(), object_id: "obj_8".to_owned() }),
+                    prefix: (self.below(2) == 0).then(|| self.key()).filter(|prefix| !prefix.is_empty()),
+                    include_total: self.below(2) == 0,
+                },
+            },
+            _ => CatalogueCall::Apply(CatalogueApply {
+                bucket_id: BUCKET.to_owned(),
+                sync_id: self.sync_id(),
+                connection_id: format!("conn_{}", self.below(2)),
+                source_bucket: "media".to_owned(),
+                at: Timestamp::from_millis(at),
+                changes: (0..self.below(8)).map(|_| self.change()).collect(),
+            }),
+        }
+    }
+}
+
+#[test]
+fn the_catalogue_decides_as_the_core_does() -> Outcome {
+    let folder = TempDir::new()?;
+    let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
+    for seed in 0..8 {
+        let (draw, memory) = (Draw(SeededEntropy::new(seed)), MemoryCatalogue::new());
+        for step in 0..60 {
+            let call = draw.call(1_700_000_000_000 + step);
+            let expected = memory.call(NAMESPACE, BUCKET, call.clone())?;
+            let text = workerd.object("CATALOGUE", &format!("catalogue-{seed}"), &serde_json::to_string(&call)?)?;
+            let answer: Result<CatalogueAnswer, ErrorWire> = serde_json::from_str(&text)?;
+            let answer = answer.map_err(Error::from)?;
+            assert_eq!(answer, expected, "seed {seed}, step {step}: {call:?}");
+        }
+    }
+    Ok(())
+}
