@@ -1,7 +1,7 @@
 //! The deployment's bindings as the core's traits: calls to the Durable Objects, as JSON.
 
 use b2sync_core::{
-    Error, ErrorKind, Retry,
+    Error,
     api::ApiKey,
     catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
     coordinator::protocol::{Answer, Command},
@@ -12,7 +12,7 @@ use b2sync_core::{
 use serde::{Serialize, de::DeserializeOwned};
 use worker::{Env, Method, Request, RequestInit, Response, wasm_bindgen::JsValue};
 
-use crate::{config, kv::Kv};
+use crate::{config, failure::storage_error, kv::Kv};
 
 /// The name of the one [`crate::Registry`] object.
 const REGISTRY: &str = "registry";
@@ -95,16 +95,6 @@ fn catalogue_name(namespace_id: &str, bucket_id: &str) -> String {
 
 fn encode(value: &impl Serialize) -> Result<String, Error> {
     serde_json::to_string(value).map_err(|error| Error::internal(format!("A call does not encode: {error}.")))
-}
-
-/// What the platform says when a store, or an object, fails.
-pub(crate) fn storage_error(what: &str, error: impl std::fmt::Display) -> Error {
-    Error::new(
-        ErrorKind::Storage,
-        format!("The {what} could not be reached: {error}."),
-        "Nothing is lost: try again in a moment.",
-    )
-    .with_retry(Retry::Temporary)
 }
 
 async fn exchange(env: &Env, binding: &str, name: &str, body: &str) -> worker::Result<String> {

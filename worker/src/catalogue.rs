@@ -15,10 +15,7 @@ use serde::Deserialize;
 use serde_json::json;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};
 
-use crate::{
-    bindings::{reply, storage_error},
-    sql,
-};
+use crate::{bindings::reply, failure::storage_error, sql};
 
 const SCHEMA: [&str; 2] = [
     "CREATE TABLE IF NOT EXISTS objects (object_id TEXT PRIMARY KEY, bucket_id TEXT NOT NULL, sync_id TEXT NOT NULL, \

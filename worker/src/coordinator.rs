@@ -19,8 +19,9 @@ use worker::{
 };
 
 use crate::{
-    bindings::{self, reply, storage_error},
+    bindings::{self, reply},
     config,
+    failure::storage_error,
     fetch::Fetcher,
     kv::{Kv, KvBlobs},
     platform::Platform,

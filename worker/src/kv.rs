@@ -7,7 +7,7 @@ use b2sync_core::{Error, job::JobRecord, store::BlobStore};
 use bytes::Bytes;
 use worker::{Env, KvStore};
 
-use crate::bindings::storage_error;
+use crate::failure::storage_error;
 
 /// Milliseconds since 1970 are counted down from here: the largest number of 13 digits.
 const TIME_MAX: i64 = 9_999_999_999_999;

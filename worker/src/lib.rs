@@ -15,6 +15,7 @@ mod bindings;
 mod catalogue;
 mod config;
 mod coordinator;
+mod failure;
 mod fetch;
 mod kv;
 mod platform;

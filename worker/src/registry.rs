@@ -8,7 +8,7 @@ use b2sync_core::{
 use serde::Deserialize;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};
 
-use crate::{bindings::storage_error, sql};
+use crate::{bindings::reply, failure::storage_error, sql};
 
 const SCHEMA: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, archived INTEGER NOT \
@@ -204,7 +204,7 @@ impl DurableObject for Registry {
         let call = request.text().await?;
         match self.open() {
             Ok(()) => Response::ok(apply_json(self, &call).await),
-            Err(error) => crate::bindings::reply::<()>(Err(error)),
+            Err(error) => reply::<()>(Err(error)),
         }
     }
 }
