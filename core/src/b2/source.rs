@@ -65,8 +65,8 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
             {
                 let account = self.client.authorize(self.api_url, self.credentials).await?;
                 self.may_refresh.set(false);
-                account.check(self.path, self.client.now())?;
                 *self.account.borrow_mut() = account;
+                self.account.borrow().check(self.path, self.client.now())?;
                 self.list(&query).await
             }
             result => result,

@@ -25,6 +25,10 @@ pub struct State<'a, B, D> {
     deletions: Cell<u64>,
 }
 
+/// How long to wait before a value that is not there is looked for again, in milliseconds. Workers KV shows a value
+/// within 60 s or more, and remembers for as long that there was none.
+pub const VISIBLE_AFTER_MS: u64 = 60_000;
+
 fn add_one(counter: &Cell<u64>) {
     counter.set(counter.get().saturating_add(1));
 }
@@ -98,6 +102,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
                  delete the sync and create it again to list afresh.",
             )
             .with_retry(Retry::Temporary)
+            .with_retry_after_ms(Some(VISIBLE_AFTER_MS))
         })
     }
 
