@@ -9,8 +9,10 @@
 //!
 //! # Invariants
 //! - At most one job of a sync is running. Whoever asks for another is told of the one there is.
-//! - A job that ends leaves no checkpoint behind.
-//! - After each call there is an alarm, unless nothing is ever due.
+//! - At most one step of a sync is on its way, also when its job was ended meanwhile: whoever holds the lease is alone
+//!   with the snapshot, and a report counts only while its step's lease does.
+//! - A job that ends leaves no checkpoint behind, once its step has ended too.
+//! - After each call there is an alarm, unless nothing is ever due; none goes off in a loop.
 
 pub mod protocol;
 
@@ -23,7 +25,11 @@ use crate::{
         client::B2Client,
         source::B2Source,
     },
-    engine::{Engine, Order, Outcome, StepReport, budget::Budget},
+    engine::{
+        Engine, Order, Outcome, StepReport,
+        budget::Budget,
+        source::{Page, PageStart, Source, SourceCost},
+    },
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
     filter::{Filter, FilterSpec},
@@ -32,7 +38,7 @@ use crate::{
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     registry::{ConnectionRecord, ConnectionStatus, Registry, SyncMode, SyncRecord},
     retry::RetryPolicy,
-    seal::MasterKeys,
+    seal::{MasterKeys, Sealed},
     secret::ExposeSecret,
     sink::Sink,
     snapshot::cut::Cut,
@@ -54,16 +60,22 @@ pub const STEP_BACKOFF_BASE_MS: u64 = 2_000;
 pub const STEP_BACKOFF_CAP_MS: u64 = 120_000;
 /// After failures in a row a sync polls less and less often, down to once in this many seconds.
 pub const FAILING_INTERVAL_S_MAX: u64 = 3_600;
-/// A lease outlasts the step's own time limit by this many milliseconds.
-pub const LEASE_MARGIN_MS: u64 = 60_000;
+/// A lease outlasts the step's own time limit by this many milliseconds: a page that was asked for just before the limit
+/// may take all its retries, each until it times out.
+pub const LEASE_MARGIN_MS: u64 = 300_000;
+/// How soon an instance looks again while a step of its own is on its way, in milliseconds. The step's end calls earlier;
+/// this is for the step that dies with its instance.
+pub const LEASE_LOOK_MS: i64 = 1_000;
+/// How soon the rest of a deleted sync is deleted, in milliseconds: a store may go on listing what is gone for a while.
+pub const WIPE_AGAIN_MS: i64 = 65_000;
 /// How soon the cron looks again after a job that runs, in milliseconds.
 pub const POKE_RUNNING_MS: i64 = 60_000;
 /// Failures in a row that suspend a connection.
 pub const CONNECTION_FAILURES_MAX: u64 = 5;
 /// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
 pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
-/// The wait between two rounds of deleting what is stored of a sync: KV may list a deleted name for a minute.
-pub const WIPE_INTERVAL_MS: i64 = 65_000;
+/// The wait before a store that failed is asked once more, in milliseconds.
+const STORE_AGAIN_MS: u64 = 500;
 /// Compare-and-swap rounds before a call gives up.
 const SWAP_ATTEMPTS_MAX: u32 = 10;
 
@@ -139,11 +151,14 @@ pub trait Home {
     async fn wipe(&self, sync_id: &str) -> Result<bool, Error>;
 }
 
-/// The right to run a step.
+/// The right to run a step, and to touch the snapshot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Lease {
     holder: String,
     until: Timestamp,
+    /// Which step: no two leases of a sync have the same number.
+    #[serde(default)]
+    step: u64,
 }
 
 /// The coordinator's document. Stored: fields are only ever added, each with a default.
@@ -158,6 +173,9 @@ struct State {
     jobs: Vec<JobRecord>,
     #[serde(default)]
     lease: Option<Lease>,
+    /// Leases ever given.
+    #[serde(default)]
+    leases: u64,
     #[serde(default)]
     step_failures: u32,
     /// When the failed step is repeated.
@@ -169,6 +187,9 @@ struct State {
     /// The sync was deleted: only its state remains to be.
     #[serde(default)]
     forgotten: bool,
+    /// Jobs that ended and whose records are not known to be published, oldest first.
+    #[serde(default)]
+    unpublished: Vec<JobRecord>,
 }
 
 impl State {
@@ -179,19 +200,35 @@ impl State {
             status: SyncStatus::default(),
             jobs: Vec::new(),
             lease: None,
+            leases: 0,
             step_failures: 0,
             step_not_before: None,
             confirm_deletes: false,
             forgotten: false,
+            unpublished: Vec::new(),
         }
     }
 
-    /// When [`Coordinator::drive`] has something to do next.
-    fn next_alarm(&self, now: Timestamp) -> Option<Timestamp> {
+    /// When [`Coordinator::drive`] has something to do next, unless a lease is in the way until `held_until`.
+    fn next_alarm(&self, now: Timestamp, held_until: Option<Timestamp>) -> Option<Timestamp> {
         if self.forgotten || self.status.current_job.is_some() {
-            return Some(self.step_not_before.unwrap_or(now).max(now));
+            return Some(self.step_not_before.max(held_until).unwrap_or(now).max(now));
         }
         self.status.next_sync_at
+    }
+
+    fn has_lease(&self, step: u64) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.step == step)
+    }
+
+    fn take_lease(&mut self, holder: &str, until: Timestamp) -> u64 {
+        self.leases += 1;
+        self.lease = Some(Lease { holder: holder.to_owned(), until, step: self.leases });
+        self.leases
+    }
+
+    fn is_running(&self, job_id: &str) -> bool {
+        self.status.current_job.as_ref().is_some_and(|job| job.job_id == job_id)
     }
 
     fn is_due(&self, now: Timestamp) -> bool {
@@ -264,7 +301,7 @@ impl State {
         job
     }
 
-    /// Ends the running job, and answers its record.
+    /// Ends the running job, and answers its record. A step that is on its way keeps the lease.
     fn end_job(&mut self, status: JobStatus, error: Option<&Error>, now: Timestamp) -> Option<JobRecord> {
         let mut job = self.status.current_job.take()?;
         job.status = status;
@@ -287,7 +324,11 @@ impl State {
         self.status.last_job = Some(job.clone());
         self.jobs.insert(0, job.clone());
         self.jobs.truncate(JOBS_KEPT_MAX);
-        self.lease = None;
+        if is_worth_publishing(&job) {
+            self.unpublished.push(job.clone());
+            let over = self.unpublished.len().saturating_sub(JOBS_KEPT_MAX);
+            self.unpublished.drain(..over);
+        }
         self.step_failures = 0;
         self.step_not_before = None;
         self.confirm_deletes = false;
@@ -296,15 +337,17 @@ impl State {
 
     /// Takes in what a step of the running job did. Answers the job when that ended it.
     fn apply_report(&mut self, report: &StepReport, warning: Option<String>, now: Timestamp) -> Option<JobRecord> {
-        self.lease = None;
         let job = self.status.current_job.as_mut()?;
         job.updated_at = now;
-        job.phase = report.phase;
-        job.counts = report.counts;
-        job.known_before = report.known_before;
         job.cost = add_cost(job.cost, report.cost);
-        self.status.files_known = report.files_known;
-        self.status.bytes_known = report.bytes_known;
+        // A step that failed before it had read anything knows nothing.
+        if report.outcome.is_ok() || report.phase != Phase::Queued {
+            job.phase = report.phase;
+            job.counts = report.counts;
+            job.known_before = report.known_before;
+            self.status.files_known = report.files_known;
+            self.status.bytes_known = report.bytes_known;
+        }
         match &report.outcome {
             Ok(outcome) => {
                 job.error = None;
@@ -391,6 +434,17 @@ impl<'a, H: Home> Coordinator<'a, H> {
     /// call; those of the stores.
     pub async fn handle(&self, sync_id: &str, command: Command) -> Result<Answer, Error> {
         let now = self.home.clock().now();
+        let ends_job = matches!(command, Command::Pause { .. } | Command::Unlock);
+        let answer = self.answer(sync_id, command, now).await?;
+        if ends_job {
+            // What was asked for is done. Should the rest fail, the next job does it before it begins.
+            let _ = self.clean_up(sync_id, now).await;
+            let _ = self.publish_jobs(sync_id).await;
+        }
+        Ok(answer)
+    }
+
+    async fn answer(&self, sync_id: &str, command: Command, now: Timestamp) -> Result<Answer, Error> {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.load(sync_id).await?.0.status))),
             Command::Jobs { status, offset, limit } => {
@@ -413,7 +467,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     if state.status.current_job.is_none() {
                         state.plan_next(&sync, now);
                     }
-                    Ok((Answer::Status(Box::new(state.status.clone())), None))
+                    Ok(Answer::Status(Box::new(state.status.clone())))
                 })
                 .await
             }
@@ -422,7 +476,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 let job_id = ids::job_id(self.home.entropy());
                 self.change(sync_id, |state| {
                     if let Some(job) = &state.status.current_job {
-                        return Ok((Answer::Triggered { job: Box::new(job.clone()), started: false }, None));
+                        return Ok(Answer::Triggered { job: Box::new(job.clone()), started: false });
                     }
                     if state.status.paused_at.is_some() || !sync.is_active {
                         return Err(Error::new(
@@ -433,7 +487,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     }
                     let job = state.start_job(job_id.clone(), trigger, now);
                     state.confirm_deletes = confirm_deletes;
-                    Ok((Answer::Triggered { job: Box::new(job), started: true }, None))
+                    Ok(Answer::Triggered { job: Box::new(job), started: true })
                 })
                 .await
             }
@@ -441,11 +495,11 @@ impl<'a, H: Home> Coordinator<'a, H> {
             Command::Pause { reason } => {
                 let sync = self.sync(sync_id).await?;
                 self.change(sync_id, |state| {
-                    let ended = state.end_job(JobStatus::Interrupted, None, now);
+                    state.end_job(JobStatus::Interrupted, None, now);
                     state.status.paused_at.get_or_insert(now);
                     state.status.pause_reason = reason.clone().or_else(|| Some("Paused by its user.".to_owned()));
                     state.plan_next(&sync, now);
-                    Ok((Answer::Status(Box::new(state.status.clone())), ended))
+                    Ok(Answer::Status(Box::new(state.status.clone())))
                 })
                 .await
             }
@@ -455,21 +509,24 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 self.change(sync_id, |state| {
                     state.status.paused_at = None;
                     state.status.pause_reason = None;
+                    if state.status.current_job.is_some() {
+                        return Ok(Answer::Status(Box::new(state.status.clone())));
+                    }
                     state.plan_next(&sync, now);
                     let wanted = sync.mode != SyncMode::OneTime || state.status.last_sync_at.is_none();
-                    if state.status.paused_at.is_none() && state.status.current_job.is_none() && wanted {
+                    if state.status.paused_at.is_none() && wanted {
                         state.start_job(job_id.clone(), Trigger::Resume, now);
                     }
-                    Ok((Answer::Status(Box::new(state.status.clone())), None))
+                    Ok(Answer::Status(Box::new(state.status.clone())))
                 })
                 .await
             }
             Command::Unlock => {
                 let sync = self.sync(sync_id).await?;
                 self.change(sync_id, |state| {
-                    let ended = state.end_job(JobStatus::Interrupted, None, now);
+                    state.end_job(JobStatus::Interrupted, None, now);
                     state.plan_next(&sync, now);
-                    Ok((Answer::Status(Box::new(state.status.clone())), ended))
+                    Ok(Answer::Status(Box::new(state.status.clone())))
                 })
                 .await
             }
@@ -486,7 +543,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let Some((state, _)) = self.stored().await? else { return Ok(()) };
         let sync_id = state.sync_id.clone();
         if state.forgotten {
-            let again = (!self.home.wipe(&sync_id).await?).then(|| now.plus_millis(WIPE_INTERVAL_MS));
+            let again = match self.held_until(&state, now) {
+                Some(until) => Some(until),
+                None => (!self.home.wipe(&sync_id).await?).then_some(now.plus_millis(WIPE_AGAIN_MS)),
+            };
             return self.home.set_alarm(again).await;
         }
         let Some(sync) = self.home.registry().sync(&sync_id).await? else {
@@ -494,69 +554,135 @@ impl<'a, H: Home> Coordinator<'a, H> {
             self.forget(&sync_id, now).await?;
             return Ok(());
         };
-        let Some((job, confirm_deletes)) = self.begin_step(&sync, now).await? else { return Ok(()) };
+        self.publish_jobs(&sync_id).await?;
+        let Some(begun) = self.begin_step(&sync, now).await? else { return Ok(()) };
         let filters = sync.effective_filters();
-        let (report, account) = self.step(&sync, &filters, &job, confirm_deletes).await;
+        let (report, used) = self.step(&sync, &filters, &begun).await;
         let now = self.home.clock().now();
         let warning = nothing_found(&sync, &filters, &report.counts);
-        let still = self
-            .change(&sync_id, |state| {
-                if state.status.current_job.as_ref().is_none_or(|current| current.job_id != job.job_id) {
-                    return Ok((false, None));
+        let broke_off = self
+            .change_surely(&sync_id, |state| {
+                if state.forgotten {
+                    state.lease = None;
+                    return Ok(false);
+                }
+                if !state.has_lease(begun.step) {
+                    // It took so long that another step has begun: that one's report counts.
+                    return Ok(false);
+                }
+                if !state.is_running(&begun.job.job_id) {
+                    return Ok(true);
                 }
                 let ended = state.apply_report(&report, warning.clone(), now);
                 if ended.is_some() {
                     state.plan_next(&sync, now);
                 }
-                Ok((true, ended))
+                let broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
+                if !broke_off {
+                    state.lease = None;
+                }
+                Ok(broke_off)
             })
             .await?;
-        if !still || matches!(&report.outcome, Err(error) if !error.is_transient()) {
-            self.discard_checkpoint(&sync, &job).await?;
+        // One failure must not keep the others from being done; each is made up for later by whoever comes next.
+        let settled = if broke_off { self.settle(&sync_id, begun.step).await } else { Ok(()) };
+        let noted = self.note_connection(&sync, &report.outcome, used).await;
+        let published = self.publish_jobs(&sync_id).await;
+        settled.and(noted).and(published)
+    }
+
+    /// Until when a lease keeps this instance from running a step; `None`: nothing does.
+    fn held_until(&self, state: &State, now: Timestamp) -> Option<Timestamp> {
+        let lease = state.lease.as_ref().filter(|lease| lease.until > now)?;
+        match (lease.holder == self.home.instance(), self.home.config().sole_instance) {
+            (true, true) => Some(lease.until.min(now.plus_millis(LEASE_LOOK_MS))),
+            (false, true) => None,
+            (_, false) => Some(lease.until),
         }
-        self.note_connection(&sync, &report.outcome, account).await
+    }
+
+    fn take_lease(&self, state: &mut State, now: Timestamp) -> u64 {
+        let lease_ms = self.home.config().budget.wall_ms_max.saturating_add(LEASE_MARGIN_MS).min(ACCOUNT_MAX_AGE_MS);
+        state.take_lease(self.home.instance(), now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX)))
+    }
+
+    /// Settles the checkpoint of a job that was ended between two steps. A step that is on its way does so itself.
+    async fn clean_up(&self, sync_id: &str, now: Timestamp) -> Result<(), Error> {
+        let step = self
+            .change_with_lease(sync_id, |state| {
+                let free = state.status.current_job.is_none() && self.held_until(state, now).is_none();
+                let step = free.then(|| self.take_lease(state, now));
+                Ok((step, step))
+            })
+            .await?;
+        match step {
+            Some(step) => self.settle(sync_id, step).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Settles the checkpoint of the job that ended, and gives the lease back.
+    async fn settle(&self, sync_id: &str, step: u64) -> Result<(), Error> {
+        let blobs = self.home.blobs(sync_id);
+        // Should it fail, the next job does it before it begins.
+        let settled = crate::engine::settle_checkpoint(&blobs, self.home.documents()).await;
+        let root = match &settled {
+            Ok(root) => Some((root.entries, root.bytes)),
+            Err(_) => None,
+        };
+        self.change_surely(sync_id, |state| {
+            if state.has_lease(step) {
+                state.lease = None;
+                if let Some((entries, bytes)) = root {
+                    (state.status.files_known, state.status.bytes_known) = (entries, bytes);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        settled.map(|_| ())
     }
 
     /// Takes the lease for one step; `None`: there is nothing to do now, and the alarm is set.
-    async fn begin_step(&self, sync: &SyncRecord, now: Timestamp) -> Result<Option<(JobRecord, bool)>, Error> {
+    async fn begin_step(&self, sync: &SyncRecord, now: Timestamp) -> Result<Option<Begun>, Error> {
         let job_id = ids::job_id(self.home.entropy());
-        let config = self.home.config();
-        let lease_ms = config.budget.wall_ms_max.saturating_add(LEASE_MARGIN_MS).min(ACCOUNT_MAX_AGE_MS);
-        self.change(&sync.sync_id, |state| {
-            if state.is_due(now) && sync.is_active {
-                state.start_job(job_id.clone(), Trigger::Scheduled, now);
-            }
-            let held = state.lease.as_ref().is_some_and(|lease| {
-                lease.until > now && (lease.holder == self.home.instance() || !config.sole_instance)
-            });
+        self.change_with_lease(&sync.sync_id, |state| {
+            self.start_due(state, sync, &job_id, now);
+            let held = self.held_until(state, now).is_some();
             let waiting = state.step_not_before.is_some_and(|at| at > now);
             let Some(job) = state.status.current_job.as_mut().filter(|_| !held && !waiting) else {
                 return Ok((None, None));
             };
             job.started_at.get_or_insert(now);
             let job = job.clone();
-            state.lease = Some(Lease {
-                holder: self.home.instance().to_owned(),
-                until: now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX)),
-            });
-            Ok((Some((job, state.confirm_deletes)), None))
+            let step = self.take_lease(state, now);
+            Ok((Some(Begun { job, step, confirm_deletes: state.confirm_deletes }), Some(step)))
         })
         .await
     }
 
-    async fn step(
-        &self,
-        sync: &SyncRecord,
-        filters: &FilterSpec,
-        job: &JobRecord,
-        confirm_deletes: bool,
-    ) -> (StepReport, Option<Account>) {
-        match self.try_step(sync, filters, job, confirm_deletes).await {
-            Ok(done) => done,
+    /// Starts the job that is due.
+    fn start_due(&self, state: &mut State, sync: &SyncRecord, job_id: &str, at: Timestamp) {
+        if !state.is_due(at) {
+            return;
+        }
+        if sync.is_active {
+            state.start_job(job_id.to_owned(), Trigger::Scheduled, self.home.clock().now());
+        } else {
+            // Switched off, and whoever did so was cut off before saying so.
+            state.plan_next(sync, at);
+        }
+    }
+
+    async fn step(&self, sync: &SyncRecord, filters: &FilterSpec, begun: &Begun) -> (StepReport, Used) {
+        let job = &begun.job;
+        let mut used = Used::default();
+        match self.try_step(sync, filters, begun, &mut used).await {
+            Ok(report) => (report, used),
             Err((error, cost)) => {
                 let report = StepReport {
                     outcome: Err(error),
-                    phase: job.phase,
+                    phase: Phase::Queued,
                     counts: job.counts,
                     cost,
                     known_before: job.known_before,
@@ -564,7 +690,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     bytes_known: 0,
                     spent: Default::default(),
                 };
-                (report, None)
+                (report, used)
             }
         }
     }
@@ -573,14 +699,16 @@ impl<'a, H: Home> Coordinator<'a, H> {
         &self,
         sync: &SyncRecord,
         filters: &FilterSpec,
-        job: &JobRecord,
-        confirm_deletes: bool,
-    ) -> Result<(StepReport, Option<Account>), (Error, JobCost)> {
+        begun: &Begun,
+        used: &mut Used,
+    ) -> Result<StepReport, (Error, JobCost)> {
         let home = self.home;
         let config = home.config();
         let free = |error: Error| (error, JobCost { steps: 1, ..JobCost::default() });
         let connection = home.registry().connection(&sync.connection_id).await.map_err(free)?;
         let connection = usable(connection, &sync.connection_id).map_err(free)?;
+        used.application_key.clone_from(&connection.application_key);
+        used.key_id.clone_from(&connection.key_id);
         let credentials = self.credentials(&connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
         let cut = Cut::parse(&sync.salt).ok_or_else(|| free(Error::internal("The sync's salt is unreadable.")))?;
@@ -588,34 +716,39 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
         let cached = connection.account.clone().filter(|_| fresh).and_then(|account| Account::try_from(account).ok());
-        let mut authorized = None;
+        let mut authorizing = JobCost::default();
         let account = match cached {
             Some(account) => account,
             None => {
                 let result = client.authorize(&config.b2_api_url, &credentials).await;
-                let cost = JobCost { class_c: client.counts().class_c, steps: 1, ..JobCost::default() };
-                let account = result.map_err(|error| (error, cost))?;
-                authorized = Some(account.clone());
+                let counts = client.counts();
+                authorizing.class_c = counts.class_c;
+                authorizing.bytes_received = counts.bytes_received;
+                let account = result.map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
+                used.account = Some(account.clone());
                 account
             }
         };
-        account.check(&sync.source, now).map_err(free)?;
+        account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
         let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
         let blobs = home.blobs(&sync.sync_id);
         let sink = home.sink(sync);
+        let source = Leased { source: &source, coordinator: self, begun };
         let engine =
             Engine { source: &source, blobs: &blobs, documents: home.documents(), sink: &sink, clock: home.clock() };
         let order = Order {
-            job_id: &job.job_id,
+            job_id: &begun.job.job_id,
             sync_id: &sync.sync_id,
             cut,
             filter: &filter,
             fingerprint: &fingerprint(sync, filters),
             reconcile: sync.reconcile,
-            confirm_deletes,
+            confirm_deletes: begun.confirm_deletes,
         };
-        let report = engine.step(&order, &config.budget).await;
-        Ok((report, source.refreshed().or(authorized)))
+        let mut report = engine.step(&order, &config.budget).await;
+        report.cost = add_cost(report.cost, authorizing);
+        used.account = source.source.refreshed().or(used.account.take());
+        Ok(report)
     }
 
     fn credentials(&self, connection: &ConnectionRecord) -> Result<Credentials, Error> {
@@ -624,24 +757,24 @@ impl<'a, H: Home> Coordinator<'a, H> {
         Credentials::new(&connection.key_id, key.expose_secret())
     }
 
-    async fn discard_checkpoint(&self, sync: &SyncRecord, _job: &JobRecord) -> Result<(), Error> {
-        let blobs = self.home.blobs(&sync.sync_id);
-        crate::engine::discard_checkpoint(&blobs, self.home.documents()).await
-    }
-
     /// Notes with the connection that it worked or failed, and what B2 said of the account. Nothing is written while
     /// it just works.
     async fn note_connection(
         &self,
         sync: &SyncRecord,
         outcome: &Result<Outcome, Error>,
-        account: Option<Account>,
+        Used { key_id, application_key, account }: Used,
     ) -> Result<(), Error> {
         let refused = outcome.as_ref().err().filter(|error| blames_connection(error.kind()));
         let registry = self.home.registry();
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let Some(mut connection) = registry.connection(&sync.connection_id).await? else { return Ok(()) };
-            if connection.archived || (refused.is_none() && account.is_none() && connection.consecutive_failures == 0) {
+            let recovered = outcome.is_ok() && connection.consecutive_failures > 0;
+            if connection.archived || (refused.is_none() && account.is_none() && !recovered) {
+                return Ok(());
+            }
+            if connection.key_id != key_id || connection.application_key != application_key {
+                // Its credentials were replaced meanwhile: nothing of this is about the new ones.
                 return Ok(());
             }
             let now = self.home.clock().now();
@@ -649,15 +782,16 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 connection.consecutive_failures += 1;
                 connection.last_error = Some(error.to_string().chars().take(1_000).collect());
                 connection.account = None;
-                connection.status = if connection.consecutive_failures >= CONNECTION_FAILURES_MAX {
+                let failed = if connection.consecutive_failures >= CONNECTION_FAILURES_MAX {
                     ConnectionStatus::Suspended
                 } else {
                     ConnectionStatus::Failed
                 };
+                connection.status = if connection.is_active { failed } else { connection.status };
             } else if outcome.is_ok() {
                 connection.consecutive_failures = 0;
                 connection.last_error = None;
-                connection.status = ConnectionStatus::Active;
+                connection.status = if connection.is_active { ConnectionStatus::Active } else { connection.status };
                 connection.last_used_at = Some(now);
             }
             if let Some(account) = &account {
@@ -680,41 +814,37 @@ impl<'a, H: Home> Coordinator<'a, H> {
             return Ok(Answer::Poked { next: None });
         };
         let job_id = ids::job_id(self.home.entropy());
-        self.change(sync_id, |state| {
+        self.change_any(sync_id, |state| {
+            if state.forgotten {
+                // Deleted, and whoever did so was cut off: the alarm deletes what is left.
+                return Ok(Answer::Poked { next: Some(at.plus_millis(POKE_RUNNING_MS)) });
+            }
             if state.status.current_job.is_none() && state.status.next_sync_at.is_none() {
                 // Never planned: whoever created it was cut off; or there is nothing to plan.
                 state.plan_next(&sync, at);
             }
-            if state.is_due(at) && sync.is_active {
-                state.start_job(job_id.clone(), Trigger::Scheduled, self.home.clock().now());
-            }
+            self.start_due(state, &sync, &job_id, at);
             let next = match &state.status.current_job {
                 Some(_) => Some(at.plus_millis(POKE_RUNNING_MS)),
                 None => state.status.next_sync_at,
             };
-            Ok((Answer::Poked { next }, None))
+            Ok(Answer::Poked { next })
         })
         .await
     }
 
     async fn forget(&self, sync_id: &str, now: Timestamp) -> Result<Answer, Error> {
-        self.change(sync_id, |state| {
-            let ended = state.end_job(JobStatus::Interrupted, None, now);
+        self.change_any(sync_id, |state| {
+            state.end_job(JobStatus::Interrupted, None, now);
             state.forgotten = true;
             state.status.next_sync_at = None;
-            Ok((Answer::Forgotten, ended))
+            Ok(Answer::Forgotten)
         })
         .await
     }
 
     async fn sync(&self, sync_id: &str) -> Result<SyncRecord, Error> {
-        self.home.registry().sync(sync_id).await?.ok_or_else(|| {
-            Error::new(
-                ErrorKind::NotFound,
-                format!("There is no sync {sync_id}."),
-                "List the syncs of the bucket to see which there are.",
-            )
-        })
+        self.home.registry().sync(sync_id).await?.ok_or_else(|| no_sync(sync_id))
     }
 
     async fn stored(&self) -> Result<Option<(State, u64)>, Error> {
@@ -737,29 +867,75 @@ impl<'a, H: Home> Coordinator<'a, H> {
         Ok(self.stored().await?.unwrap_or_else(|| (State::new(sync_id), 0)))
     }
 
-    /// Reads the document, lets `decide` change it, and writes it back; again if somebody else moved it meanwhile.
-    /// Then publishes the job that ended, if one did, and sets the alarm.
+    /// [`Self::change_any`] of a sync that was not deleted.
     async fn change<T>(
         &self,
         sync_id: &str,
-        mut decide: impl FnMut(&mut State) -> Result<(T, Option<JobRecord>), Error>,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.change_any(sync_id, |state| if state.forgotten { Err(no_sync(sync_id)) } else { decide(state) }).await
+    }
+
+    /// [`Self::change`] for what may take the lease, and answers which: where it fails all the same, nobody will use that
+    /// lease.
+    async fn change_with_lease<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<(T, Option<u64>), Error>,
+    ) -> Result<T, Error> {
+        let mut taken = None;
+        let result = self
+            .change(sync_id, |state| {
+                let (answer, step) = decide(state)?;
+                taken = step;
+                Ok(answer)
+            })
+            .await;
+        if let (Err(_), Some(step)) = (&result, taken) {
+            let _ = self
+                .change_surely(sync_id, |state| {
+                    if state.has_lease(step) {
+                        state.lease = None;
+                    }
+                    Ok(())
+                })
+                .await;
+        }
+        result
+    }
+
+    /// [`Self::change_any`], once more if the stores fail: for what gives the lease back, since nothing else of this sync
+    /// is done until then.
+    async fn change_surely<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match self.change_any(sync_id, &mut decide).await {
+            Err(error) if error.is_transient() => {
+                self.home.clock().sleep(STORE_AGAIN_MS).await;
+                self.change_any(sync_id, decide).await
+            }
+            result => result,
+        }
+    }
+
+    /// Reads the document, lets `decide` change it, and writes it back; again if somebody else moved it meanwhile.
+    /// Then sets the alarm.
+    async fn change_any<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
     ) -> Result<T, Error> {
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let (before, revision) = self.load(sync_id).await?;
             let mut state = before.clone();
-            let (answer, ended) = decide(&mut state)?;
-            if state != before {
-                let bytes = serde_json::to_vec(&state).map_err(|error| {
-                    Error::internal(format!("The coordinator's document does not encode: {error}."))
-                })?;
-                if self.home.documents().swap(DOCUMENT, revision, Some(bytes.into())).await? == Swapped::Conflict {
-                    continue;
-                }
+            let answer = decide(&mut state)?;
+            if state != before && !self.store(&state, revision).await? {
+                continue;
             }
-            self.home.set_alarm(state.next_alarm(self.home.clock().now())).await?;
-            if let Some(job) = ended.filter(is_worth_publishing) {
-                self.home.publish_job(&job).await?;
-            }
+            let now = self.home.clock().now();
+            self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await?;
             return Ok(answer);
         }
         Err(Error::new(
@@ -768,6 +944,79 @@ impl<'a, H: Home> Coordinator<'a, H> {
             "Try again.",
         )
         .with_retry(Retry::Temporary))
+    }
+
+    /// False when somebody else moved it meanwhile.
+    async fn store(&self, state: &State, revision: u64) -> Result<bool, Error> {
+        let bytes = serde_json::to_vec(state)
+            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))?;
+        Ok(self.home.documents().swap(DOCUMENT, revision, Some(bytes.into())).await? != Swapped::Conflict)
+    }
+
+    /// Publishes the records of jobs that ended. One that cannot be published is tried again by the next call: what
+    /// was asked for is done all the same.
+    async fn publish_jobs(&self, sync_id: &str) -> Result<(), Error> {
+        let (state, _) = self.load(sync_id).await?;
+        let mut published = Vec::new();
+        for job in &state.unpublished {
+            if self.home.publish_job(job).await.is_err() {
+                break;
+            }
+            published.push(&job.job_id);
+        }
+        if published.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let (mut state, revision) = self.load(sync_id).await?;
+            state.unpublished.retain(|job| !published.contains(&&job.job_id));
+            if self.store(&state, revision).await? {
+                break;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What one step works on.
+#[derive(Debug)]
+struct Begun {
+    job: JobRecord,
+    /// The number of its lease.
+    step: u64,
+    confirm_deletes: bool,
+}
+
+/// What a step used of the connection, and what it learned of the account.
+#[derive(Debug, Default)]
+struct Used {
+    key_id: String,
+    application_key: Option<Sealed>,
+    account: Option<Account>,
+}
+
+/// A source that is read only while the step holds the lease and its job runs.
+struct Leased<'a, S, H> {
+    source: &'a S,
+    coordinator: &'a Coordinator<'a, H>,
+    begun: &'a Begun,
+}
+
+impl<S: Source, H: Home> Source for Leased<'_, S, H> {
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
+        self.source.page(start).await
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.source.cost()
+    }
+
+    async fn still_wanted(&self) -> Result<(), Error> {
+        let state = self.coordinator.stored().await?;
+        if state.is_some_and(|(it, _)| it.has_lease(self.begun.step) && it.is_running(&self.begun.job.job_id)) {
+            return Ok(());
+        }
+        Err(Error::new(ErrorKind::Conflict, "The job was ended meanwhile.", "Nothing is lost: the next job goes on."))
     }
 }
 
@@ -779,6 +1028,14 @@ fn is_worth_publishing(job: &JobRecord) -> bool {
 /// Whether an error is the connection's fault rather than the sync's or B2's.
 const fn blames_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::Sealing)
+}
+
+fn no_sync(sync_id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("There is no sync {sync_id}."),
+        "List the syncs of the bucket to see which there are.",
+    )
 }
 
 fn gone(connection_id: &str) -> Error {
@@ -800,3 +1057,6 @@ fn usable(connection: Option<ConnectionRecord>, connection_id: &str) -> Result<C
     }
     Ok(connection)
 }
+
+#[cfg(test)]
+mod tests;

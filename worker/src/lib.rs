@@ -39,6 +39,8 @@ use platform::{Platform, RemoteCoordinators};
 
 /// How many coordinators one cron tick pokes at most. What is left is overdue, and comes first at the next tick.
 const POKES_MAX: usize = 300;
+/// How soon a coordinator that did not answer is poked again, in milliseconds: behind all that do.
+const POKE_FAILED_MS: i64 = 60_000;
 
 #[event(fetch)]
 async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Response> {
@@ -100,10 +102,20 @@ async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_co
     let bindings = Bindings::of(env)?;
     let registry = bindings.registry();
     for sync_id in registry.due(at, POKES_MAX).await? {
-        match bindings.coordinator(&sync_id, &Command::Poke { at }).await {
-            Ok(Answer::Poked { next }) => registry.set_poke_after(&sync_id, next).await?,
-            Ok(other) => console_error!("{sync_id} answered a poke with {other:?}"),
-            Err(error) => console_error!("{sync_id} was not poked: {error}"),
+        let next = match bindings.coordinator(&sync_id, &Command::Poke { at }).await {
+            Ok(Answer::Poked { next }) => next,
+            Ok(other) => {
+                console_error!("{sync_id} answered a poke with {other:?}");
+                Some(at.plus_millis(POKE_FAILED_MS))
+            }
+            Err(error) => {
+                console_error!("{sync_id} was not poked: {error}");
+                Some(at.plus_millis(POKE_FAILED_MS))
+            }
+        };
+        // A sync that was deleted meanwhile, or one whose coordinator fails, keeps no other from being poked.
+        if let Err(error) = registry.set_poke_after(&sync_id, next).await {
+            console_error!("When to poke {sync_id} again was not noted: {error}");
         }
     }
     Ok(())

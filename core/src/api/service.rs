@@ -671,6 +671,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         query.flag("full_sync", &mut problems);
         let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
         check_problems(problems)?;
+        // So that the cron finds the job should its alarm be lost, also where no poll is planned.
+        self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
         let command = Command::Trigger { trigger: Trigger::Manual, confirm_deletes };
         let Answer::Triggered { job, started } = self.coordinators.call(&sync.sync_id, command).await? else {
             return Err(unexpected().into());

@@ -64,10 +64,9 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
                 if self.may_refresh.get() && suggests_stale_account(Call::List { bucket: &query.bucket }, &error) =>
             {
                 let account = self.client.authorize(self.api_url, self.credentials).await?;
-                let allowed = account.check(self.path, self.client.now());
                 self.may_refresh.set(false);
                 *self.account.borrow_mut() = account;
-                allowed?;
+                self.account.borrow().check(self.path, self.client.now())?;
                 self.list(&query).await
             }
             result => result,

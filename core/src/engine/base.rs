@@ -49,6 +49,12 @@ impl Base {
         Ok(base)
     }
 
+    /// All that is not dealt with: entries, and the segments behind them.
+    pub fn rest(self) -> (Vec<Known>, Vec<SegmentRef>) {
+        let segments = self.segments.get(self.next..).unwrap_or_default().to_vec();
+        (self.in_hand.into(), segments)
+    }
+
     /// All segments of the snapshot.
     pub fn segments(&self) -> &[SegmentRef] {
         &self.segments

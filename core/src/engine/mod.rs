@@ -12,6 +12,7 @@
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
 //! - A job that finds nothing writes nothing; one of several steps writes its checkpoints, and no blob.
+//! - What a job that broke off had delivered, up to its latest checkpoint, is in the snapshot.
 
 pub mod base;
 pub mod budget;
@@ -38,7 +39,7 @@ use crate::{
     sink::{Change, ChangeKind, Delivery, Sink},
     snapshot::{
         ContentHash, Known,
-        cut::Cut,
+        cut::{Cut, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX},
         index::{self, SegmentRef},
         root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
         segment,
@@ -202,7 +203,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             .as_ref()
             .is_some_and(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint)
         {
-            (run.document, run.revision) = drop_checkpoint(state, mem::take(&mut run.document), run.revision).await?;
+            let document = run.document.clone();
+            (run.document, run.revision) = end_checkpoint(state, document, run.revision, true).await?;
+            run.known_before = run.document.root.entries;
         }
         run.resume(state).await?;
         run.phase = Phase::Discovering;
@@ -214,6 +217,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.save_checkpoint(state, order, true).await?;
                 return Ok(Outcome::Continue);
             }
+            self.source.still_wanted().await?;
             let page = self.next_page(run, token.take()).await?;
             if base.is_none() {
                 base = Some(Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?);
@@ -224,7 +228,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 // delivered before the end. Only the comparison begins anew.
                 let found = KeyOrder::Utf16;
                 (run.document, run.revision) =
-                    drop_checkpoint(state, mem::take(&mut run.document), run.revision).await?;
+                    end_checkpoint(state, mem::take(&mut run.document), run.revision, false).await?;
                 run.restart(found);
                 *base = Base::open(state, &run.document.root, None, &mut run.watch).await?;
                 continue;
@@ -315,13 +319,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let entries = mem::take(&mut run.pending);
         run.pending_bytes = 0;
         if let Some(first) = entries.first() {
-            let bytes = segment::encode(entries.iter().map(Known::from).collect::<Vec<_>>().iter());
-            let segment = SegmentRef {
-                first_key: first.key.clone(),
-                hash: ContentHash::of(&bytes),
-                entries: entries.len() as u64,
-                bytes: entries.iter().fold(0, |sum, entry| sum.saturating_add(entry.size)),
-            };
+            let known: Vec<Known> = entries.iter().map(Known::from).collect();
+            let (segment, bytes) = encode_segment(&Known::from(first), &known);
             let equal = base.skip_equal(state, segment.hash, &first.key, &mut run.watch).await?;
             let hash = segment.hash;
             run.closed.push(segment);
@@ -402,6 +401,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 if !mem::take(&mut must) && !allows(run, state) {
                     return run.save_checkpoint(state, order, true).await;
                 }
+                if let Err(error) = self.source.still_wanted().await {
+                    run.save_checkpoint(state, order, true).await?;
+                    return Err(error);
+                }
                 self.deliver(run, batch).await?;
                 run.deletions_delivered += batch.len() as u64;
             }
@@ -460,30 +463,55 @@ fn too_many_deletions(what: &str) -> Error {
     )
 }
 
-/// Drops the checkpoint of a job that will not go on, and what it alone had stored. The snapshot stays.
+/// Ends the checkpoint of a job that will not go on.
+///
+/// Answers the root as it is then. What the job delivered is in the sink, so it becomes part of the snapshot: else a file that is gone, or that other
+/// filters leave out, by the next job's time would stay in the sink for ever. What the job found gone and did not deliver
+/// stays known.
 ///
 /// # Errors
 /// Of the stores.
-pub async fn discard_checkpoint<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<(), Error> {
+pub async fn settle_checkpoint<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<Root, Error> {
     let state = State::new(blobs, documents);
     let (document, revision) = state.load_document().await?;
-    drop_checkpoint(&state, document, revision).await.map(|_| ())
+    end_checkpoint(&state, document, revision, true).await.map(|(document, _)| document.root)
 }
 
-async fn drop_checkpoint<B: BlobStore, D: DocumentStore>(
+/// Ends the checkpoint; unless `settle`, the root stays as it is.
+async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
     state: &State<'_, B, D>,
     mut document: SnapshotDocument,
     revision: u64,
+    settle: bool,
 ) -> Result<(SnapshotDocument, u64), Error> {
     let Some(checkpoint) = document.checkpoint.take() else {
         return Ok((document, revision));
     };
-    let mut unnamed: BTreeSet<String> = checkpoint.scratch.iter().cloned().collect();
-    let segments = checkpoint_segments(state, &checkpoint).await?;
-    unnamed.extend(segments.iter().map(|segment| segment_name(segment.hash)));
-    // The document first: cut off behind it, a few blobs stay that nothing names; cut off before it, nothing happened.
+    let before = match &document.root.index {
+        Some(name) => state.read_index(name).await?,
+        None => Vec::new(),
+    };
+    let closed = checkpoint_segments(state, &checkpoint).await?;
+    let mut stale = checkpoint.scratch.clone();
+    stale.extend(closed.iter().map(|segment| segment_name(segment.hash)));
+    let settled = if settle { settled_segments(state, &document.root, &checkpoint, closed).await? } else { None };
+    let root = &document.root;
+    document.root = match settled.filter(|segments| *segments != before) {
+        Some(segments) => {
+            let entries_listed = Some(root.entries_listed.unwrap_or(root.entries));
+            next_root(state, root, &before, &segments, checkpoint.order, stale, entries_listed).await?
+        }
+        None => {
+            let named: BTreeSet<String> =
+                before.iter().map(|it| segment_name(it.hash)).chain(root.index.clone()).collect();
+            stale.extend(root.retired.iter().cloned());
+            stale.retain(|name| !named.contains(name));
+            stale.sort_unstable();
+            stale.dedup();
+            Root { retired: stale, ..root.clone() }
+        }
+    };
     let revision = state.swap_document(revision, &document).await?;
-    delete_unnamed(state, &document.root, unnamed).await?;
     Ok((document, revision))
 }
 
@@ -506,6 +534,129 @@ async fn delete_unnamed<B: BlobStore, D: DocumentStore>(
         state.delete(name).await?;
     }
     Ok(())
+}
+
+/// The snapshot as the sink knows it after a job that broke off: what the job closed, with the deletions that it did not
+/// deliver, and behind it what it did not get to. `None` when the comparison rests on an order that was only assumed, or
+/// did not begin.
+async fn settled_segments<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    root: &Root,
+    checkpoint: &Checkpoint,
+    closed: Vec<SegmentRef>,
+) -> Result<Option<Vec<SegmentRef>>, Error> {
+    if checkpoint.order_assumed || (checkpoint.covered_to.is_none() && !checkpoint.listed) {
+        return Ok(None);
+    }
+    let mut kept = Vec::new();
+    for name in &checkpoint.deletions {
+        kept.extend(state.read_segment(name).await?);
+    }
+    let tail = root::decode_known(checkpoint.deletions_tail.as_deref());
+    kept.extend(tail.map_err(|error| error.into_error("checkpoint.deletions_tail"))?);
+    let delivered = usize::try_from(checkpoint.deletions_delivered).unwrap_or(usize::MAX);
+    let mut kept = kept.into_iter().skip(delivered).peekable();
+    let mut watch = ListingWatch::new(checkpoint.order, false, None);
+    let mut segments = Vec::new();
+    let mut closed = closed.into_iter().peekable();
+    while let Some(segment) = closed.next() {
+        let end = closed.peek().map(|next| next.first_key.clone());
+        let mut entries = Vec::new();
+        while let Some(known) =
+            kept.next_if(|known| end.as_deref().is_none_or(|end| watch.compare(&known.key, end).is_lt()))
+        {
+            entries.push(known);
+        }
+        if entries.is_empty() {
+            segments.push(segment);
+            continue;
+        }
+        entries.extend(state.read_segment(&segment_name(segment.hash)).await?);
+        entries.sort_by(|a, b| watch.compare(&a.key, &b.key));
+        write_segments(state, &entries, &mut segments).await?;
+    }
+    write_segments(state, &kept.collect::<Vec<_>>(), &mut segments).await?;
+    if !checkpoint.listed {
+        let base = Base::open(state, root, checkpoint.covered_to.as_deref(), &mut watch).await?;
+        let (entries, behind) = base.rest();
+        write_segments(state, &entries, &mut segments).await?;
+        segments.extend(behind);
+    }
+    Ok((!watch.order_assumed).then_some(segments))
+}
+
+/// Stores entries as segments, and adds them to `segments`.
+async fn write_segments<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    entries: &[Known],
+    segments: &mut Vec<SegmentRef>,
+) -> Result<(), Error> {
+    let mut left = entries;
+    while let Some(first) = left.first() {
+        let mut bytes = 0;
+        let fits = |known: &&Known| {
+            bytes += known.key.len() + ENTRY_BYTES_MAX;
+            bytes <= SEGMENT_BYTES_MAX
+        };
+        let count = left.iter().take(SEGMENT_ENTRIES_MAX).take_while(fits).count().max(1);
+        let (now, then) = left.split_at(count);
+        let (segment, bytes) = encode_segment(first, now);
+        state.write(&segment_name(segment.hash), bytes).await?;
+        segments.push(segment);
+        left = then;
+    }
+    Ok(())
+}
+
+/// One segment, and its bytes.
+fn encode_segment(first: &Known, entries: &[Known]) -> (SegmentRef, Vec<u8>) {
+    let bytes = segment::encode(entries.iter());
+    let segment = SegmentRef {
+        first_key: first.key.clone(),
+        hash: ContentHash::of(&bytes),
+        entries: entries.len() as u64,
+        bytes: entries.iter().fold(0, |sum, known| sum.saturating_add(known.size)),
+    };
+    (segment, bytes)
+}
+
+/// The root that comes after `root`: stores its index, deletes what `root` had retired, and retires what only `root` and
+/// `stale` name.
+async fn next_root<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    root: &Root,
+    before: &[SegmentRef],
+    segments: &[SegmentRef],
+    order: KeyOrder,
+    stale: Vec<String>,
+    entries_listed: Option<u64>,
+) -> Result<Root, Error> {
+    let index = if segments == before {
+        root.index.clone()
+    } else if segments.is_empty() {
+        None
+    } else {
+        Some(state.write_named("index", index::encode(segments)).await?)
+    };
+    let mut named: BTreeSet<String> = segments.iter().map(|segment| segment_name(segment.hash)).collect();
+    named.extend(index.clone());
+    let mut retired: BTreeSet<String> = before.iter().map(|segment| segment_name(segment.hash)).collect();
+    retired.extend(root.index.clone());
+    retired.extend(stale);
+    retired.retain(|name| !named.contains(name));
+    for name in root.retired.iter().filter(|name| !named.contains(*name) && !retired.contains(*name)) {
+        state.delete(name).await?;
+    }
+    Ok(Root {
+        generation: root.generation + 1,
+        index,
+        entries: segments.iter().map(|segment| segment.entries).sum(),
+        bytes: segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes)),
+        entries_listed,
+        order,
+        retired: retired.into_iter().collect(),
+        job: None,
+    })
 }
 
 async fn checkpoint_segments<B: BlobStore, D: DocumentStore>(
@@ -653,7 +804,8 @@ impl Run {
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
-        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.known_before / 2 {
+        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.document.root.entries_to_guard() / 2
+        {
             return Err(too_many_deletions(&format!(
                 "More than half of the files that were there before are gone ({found} or more of {}).",
                 self.known_before
@@ -759,45 +911,15 @@ impl Run {
         before: &[SegmentRef],
     ) -> Result<(), Error> {
         let same = self.closed == before && self.watch.order == self.document.root.order;
-        if same && self.document.checkpoint.is_none() {
+        if same && self.document.checkpoint.is_none() && self.document.root.entries_listed.is_none() {
             return Ok(());
         }
-        let index = if self.closed == before {
-            self.document.root.index.clone()
-        } else if self.closed.is_empty() {
-            None
-        } else {
-            Some(state.write_named("index", index::encode(&self.closed)).await?)
-        };
-        let mut named: BTreeSet<String> = self.closed.iter().map(|segment| segment_name(segment.hash)).collect();
-        named.extend(index.clone());
-        let scratch: BTreeSet<String> = mem::take(&mut self.scratch).into_iter().collect();
-        for name in &self.document.root.retired {
-            if !named.contains(name) && !scratch.contains(name) {
-                state.delete(name).await?;
-            }
-        }
-        let mut retired: BTreeSet<String> = before.iter().map(|segment| segment_name(segment.hash)).collect();
-        retired.extend(self.document.root.index.clone());
-        retired.extend(scratch);
-        retired.retain(|name| !named.contains(name));
-        let document = SnapshotDocument {
-            v: root::VERSION,
-            root: Root {
-                generation: self.document.root.generation + 1,
-                index,
-                entries: self.closed.iter().map(|segment| segment.entries).sum(),
-                bytes: self.closed.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes)),
-                order: self.watch.order,
-                retired: retired.into_iter().collect(),
-                job: Some(RootJob {
-                    job_id: order.job_id.to_owned(),
-                    counts: self.counts,
-                    known_before: self.known_before,
-                }),
-            },
-            checkpoint: None,
-        };
+        let scratch = mem::take(&mut self.scratch);
+        let root = &self.document.root;
+        let mut root = next_root(state, root, before, &self.closed, self.watch.order, scratch, None).await?;
+        root.job =
+            Some(RootJob { job_id: order.job_id.to_owned(), counts: self.counts, known_before: self.known_before });
+        let document = SnapshotDocument { v: root::VERSION, root, checkpoint: None };
         self.revision = state.swap_document(self.revision, &document).await?;
         self.document = document;
         Ok(())

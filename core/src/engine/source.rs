@@ -50,6 +50,15 @@ pub trait Source {
 
     /// What the calls so far have cost.
     fn cost(&self) -> SourceCost;
+
+    /// Asked before each page and before each batch of deletions. An error ends the step there, with all that it did
+    /// saved.
+    ///
+    /// # Errors
+    /// Whatever the step is to end with, because the job is not wanted any more.
+    async fn still_wanted(&self) -> Result<(), Error> {
+        Ok(())
+    }
 }
 
 /// Consecutive pages without a key, though more are announced, before a listing counts as stuck.

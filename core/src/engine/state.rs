@@ -15,10 +15,6 @@ use crate::{
     store::{BlobStore, DocumentStore, Swapped},
 };
 
-/// How long to wait for a value that is not visible yet, in milliseconds: a few such waits outlast the minute for which
-/// Workers KV may go on answering that a name does not exist.
-pub const MISSING_RETRY_AFTER_MS: u64 = 20_000;
-
 /// The stores of one sync, with a count of what they were asked.
 #[derive(Debug)]
 pub struct State<'a, B, D> {
@@ -28,6 +24,10 @@ pub struct State<'a, B, D> {
     writes: Cell<u64>,
     deletions: Cell<u64>,
 }
+
+/// How long to wait before a value that is not there is looked for again, in milliseconds. Workers KV shows a value
+/// within 60 s or more, and remembers for as long that there was none.
+pub const VISIBLE_AFTER_MS: u64 = 60_000;
 
 fn add_one(counter: &Cell<u64>) {
     counter.set(counter.get().saturating_add(1));
@@ -102,7 +102,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
                  delete the sync and create it again to list afresh.",
             )
             .with_retry(Retry::Temporary)
-            .with_retry_after_ms(Some(MISSING_RETRY_AFTER_MS))
+            .with_retry_after_ms(Some(VISIBLE_AFTER_MS))
         })
     }
 

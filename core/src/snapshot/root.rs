@@ -53,6 +53,9 @@ pub struct Root {
     pub entries: u64,
     /// The sum of their sizes, in bytes.
     pub bytes: u64,
+    /// How many entries the latest snapshot had that a whole listing gave, where a job that broke off has changed it
+    /// since; `None`: this is that snapshot.
+    pub entries_listed: Option<u64>,
     /// The order in which this bucket was seen to list its keys.
     pub order: KeyOrder,
     /// Blobs that the snapshot before this one named and this one does not. They are deleted when the root moves
@@ -112,6 +115,13 @@ pub struct Checkpoint {
     pub order_assumed: bool,
     /// Blobs that this job stored for its checkpoints alone.
     pub scratch: Vec<String>,
+}
+
+impl Root {
+    /// Of how many entries the limit of deletions is a part. What broken-off jobs added does not raise it.
+    pub fn entries_to_guard(&self) -> u64 {
+        self.entries_listed.filter(|listed| *listed > 0).map_or(self.entries, |listed| listed.min(self.entries))
+    }
 }
 
 impl SnapshotDocument {
