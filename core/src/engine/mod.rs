@@ -194,7 +194,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     ) -> Result<Outcome, Error> {
         (run.document, run.revision) = state.load_document().await?;
         run.known_before = run.document.root.entries;
-        if let Some(done) = run.document.root.job.as_ref().filter(|done| done.job_id == order.job_id) {
+        let done = run.document.root.job.as_ref();
+        if let Some(done) = done.filter(|it| it.job_id == order.job_id && it.fingerprint == order.fingerprint) {
             // The root was moved, and whoever called was cut off before hearing of it.
             run.counts = done.counts;
             run.known_before = done.known_before;
@@ -925,8 +926,12 @@ impl Run {
         let scratch = mem::take(&mut self.scratch);
         let root = &self.document.root;
         let mut root = next_root(state, root, before, &self.closed, self.watch.order, scratch, None).await?;
-        root.job =
-            Some(RootJob { job_id: order.job_id.to_owned(), counts: self.counts, known_before: self.known_before });
+        root.job = Some(RootJob {
+            job_id: order.job_id.to_owned(),
+            fingerprint: order.fingerprint.to_owned(),
+            counts: self.counts,
+            known_before: self.known_before,
+        });
         let document = SnapshotDocument { v: root::VERSION, root, checkpoint: None };
         self.revision = state.swap_document(self.revision, &document).await?;
         self.document = document;

@@ -71,6 +71,8 @@ pub struct Root {
 pub struct RootJob {
     /// The job.
     pub job_id: String,
+    /// As in [`Checkpoint::fingerprint`].
+    pub fingerprint: String,
     /// What it found and delivered.
     pub counts: JobCounts,
     /// How many entries the snapshot before had.
