@@ -16,6 +16,8 @@
 
 pub mod protocol;
 
+use std::cell::Cell;
+
 use serde::{Deserialize, Serialize};
 
 use self::protocol::{Answer, Command, SyncState, SyncStatus};
@@ -156,7 +158,7 @@ pub trait Home {
 struct Lease {
     holder: String,
     until: Timestamp,
-    /// Which step: no two leases of a sync have the same number.
+    /// Which step: a random number.
     #[serde(default)]
     step: u64,
 }
@@ -173,9 +175,6 @@ struct State {
     jobs: Vec<JobRecord>,
     #[serde(default)]
     lease: Option<Lease>,
-    /// Leases ever given.
-    #[serde(default)]
-    leases: u64,
     #[serde(default)]
     step_failures: u32,
     /// When the failed step is repeated.
@@ -200,13 +199,27 @@ impl State {
             status: SyncStatus::default(),
             jobs: Vec::new(),
             lease: None,
-            leases: 0,
             step_failures: 0,
             step_not_before: None,
             confirm_deletes: false,
             forgotten: false,
             unpublished: Vec::new(),
         }
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |why: String| {
+            Error::new(
+                ErrorKind::StateCorrupt,
+                format!("The coordinator's stored document cannot be read: {why}."),
+                "Use the version of b2sync that wrote it, or delete the sync and create it again.",
+            )
+        };
+        let state: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        if state.v != VERSION {
+            return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", state.v)));
+        }
+        Ok(state)
     }
 
     /// When [`Coordinator::drive`] has something to do next, unless a lease is in the way until `held_until`.
@@ -219,12 +232,6 @@ impl State {
 
     fn has_lease(&self, step: u64) -> bool {
         self.lease.as_ref().is_some_and(|lease| lease.step == step)
-    }
-
-    fn take_lease(&mut self, holder: &str, until: Timestamp) -> u64 {
-        self.leases += 1;
-        self.lease = Some(Lease { holder: holder.to_owned(), until, step: self.leases });
-        self.leases
     }
 
     fn is_running(&self, job_id: &str) -> bool {
@@ -603,7 +610,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     fn take_lease(&self, state: &mut State, now: Timestamp) -> u64 {
         let lease_ms = self.home.config().budget.wall_ms_max.saturating_add(LEASE_MARGIN_MS).min(ACCOUNT_MAX_AGE_MS);
-        state.take_lease(self.home.instance(), now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX)))
+        let until = now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX));
+        let step = self.home.entropy().below(u64::MAX);
+        state.lease = Some(Lease { holder: self.home.instance().to_owned(), until, step });
+        step
     }
 
     /// Settles the checkpoint of a job that was ended between two steps. A step that is on its way does so itself.
@@ -733,7 +743,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
         let blobs = home.blobs(&sync.sync_id);
         let sink = home.sink(sync);
-        let source = Leased { source: &source, coordinator: self, begun };
+        let source = Leased { source: &source, coordinator: self, begun, seen: Cell::new(0) };
         let engine =
             Engine { source: &source, blobs: &blobs, documents: home.documents(), sink: &sink, clock: home.clock() };
         let order = Order {
@@ -849,18 +859,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     async fn stored(&self) -> Result<Option<(State, u64)>, Error> {
         let Some(document) = self.home.documents().load(DOCUMENT).await? else { return Ok(None) };
-        let corrupt = |why: String| {
-            Error::new(
-                ErrorKind::StateCorrupt,
-                format!("The coordinator's stored document cannot be read: {why}."),
-                "Use the version of b2sync that wrote it, or delete the sync and create it again.",
-            )
-        };
-        let state: State = serde_json::from_slice(&document.value).map_err(|error| corrupt(error.to_string()))?;
-        if state.v != VERSION {
-            return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", state.v)));
-        }
-        Ok(Some((state, document.revision)))
+        Ok(Some((State::decode(&document.value)?, document.revision)))
     }
 
     async fn load(&self, sync_id: &str) -> Result<(State, u64), Error> {
@@ -886,6 +885,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let mut taken = None;
         let result = self
             .change(sync_id, |state| {
+                taken = None;
                 let (answer, step) = decide(state)?;
                 taken = step;
                 Ok(answer)
@@ -1000,6 +1000,8 @@ struct Leased<'a, S, H> {
     source: &'a S,
     coordinator: &'a Coordinator<'a, H>,
     begun: &'a Begun,
+    /// The revision of the coordinator's document that was looked at last: reading it for every page would cost.
+    seen: Cell<u64>,
 }
 
 impl<S: Source, H: Home> Source for Leased<'_, S, H> {
@@ -1012,8 +1014,14 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
     }
 
     async fn still_wanted(&self) -> Result<(), Error> {
-        let state = self.coordinator.stored().await?;
-        if state.is_some_and(|(it, _)| it.has_lease(self.begun.step) && it.is_running(&self.begun.job.job_id)) {
+        let document = self.coordinator.home.documents().load(DOCUMENT).await?;
+        let revision = document.as_ref().map_or(0, |document| document.revision);
+        if revision > 0 && revision == self.seen.get() {
+            return Ok(());
+        }
+        let state = document.map(|document| State::decode(&document.value)).transpose()?;
+        if state.is_some_and(|it| it.has_lease(self.begun.step) && it.is_running(&self.begun.job.job_id)) {
+            self.seen.set(revision);
             return Ok(());
         }
         Err(Error::new(ErrorKind::Conflict, "The job was ended meanwhile.", "Nothing is lost: the next job goes on."))

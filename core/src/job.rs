@@ -27,7 +27,7 @@ pub enum JobStatus {
     Running,
     /// All changes were delivered and the root was moved.
     Completed,
-    /// It ended with an error; the snapshot is as it was before.
+    /// It ended with an error; the snapshot is as it was before, but for what the job had delivered.
     Failed,
     /// It was cut off: paused, unlocked or deleted.
     Interrupted,

@@ -1062,7 +1062,9 @@ fn a_sync_is_changed() {
 fn a_sync_is_triggered_once() {
     let home = Home::new();
     let sync = home.sync();
+    block_on(home.registry.set_poke_after(sync.rsplit('/').next().unwrap(), None)).unwrap();
     let answer = home.ok("POST", &format!("{sync}/trigger?full_sync=true&confirm_deletes=true"), Value::Null);
+    assert_eq!(block_on(home.registry.due(home.now(), 9)).unwrap().len(), 1, "the cron looks after the job");
     check_keys(&answer, "sync_config_id sync_job_id status message job");
     assert_eq!((&answer["sync_job_id"], &answer["status"]), (&"job_now".into(), &"triggered".into()));
     let command = home.commands.borrow().last().cloned();
