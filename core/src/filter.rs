@@ -21,7 +21,7 @@ use std::fmt;
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
 use crate::{
-    entry::Entry,
+    entry::EntryRef,
     error::{Error, ErrorKind, quoted},
     mime,
     source_path::SourcePath,
@@ -250,12 +250,13 @@ impl Filter {
     }
 
     /// Whether the sync takes `entry`.
-    pub fn matches(&self, entry: &Entry) -> bool {
+    pub fn matches<'e>(&self, entry: impl Into<EntryRef<'e>>) -> bool {
         self.explain(entry) == Verdict::Accepted
     }
 
     /// Whether the sync takes `entry`, and if not, which filter says so: what answers "nothing matched".
-    pub fn explain(&self, entry: &Entry) -> Verdict<'_> {
+    pub fn explain<'e>(&self, entry: impl Into<EntryRef<'e>>) -> Verdict<'_> {
+        let entry = entry.into();
         if entry.size < self.min_size_bytes {
             return Verdict::TooSmall;
         }
@@ -268,7 +269,7 @@ impl Filter {
         if self.modified_before.is_some_and(|before| entry.last_modified >= before) {
             return Verdict::TooNew;
         }
-        let path = self.root.relative(&entry.key);
+        let path = self.root.relative(entry.key);
         let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
         if !self.extensions.is_empty() {
             let name = name.to_lowercase();
@@ -470,6 +471,7 @@ fn invalid(field: impl fmt::Display, message: impl Into<String>, advice: &str) -
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::Entry;
     use proptest::prelude::*;
 
     fn entry(key: &str) -> Entry {

@@ -27,6 +27,10 @@ pub mod http;
 pub mod ids;
 pub mod job;
 pub mod mime;
+#[cfg(feature = "mutations")]
+pub mod mutation;
+#[cfg(not(feature = "mutations"))]
+mod mutation;
 pub mod registry;
 pub mod retry;
 pub mod seal;

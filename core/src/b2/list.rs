@@ -16,7 +16,7 @@ use quick_xml::{Reader, events::Event};
 
 use super::{classify::resolve_entity, url::object_url};
 use crate::{
-    entry::Entry,
+    entry::{Entry, EntryBuffer},
     error::{Error, ErrorKind, quoted},
     http::{Method, Request},
     time::Timestamp,
@@ -64,7 +64,7 @@ impl ListQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
     /// In the order of the answer.
-    pub entries: Vec<Entry>,
+    pub entries: EntryBuffer,
     /// Whether there are more pages.
     pub truncated: bool,
     /// What asks for the next page.
@@ -122,8 +122,9 @@ pub fn list_request(endpoint: &str, query: &ListQuery) -> Result<Request, Error>
 ///   <Contents><Key>a%2Bb+c.mp4</Key><LastModified>2024-01-01T00:00:00.250Z</LastModified>
 ///     <ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>7</Size></Contents>
 /// </ListBucketResult>"#)?;
-/// assert_eq!(page.entries[0].key, "a+b c.mp4");
-/// assert_eq!(page.entries[0].etag, "d41d8cd98f00b204e9800998ecf8427e");
+/// let entry = page.entries.iter().next().unwrap();
+/// assert_eq!(entry.key, "a+b c.mp4");
+/// assert_eq!(entry.etag, "d41d8cd98f00b204e9800998ecf8427e");
 /// assert_eq!(page.next_token.as_deref(), Some("abc="));
 /// # Ok::<(), b2sync_core::Error>(())
 /// ```
@@ -267,9 +268,10 @@ impl RawPage {
             Some(other) => return Err(malformed(format!("<IsTruncated> is {}", quoted(other)))),
             None => return Err(malformed("<IsTruncated> is missing")),
         };
-        let mut entries = Vec::with_capacity(self.contents.len());
+        let mut entries = EntryBuffer::with_capacity(self.contents.len(), 0);
         for (index, raw) in self.contents.into_iter().enumerate() {
-            entries.push(raw.finish(url_encoded).map_err(|what| malformed(format!("in entry {index}, {what}")))?);
+            let entry = raw.finish(url_encoded).map_err(|what| malformed(format!("in entry {index}, {what}")))?;
+            entries.push(&entry.key, &entry.etag, entry.size, entry.last_modified);
         }
         let mut common_prefixes = Vec::with_capacity(self.common_prefixes.len());
         for prefix in self.common_prefixes {
@@ -323,6 +325,7 @@ fn malformed(what: impl std::fmt::Display) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entry::EntryRef;
     use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
     use proptest::prelude::*;
 
@@ -360,7 +363,7 @@ mod tests {
     fn names_are_decoded_only_if_the_answer_says_so() {
         let key = |encoding: &str, key: &str| {
             let text = document(&format!("{}{encoding}", CONTENTS.replace(">a<", &format!(">{key}<"))));
-            parse_list_page(text.as_bytes()).unwrap().entries.remove(0).key
+            parse_list_page(text.as_bytes()).unwrap().entries.iter().next().unwrap().key.to_owned()
         };
         let url = "<EncodingType>url</EncodingType>";
         assert_eq!(key(url, "a+b%20c%2Bd%00%F0%9F%8E%AC//"), "a b c+d\0🎬//");
@@ -427,7 +430,7 @@ mod tests {
         assert!(parse_list_page(b"<ListBucketResult>\xff").unwrap_err().message().contains("not UTF-8"));
     }
 
-    fn entries() -> impl Strategy<Value = Vec<Entry>> {
+    fn entries() -> impl Strategy<Value = EntryBuffer> {
         let times = -62_000_000_000_000_i64..253_000_000_000_000;
         let one =
             (any::<String>(), "[ -!#-~]{0,34}", any::<u64>(), times).prop_map(|(key, etag, size, millis)| Entry {
@@ -436,7 +439,7 @@ mod tests {
                 size,
                 last_modified: Timestamp::from_millis(millis),
             });
-        proptest::collection::vec(one, 0..8)
+        proptest::collection::vec(one, 0..8).prop_map(|entries| entries.iter().map(EntryRef::from).collect())
     }
 
     fn escaped(text: &str) -> String {
@@ -450,7 +453,7 @@ mod tests {
         };
         let mut xml =
             String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"x\"><Name>b</Name>");
-        for entry in &page.entries {
+        for entry in page.entries.iter() {
             xml += &format!(
                 "\n <Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>",
                 name(&entry.key),

@@ -285,15 +285,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         page: &Page,
     ) -> Result<Admitted, Error> {
-        for entry in &page.entries {
+        for entry in page.entries.iter() {
             let last_key = run.watch.last_key().map(str::to_owned);
-            if run.watch.admit(&entry.key)? == Admitted::OrderWasMistaken {
+            if run.watch.admit(entry.key)? == Admitted::OrderWasMistaken {
                 return Ok(Admitted::OrderWasMistaken);
             }
             if order.filter.matches(entry) {
-                if order.cut.cuts_before(&entry.key, run.pending.len(), run.pending_bytes) {
-                    self.close_segment(state, run, base, order, Some(&entry.key)).await?;
-                    run.covered_to = Some(entry.key.clone());
+                if order.cut.cuts_before(entry.key, run.pending.len(), run.pending_bytes) {
+                    self.close_segment(state, run, base, order, Some(entry.key)).await?;
+                    run.covered_to = Some(entry.key.to_owned());
                     run.resume_point = Some(ResumePoint {
                         start_after: last_key,
                         listed: run.counts.listed,
@@ -302,7 +302,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     });
                 }
                 run.pending_bytes += entry.key.len() + ENTRY_BYTES_MAX;
-                run.pending.push(entry.clone());
+                run.pending.push(entry.to_entry());
                 run.counts.matched += 1;
                 run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
             }

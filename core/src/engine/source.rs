@@ -1,7 +1,7 @@
 //! Where a job's listing comes from.
 
 use crate::{
-    entry::{Entry, KeyOrder, orders_differ},
+    entry::{EntryBuffer, KeyOrder, orders_differ},
     error::{Error, ErrorKind},
 };
 
@@ -20,7 +20,7 @@ pub enum PageStart<'a> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
     /// In the order of the answer.
-    pub entries: Vec<Entry>,
+    pub entries: EntryBuffer,
     /// Whether there are more.
     pub truncated: bool,
     /// What names the next page.

@@ -11,6 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    entry::{EntryBuffer, EntryRef},
     filter::FilterSpec,
     sink::MemorySink,
     source_path::SourcePath,
@@ -56,7 +57,7 @@ impl Source for Bucket {
         let page: Vec<Entry> = entries.iter().skip(from).take(self.page_size.get().max(1)).cloned().collect();
         let truncated = from + page.len() < entries.len();
         let next_token = truncated.then(|| page.last().unwrap().key.clone());
-        Ok(Page { entries: page, truncated, next_token })
+        Ok(Page { entries: packed(&page), truncated, next_token })
     }
 
     fn cost(&self) -> SourceCost {
@@ -242,6 +243,10 @@ fn entry(key: &str, version: u64) -> Entry {
     Entry { key: key.to_owned(), etag: format!("{version:032x}"), size: version, last_modified }
 }
 
+fn packed(entries: &[Entry]) -> EntryBuffer {
+    entries.iter().map(EntryRef::from).collect()
+}
+
 fn keys(range: std::ops::Range<u32>) -> Vec<Entry> {
     range.map(|n| entry(&format!("k{n:05}"), 1)).collect()
 }
@@ -360,11 +365,14 @@ fn a_failed_listing_deletes_nothing() {
     world.bucket.set(keys(0..60));
     world.job(&Budget::UNLIMITED);
     world.bucket.set(keys(30..60));
-    let page = |range, truncated| Page { entries: keys(range), truncated, next_token: None };
+    let page = |range, truncated| Page { entries: packed(&keys(range)), truncated, next_token: None };
     for (answers, kind) in [
         (vec![Ok(page(30..40, true))], ErrorKind::ListingStuck),
         (vec![Err(broken())], ErrorKind::Storage),
-        (vec![Ok(Page { entries: vec![entry("b", 1), entry("a", 1)], ..Page::default() })], ErrorKind::ListingOrder),
+        (
+            vec![Ok(Page { entries: packed(&[entry("b", 1), entry("a", 1)]), ..Page::default() })],
+            ErrorKind::ListingOrder,
+        ),
     ] {
         *world.bucket.answers.borrow_mut() = answers;
         let report = world.step("job_x", &Budget::UNLIMITED);
@@ -380,7 +388,7 @@ fn an_expired_token_is_replaced_by_the_last_key() {
     let world = World::new(10);
     world.bucket.set(keys(0..30));
     let expired = Error::new(ErrorKind::InvalidInput, "Token.", "").with_response(400, Some("InvalidArgument"));
-    let first = Page { entries: keys(0..10), truncated: true, next_token: Some("k00009".into()) };
+    let first = Page { entries: packed(&keys(0..10)), truncated: true, next_token: Some("k00009".into()) };
     *world.bucket.answers.borrow_mut() = vec![Err(expired), Ok(first)];
     assert_eq!(world.job(&Budget::UNLIMITED).counts.created, 30);
     world.check();
