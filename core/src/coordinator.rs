@@ -592,7 +592,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             })
             .await?;
         // One failure must not keep the others from being done; each is made up for later by whoever comes next.
-        let settled = if broke_off { self.settle(&sync_id, begun.step).await } else { Ok(()) };
+        let settled = if broke_off { self.settle(&sync, begun.step).await } else { Ok(()) };
         let noted = self.note_connection(&sync, &report.outcome, used).await;
         let published = self.publish_jobs(&sync_id).await;
         settled.and(noted).and(published)
@@ -626,16 +626,20 @@ impl<'a, H: Home> Coordinator<'a, H> {
             })
             .await?;
         match step {
-            Some(step) => self.settle(sync_id, step).await,
+            Some(step) => self.settle(&self.sync(sync_id).await?, step).await,
             None => Ok(()),
         }
     }
 
     /// Settles the checkpoint of the job that ended, and gives the lease back.
-    async fn settle(&self, sync_id: &str, step: u64) -> Result<(), Error> {
+    async fn settle(&self, sync: &SyncRecord, step: u64) -> Result<(), Error> {
+        let sync_id = &sync.sync_id;
         let blobs = self.home.blobs(sync_id);
         // Should it fail, the next job does it before it begins.
-        let settled = crate::engine::settle_checkpoint(&blobs, self.home.documents()).await;
+        let settled = match cut(sync) {
+            Ok(cut) => crate::engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
+            Err(error) => Err(error),
+        };
         let root = match &settled {
             Ok(root) => Some((root.entries, root.bytes)),
             Err(_) => None,
@@ -698,6 +702,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     known_before: job.known_before,
                     files_known: job.known_before,
                     bytes_known: 0,
+                    limited: false,
                     spent: Default::default(),
                 };
                 (report, used)
@@ -721,7 +726,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         used.key_id.clone_from(&connection.key_id);
         let credentials = self.credentials(&connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
-        let cut = Cut::parse(&sync.salt).ok_or_else(|| free(Error::internal("The sync's salt is unreadable.")))?;
+        let cut = cut(sync).map_err(free)?;
         let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
@@ -754,6 +759,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
             fingerprint: &fingerprint(sync, filters),
             reconcile: sync.reconcile,
             confirm_deletes: begun.confirm_deletes,
+            objects_max: None,
+            streams: 1,
         };
         let mut report = engine.step(&order, &config.budget).await;
         report.cost = add_cost(report.cost, authorizing);
@@ -1036,6 +1043,11 @@ fn is_worth_publishing(job: &JobRecord) -> bool {
 /// Whether an error is the connection's fault rather than the sync's or B2's.
 const fn blames_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::Sealing)
+}
+
+/// Where the segments of a sync begin.
+fn cut(sync: &SyncRecord) -> Result<Cut, Error> {
+    Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))
 }
 
 fn no_sync(sync_id: &str) -> Error {

@@ -4,7 +4,7 @@
 //! depends on it is not compiled into either home.
 
 /// What is done wrong.
-#[cfg_attr(not(feature = "mutations"), expect(dead_code, reason = "nothing is done wrong on purpose yet"))]
+#[cfg_attr(not(feature = "mutations"), expect(unreachable_pub, reason = "the module is public only with the feature"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// A step begins though another one holds the lease.

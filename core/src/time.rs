@@ -72,6 +72,12 @@ pub trait Clock {
 
     /// Returns after about `millis` milliseconds. A virtual clock moves on instead of waiting.
     async fn sleep(&self, millis: u64);
+
+    /// Whether the platform is about to end this invocation for the CPU time it has used. Where there is no such limit:
+    /// never.
+    fn is_near_cpu_limit(&self) -> bool {
+        false
+    }
 }
 
 impl<T: Clock + ?Sized> Clock for &T {
@@ -81,6 +87,10 @@ impl<T: Clock + ?Sized> Clock for &T {
 
     async fn sleep(&self, millis: u64) {
         (**self).sleep(millis).await;
+    }
+
+    fn is_near_cpu_limit(&self) -> bool {
+        (**self).is_near_cpu_limit()
     }
 }
 

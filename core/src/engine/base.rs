@@ -1,24 +1,84 @@
 //! The snapshot that a listing is compared with, read as little as possible.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::{
     source::ListingWatch,
-    state::{State, segment_name},
+    state::{State, node_name, segment_name},
 };
 use crate::{
     error::Error,
-    snapshot::{ContentHash, Known, index::SegmentRef, root::Root},
+    snapshot::{
+        ContentHash, Known,
+        index::{Level, SegmentRef},
+        root::Root,
+    },
     store::{BlobStore, DocumentStore},
 };
+
+/// The leaves of a snapshot's index, and the contents of those that were read.
+#[derive(Clone, Debug, Default)]
+pub struct Leaves {
+    /// In order.
+    pub list: Vec<SegmentRef>,
+    read: BTreeMap<ContentHash, Vec<SegmentRef>>,
+}
+
+impl Leaves {
+    /// Of the snapshot that `root` names.
+    ///
+    /// # Errors
+    /// Of reading its index.
+    pub async fn of<B: BlobStore, D: DocumentStore>(state: &State<'_, B, D>, root: &Root) -> Result<Self, Error> {
+        let Some(name) = &root.index else { return Ok(Self::default()) };
+        let (level, items) = state.read_node(name).await?;
+        if level == Level::Top {
+            return Ok(Self { list: items, read: BTreeMap::new() });
+        }
+        let mut leaves = Self::default();
+        if let Some((leaf, _)) = crate::snapshot::index::node(Level::Leaf, &items) {
+            leaves.read.insert(leaf.hash, items);
+            leaves.list.push(leaf);
+        }
+        Ok(leaves)
+    }
+
+    /// The segments of a leaf.
+    ///
+    /// # Errors
+    /// Of reading it, where it was not read before.
+    pub async fn segments<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        leaf: ContentHash,
+    ) -> Result<&[SegmentRef], Error> {
+        let items = match self.read.remove(&leaf) {
+            Some(items) => items,
+            None => state.read_node(&node_name(leaf)).await?.1,
+        };
+        Ok(self.read.entry(leaf).or_insert(items))
+    }
+}
+
+/// Some of what the snapshot knows.
+#[derive(Debug)]
+pub struct Chunk {
+    /// In order, at most one segment.
+    pub known: Vec<Known>,
+    /// All that the snapshot knows before this key is dealt with; `None`: all that was asked for is.
+    pub up_to: Option<String>,
+}
 
 /// Walks through a snapshot from its first key to its last.
 #[derive(Debug, Default)]
 pub struct Base {
-    segments: Vec<SegmentRef>,
-    /// The first segment that was neither read nor passed over.
-    next: usize,
-    /// Of the segment before it: what is not dealt with yet.
+    /// All leaves.
+    pub leaves: Leaves,
+    /// The first leaf that was neither opened nor passed over.
+    next_leaf: usize,
+    /// Of the leaf before it: the segments that were neither read nor passed over.
+    segments: VecDeque<SegmentRef>,
+    /// Of the segment before those: what is not dealt with yet.
     in_hand: VecDeque<Known>,
 }
 
@@ -26,101 +86,130 @@ impl Base {
     /// Stands before the first key that is not `covered_to` yet.
     ///
     /// # Errors
-    /// Of reading the index, and of the one segment that `covered_to` lies inside of.
+    /// Of reading the index, and of the one leaf and segment that `covered_to` lies inside of.
     pub async fn open<B: BlobStore, D: DocumentStore>(
         state: &State<'_, B, D>,
         root: &Root,
         covered_to: Option<&str>,
         watch: &mut ListingWatch,
     ) -> Result<Self, Error> {
-        let segments = match &root.index {
-            Some(name) => state.read_index(name).await?,
-            None => Vec::new(),
+        let mut base = Self { leaves: Leaves::of(state, root).await?, ..Self::default() };
+        let Some(covered_to) = covered_to else { return Ok(base) };
+        base.next_leaf = behind(&base.leaves.list, covered_to, watch);
+        if base.next_leaf > 0 && starts_at(base.leaves.list.get(base.next_leaf), covered_to) {
+            return Ok(base);
+        }
+        let Some(leaf) = base.next_leaf.checked_sub(1).and_then(|index| base.leaves.list.get(index)) else {
+            return Ok(base);
         };
-        let mut base = Self { segments, ..Self::default() };
-        if let Some(covered_to) = covered_to {
-            base.next = base.segments.partition_point(|segment| watch.compare(&segment.first_key, covered_to).is_lt());
-            if base.next > 0 && base.segments.get(base.next).is_none_or(|segment| segment.first_key != covered_to) {
-                base.next -= 1;
-                base.read_next(state).await?;
-                while base.in_hand.pop_front_if(|known| watch.compare(&known.key, covered_to).is_lt()).is_some() {}
-            }
+        let hash = leaf.hash;
+        let segments = base.leaves.segments(state, hash).await?;
+        let next = behind(segments, covered_to, watch);
+        base.segments = segments.iter().skip(next).cloned().collect();
+        let straddling = segments.get(next.wrapping_sub(1)).filter(|_| !starts_at(segments.get(next), covered_to));
+        if let Some(straddling) = straddling.cloned() {
+            base.in_hand.extend(state.read_segment(&segment_name(straddling.hash)).await?);
+            while base.in_hand.pop_front_if(|known| watch.compare(&known.key, covered_to).is_lt()).is_some() {}
         }
         Ok(base)
     }
 
-    /// All that is not dealt with: entries, and the segments behind them.
-    pub fn rest(self) -> (Vec<Known>, Vec<SegmentRef>) {
-        let segments = self.segments.get(self.next..).unwrap_or_default().to_vec();
-        (self.in_hand.into(), segments)
+    /// The leaves that were neither opened nor passed over.
+    pub fn leaves_ahead(&self) -> &[SegmentRef] {
+        self.leaves.list.get(self.next_leaf..).unwrap_or_default()
     }
 
-    /// All segments of the snapshot.
-    pub fn segments(&self) -> &[SegmentRef] {
-        &self.segments
+    /// All that is not dealt with: entries, the segments behind them, the leaves behind those.
+    pub fn rest(&mut self) -> (Vec<Known>, Vec<SegmentRef>, Vec<SegmentRef>) {
+        let leaves = self.leaves_ahead().to_vec();
+        self.next_leaf = self.leaves.list.len();
+        (self.in_hand.drain(..).collect(), self.segments.drain(..).collect(), leaves)
     }
 
-    /// Passes over a segment whose content is that of `hash`, without reading it; `false` when that is not what comes
-    /// next. `first_key` is the listing's first key in the segment.
+    /// Passes over a leaf unread; `false` when that is not what comes next.
+    pub fn skip_leaf(&mut self, hash: ContentHash) -> bool {
+        let next = self.in_hand.is_empty()
+            && self.segments.is_empty()
+            && self.leaves.list.get(self.next_leaf).is_some_and(|leaf| leaf.hash == hash);
+        self.next_leaf += usize::from(next);
+        next
+    }
+
+    /// Passes over a segment unread; `false` when that is not what comes next.
     ///
     /// # Errors
-    /// Of reading a segment that lies wholly before it; what is in it is left in hand.
-    pub async fn skip_equal<B: BlobStore, D: DocumentStore>(
+    /// Of reading the leaf that it may be in.
+    pub async fn skip_segment<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
-        hash: ContentHash,
-        first_key: &str,
-        watch: &mut ListingWatch,
+        segment: &SegmentRef,
     ) -> Result<bool, Error> {
         if !self.in_hand.is_empty() {
-            // The segment before reached into this one's range: its rest belongs here.
             return Ok(false);
         }
-        // Segments that lie wholly before the one that is looked for hold nothing but keys that are gone.
-        while let Some(after) = self.segments.get(self.next + 1) {
-            if watch.compare(&after.first_key, first_key).is_gt() {
-                break;
-            }
-            self.read_next(state).await?;
+        if self.segments.is_empty() && starts_at(self.leaves.list.get(self.next_leaf), &segment.first_key) {
+            self.open_leaf(state).await?;
         }
-        let equal = self.segments.get(self.next).is_some_and(|segment| segment.hash == hash);
-        if equal {
-            self.next += 1;
-        }
-        Ok(equal)
+        Ok(self.segments.pop_front_if(|next| next.hash == segment.hash).is_some())
     }
 
-    /// Takes everything that comes before `end`; `None`: everything.
+    /// Takes what comes before `end` (`None`: all), a segment at a time; `None` when there is nothing left of it.
     ///
     /// # Errors
-    /// Of reading the segments it is in.
+    /// Of reading the leaf and the segment that come next.
     pub async fn take_before<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
         end: Option<&str>,
         watch: &mut ListingWatch,
-    ) -> Result<Vec<Known>, Error> {
-        let Some(end) = end else {
-            while self.next < self.segments.len() {
-                self.read_next(state).await?;
+    ) -> Result<Option<Chunk>, Error> {
+        let mut is_before = |key: &str| end.is_none_or(|end| watch.compare(key, end).is_lt());
+        loop {
+            let mut known = Vec::new();
+            while let Some(next) = self.in_hand.pop_front_if(|known| is_before(&known.key)) {
+                known.push(next);
             }
-            return Ok(self.in_hand.drain(..).collect());
-        };
-        while self.segments.get(self.next).is_some_and(|segment| watch.compare(&segment.first_key, end).is_lt()) {
-            self.read_next(state).await?;
+            if !known.is_empty() {
+                let next = self.segments.front().or(self.leaves.list.get(self.next_leaf)).map(|next| &next.first_key);
+                let up_to = next.filter(|next| self.in_hand.is_empty() && is_before(next));
+                return Ok(Some(Chunk { known, up_to: up_to.cloned() }));
+            }
+            if !self.in_hand.is_empty() {
+                return Ok(None);
+            }
+            if self.segments.is_empty() {
+                if !self.leaves.list.get(self.next_leaf).is_some_and(|leaf| is_before(&leaf.first_key)) {
+                    return Ok(None);
+                }
+                self.open_leaf(state).await?;
+            }
+            let Some(next) = self.segments.pop_front_if(|segment| is_before(&segment.first_key)) else {
+                return Ok(None);
+            };
+            self.in_hand.extend(state.read_segment(&segment_name(next.hash)).await?);
         }
-        let mut taken = Vec::new();
-        while let Some(known) = self.in_hand.pop_front_if(|known| watch.compare(&known.key, end).is_lt()) {
-            taken.push(known);
-        }
-        Ok(taken)
     }
 
-    async fn read_next<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
-        if let Some(segment) = self.segments.get(self.next) {
-            self.in_hand.extend(state.read_segment(&segment_name(segment.hash)).await?);
-            self.next += 1;
+    /// Gives back what was taken and not dealt with. It must be what was taken last.
+    pub fn put_back(&mut self, known: impl DoubleEndedIterator<Item = Known>) {
+        known.rev().for_each(|known| self.in_hand.push_front(known));
+    }
+
+    async fn open_leaf<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
+        if let Some(leaf) = self.leaves.list.get(self.next_leaf) {
+            let hash = leaf.hash;
+            self.segments = self.leaves.segments(state, hash).await?.to_vec().into();
+            self.next_leaf += 1;
         }
         Ok(())
     }
+}
+
+/// How many of `items` begin before `key`.
+fn behind(items: &[SegmentRef], key: &str, watch: &mut ListingWatch) -> usize {
+    items.partition_point(|item| watch.compare(&item.first_key, key).is_lt())
+}
+
+fn starts_at(item: Option<&SegmentRef>, key: &str) -> bool {
+    item.is_some_and(|item| item.first_key == key)
 }

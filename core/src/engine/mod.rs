@@ -1,52 +1,61 @@
 //! The sync engine: streams a listing, compares it with the snapshot, delivers what changed, moves the root.
 //!
-//! One call of [`Engine::step`] does as much as its [`Budget`] allows. The order of effects makes every repetition
-//! harmless: **deliver to the sink → store segments → save the checkpoint**, and at the end of the job, after every
-//! deletion is delivered and everything it names is stored, **move the root**. Cut off at any point, the same changes
-//! are delivered again under the same ids.
+//! One call of [`Engine::step`] does as much as its [`Budget`] allows. The order of effects makes every cut harmless:
+//! **store segments → note in the document what is about to be delivered, and that the snapshot counts it as delivered →
+//! deliver it to the sink**. Whoever takes the document up delivers first what it notes: the same changes, under the same
+//! ids. At the end of the job, after every deletion is delivered, **the root moves**.
 //!
 //! What it deliberately does not do: keep a watermark (last modified is the *start* of an upload, so one loses files),
 //! trust a continuation token across steps, or deliver a deletion before the whole listing was read.
 //!
-//! Known limit: a batch that was delivered when the step died, before that was noted, is in doubt. The same job delivers it
-//! again and all is well; but when its file changes back in between (created and deleted again; deleted, or filtered out,
-//! and there again as it was), there is no difference left to deliver, and the sink keeps the version in doubt.
+//! [`listing`] turns pages into pieces, [`lanes`] does so for several ranges at once, [`Engine`] compares the pieces with
+//! the [`base`] and puts them into the [`assembly`] of the next snapshot.
 //!
 //! # Invariants
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
 //! - A job that finds nothing writes nothing; one of several steps writes its checkpoints, and no blob.
-//! - What a job that broke off had delivered, up to its latest checkpoint, is in the snapshot.
+//! - Root and checkpoint together hold what the sink has once what the document notes is delivered, whatever broke off.
 
+pub mod assembly;
 pub mod base;
 pub mod budget;
 pub mod diff;
+pub mod lanes;
+pub mod listing;
+mod run;
+mod settle;
 pub mod source;
 pub mod state;
 
-use std::{collections::BTreeSet, mem};
+use std::mem;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::settle::settle_checkpoint;
 use self::{
-    base::Base,
+    base::{Base, Leaves},
     budget::{Budget, Spent},
     diff::{Difference, diff},
-    source::{Admitted, ListingWatch, Page, PageStart, Source, SourceCost},
-    state::{State, segment_name},
+    lanes::{Lanes, Next},
+    listing::{Content, Open, Piece, RangeReader},
+    run::{ResumePoint, Resumed, Run, read_in_doubt},
+    settle::{append_rest, end_checkpoint, settle_in_order},
+    source::{Admitted, Source},
+    state::State,
 };
 use crate::{
     entry::{Entry, KeyOrder},
     error::{Error, ErrorKind, Retry},
     filter::Filter,
     job::{JobCost, JobCounts, Phase},
+    mutation::{self, Mutation},
     sink::{Change, ChangeKind, Delivery, Sink},
     snapshot::{
-        ContentHash, Known,
-        cut::{Cut, SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX},
-        index::{self, SegmentRef},
-        root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
-        segment,
+        changes::Noted,
+        cut::{Begins, Cut, LEAF_SEGMENTS_MAX},
+        index::SegmentRef,
+        root::Checkpoint,
     },
     store::{BlobStore, DocumentStore},
     time::Clock,
@@ -56,13 +65,12 @@ use crate::{
 pub const DELETIONS_UNASKED_MAX: u64 = 100;
 /// How often a change is offered to a sink that refuses it.
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
-/// What a checkpoint holds in the document itself, in entries; more goes into a blob.
-const CHECKPOINT_TAIL_MAX: usize = 256;
-/// What a checkpoint holds in the document itself of the segment that is not complete, in bytes; more goes into a blob.
-/// A poll that finds nothing thus stores no blob, however many steps it takes.
-const CHECKPOINT_PENDING_BYTES_MAX: usize = 512 << 10;
-/// Bytes that an entry takes at most besides its key, encoded.
-const ENTRY_BYTES_MAX: usize = 48;
+/// From this many changes on, found and not delivered, they are delivered before more is compared.
+pub const FLUSH_CHANGES_MIN: usize = 1_000;
+/// From this many bytes on, to be stored, they are stored before more is compared.
+pub const FLUSH_BYTES_MIN: usize = 4 << 20;
+/// How many deletions are held in memory; more go into a blob.
+pub const DELETIONS_HELD_MAX: usize = 4_096;
 
 /// Which changes are delivered. The snapshot follows the bucket in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -100,6 +108,10 @@ pub struct Order<'a> {
     pub reconcile: Reconcile,
     /// Deliver deletions though they are more than the limit.
     pub confirm_deletes: bool,
+    /// How many created and updated files the job delivers at most; the next one goes on. `None`: all.
+    pub objects_max: Option<u64>,
+    /// How many ranges of the listing are read at the same time; what comes of it is the same.
+    pub streams: usize,
 }
 
 /// How a step ended.
@@ -124,6 +136,8 @@ pub struct StepReport {
     pub cost: JobCost,
     /// Files in the snapshot before the job.
     pub known_before: u64,
+    /// Whether the job ended before all was compared, because it may deliver no more.
+    pub limited: bool,
     /// Files in the current snapshot, and their bytes.
     pub files_known: u64,
     /// The sum of their sizes.
@@ -155,15 +169,24 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let started = self.clock.now();
         let cost_before = self.source.cost();
         let state = State::new(self.blobs, self.documents);
-        let mut run = Run::new(self.sink.batch_max());
-        let spent = |run: &Run, state: &State<'_, B, D>| {
-            run.spent(state, cost_before, self.source.cost(), self.clock.now().millis_since(started))
+        let mut run = Run::new(order, self.sink.batch_max());
+        let spent = |keys: u64, sink_calls: u64| {
+            let now = self.source.cost();
+            Spent {
+                external_requests: now.requests - cost_before.requests,
+                internal_requests: state.requests() + sink_calls,
+                wall_ms: self.clock.now().millis_since(started),
+                bytes_received: now.bytes_received - cost_before.bytes_received,
+                keys,
+            }
         };
-        let outcome = self.run(&state, &mut run, order, &|run, state| budget.allows(&spent(run, state))).await;
+        let allows =
+            |keys: u64, sink_calls: u64| budget.allows(&spent(keys, sink_calls)) && !self.clock.is_near_cpu_limit();
+        let outcome = self.run(&state, &mut run, order, &allows).await;
         if outcome.as_ref().is_err_and(|error| !error.is_transient()) {
             // The job ends, and no checkpoint names what this step has stored. What cannot be deleted now is not worth
             // a second error.
-            let _ = delete_unnamed(&state, &run.document.root, mem::take(&mut run.unsaved)).await;
+            let _ = run.delete_unsaved(&state).await;
         }
         let cost = self.source.cost();
         StepReport {
@@ -181,7 +204,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             known_before: run.known_before,
             files_known: run.document.root.entries,
             bytes_known: run.document.root.bytes,
-            spent: spent(&run, &state),
+            limited: run.limited,
+            spent: spent(run.keys, run.sink_calls),
         }
     }
 
@@ -190,7 +214,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(&Run, &State<'_, B, D>) -> bool,
+        allows: &dyn Fn(u64, u64) -> bool,
     ) -> Result<Outcome, Error> {
         (run.document, run.revision) = state.load_document().await?;
         run.known_before = run.document.root.entries;
@@ -199,6 +223,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             // The root was moved, and whoever called was cut off before hearing of it.
             run.counts = done.counts;
             run.known_before = done.known_before;
+            run.limited = done.limited;
             run.phase = Phase::Done;
             return Ok(Outcome::Done);
         }
@@ -208,112 +233,258 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             .as_ref()
             .is_some_and(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint)
         {
-            let document = run.document.clone();
-            (run.document, run.revision) = end_checkpoint(state, document, run.revision, true).await?;
+            let document = mem::take(&mut run.document);
+            (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision).await?;
             run.known_before = run.document.root.entries;
         }
-        run.resume(state).await?;
+        let resumed = run.resume(state, order).await?;
         run.phase = Phase::Discovering;
-        let mut base = None;
-        let mut token: Option<String> = None;
-        let mut first = true;
-        while !run.listed {
-            if !mem::take(&mut first) && !allows(run, state) {
-                run.save_checkpoint(state, order, true).await?;
-                return Ok(Outcome::Continue);
+        self.deliver_in_doubt(state, run, order).await?;
+        let mut base = match resumed {
+            Resumed::Listed => Base::default(),
+            Resumed::At { open } => {
+                let mut open = Some(open);
+                loop {
+                    match self.list(state, run, order, open.take().unwrap_or_default(), allows).await? {
+                        Listing::Stopped => return Ok(Outcome::Continue),
+                        Listing::Complete(base) => break base,
+                        Listing::OrderWasMistaken(found) => {
+                            // Nothing wrong was delivered: what is listed was delivered as it is listed, and no deletion
+                            // is delivered before the end. Only the comparison begins anew.
+                            let document = mem::take(&mut run.document);
+                            let settled = settle_in_order(state, order.cut, document, run.revision, found).await?;
+                            run.restart(order, settled, found);
+                        }
+                    }
+                }
             }
-            self.source.still_wanted().await?;
-            let page = self.next_page(run, token.take()).await?;
-            if base.is_none() {
-                base = Some(Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?);
-            }
-            let Some(base) = base.as_mut() else { continue };
-            if self.take_page(state, run, base, order, &page).await? == Admitted::OrderWasMistaken {
-                // Nothing wrong was delivered: what is listed was delivered as it is listed, and no deletion is
-                // delivered before the end. Only the comparison begins anew.
-                let found = KeyOrder::Utf16;
-                (run.document, run.revision) =
-                    end_checkpoint(state, mem::take(&mut run.document), run.revision, false).await?;
-                run.restart(found);
-                *base = Base::open(state, &run.document.root, None, &mut run.watch).await?;
-                continue;
-            }
-            token = run.watch.next(&page)?;
-            if token.is_none() {
-                self.end_listing(state, run, base, order).await?;
-            }
-            let delivered = self.apply_page(state, run).await?;
-            if delivered && !run.listed {
-                run.save_checkpoint(state, order, false).await?;
-            }
-        }
+        };
         run.phase = Phase::Delivering;
-        self.deliver_deletions(state, run, order, allows).await?;
-        if run.deletions_delivered < run.deletions_found {
+        if mutation::is_on(Mutation::MoveRootEarly) {
+            run.document.checkpoint = Some(Checkpoint::default());
+            run.move_root(state, order, &mut base).await?;
+        }
+        if !self.deliver_deletions(state, run, order, allows).await? {
             return Ok(Outcome::Continue);
         }
-        let known_segments = match &base {
-            Some(base) => base.segments().to_vec(),
-            None => match &run.document.root.index {
-                Some(name) => state.read_index(name).await?,
-                None => Vec::new(),
-            },
-        };
-        run.move_root(state, order, &known_segments).await?;
+        if matches!(base.leaves.list.as_slice(), []) {
+            base.leaves = Leaves::of(state, &run.document.root).await?;
+        }
+        run.move_root(state, order, &mut base).await?;
         run.phase = Phase::Done;
         Ok(Outcome::Done)
     }
 
-    /// Reads the page that `token` names. A token that the store does not accept any more is replaced by the last key.
-    async fn next_page(&self, run: &mut Run, token: Option<String>) -> Result<Page, Error> {
-        let after = run.watch.last_key().map_or(PageStart::First, PageStart::After);
-        match &token {
-            None => self.source.page(after).await,
-            Some(token) => match self.source.page(PageStart::Token(token)).await {
-                Err(error) if error.status() == Some(400) && after != PageStart::First => self.source.page(after).await,
-                result => result,
-            },
+    /// Reads the listing from where the job is, to its end or to that of the budget.
+    async fn list(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        open: Open,
+        allows: &dyn Fn(u64, u64) -> bool,
+    ) -> Result<Listing, Error> {
+        let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?;
+        run.assembly.keep_stored(&base.leaves.list);
+        let (first, ahead) = self.plan(run, &base, order, open).await?;
+        let mut lanes = Lanes::new(self.source, order, first, ahead, order.streams);
+        let mut must = true;
+        let (mut ended, mut failed) = (false, None);
+        // Whether pieces were handed on and not taken.
+        let mut dropped = false;
+        while !ended {
+            let next = {
+                let (keys, calls) = (run.keys, run.sink_calls);
+                lanes.next(&mut |read| mem::take(&mut must) || allows(keys + read, calls)).await
+            };
+            run.keys += lanes.take_keys();
+            let (pieces, begins) = match next {
+                Next::Pieces { pieces, begins } => (pieces, begins),
+                Next::End => break,
+                Next::OrderWasMistaken => return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16)),
+                Next::Stopped if !run.assembly.is_between_segments() || lanes.is_misaligned() => {
+                    // A range began in the middle of a segment: that one is completed first, whatever the budget says.
+                    must = true;
+                    continue;
+                }
+                Next::Stopped => {
+                    ended = true;
+                    (Vec::new(), Begins::Leaf)
+                }
+                Next::Failed(error) => {
+                    failed = Some(error);
+                    break;
+                }
+            };
+            if run.watch.join(&lanes.watch)? == Admitted::OrderWasMistaken {
+                return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
+            }
+            match begins {
+                Begins::Leaf => {}
+                Begins::Segment => run.assembly.reopen_leaf(state).await?,
+                Begins::Nothing => {
+                    run.assembly.reopen_segment(state).await?;
+                    run.realign = true;
+                }
+            }
+            for piece in pieces {
+                self.take_piece(state, run, &mut base, order, piece).await?;
+                if run.limited {
+                    return Ok(Listing::Complete(base));
+                }
+                if run.assembly.is_between_segments()
+                    && (run.noted.len() >= FLUSH_CHANGES_MIN || run.assembly.put_bytes() >= FLUSH_BYTES_MIN)
+                {
+                    self.flush(state, run, order).await?;
+                    if !allows(run.keys, run.sink_calls) {
+                        (ended, dropped) = (true, true);
+                        break;
+                    }
+                }
+            }
         }
+        if let Some(error) = failed {
+            // What was read until then is not read again.
+            if error.is_transient() && run.resume_point.is_some() && run.assembly.is_between_segments() {
+                self.flush(state, run, order).await?;
+                run.save_checkpoint(state, order, None).await?;
+            }
+            return Err(error);
+        }
+        if ended {
+            if let Some(rest) = lanes.stop().filter(|_| !dropped) {
+                if run.watch.join(&rest.watch)? == Admitted::OrderWasMistaken {
+                    return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
+                }
+                for piece in rest.pieces {
+                    self.take_piece(state, run, &mut base, order, piece).await?;
+                }
+                // A step that got no segment further keeps what it has of one.
+                run.pending = Some((rest.open, rest.since));
+            }
+            self.flush(state, run, order).await?;
+            run.save_checkpoint(state, order, None).await?;
+            return Ok(Listing::Stopped);
+        }
+        if run.counts.listed == 0 && run.known_before > 0 && order.reconcile.on_delete && !order.confirm_deletes {
+            return Err(too_many_deletions(&format!(
+                "The listing is empty, but {} files were there before.",
+                run.known_before
+            )));
+        }
+        run.assembly.finish();
+        run.listed = true;
+        self.flush(state, run, order).await?;
+        Ok(Listing::Complete(base))
     }
 
-    /// Takes the entries of a page in, closing every segment that ends in it.
-    async fn take_page(
+    /// The ranges that are read side by side: the first from where the job is, the others from leaf to leaf of the
+    /// snapshot.
+    async fn plan(
+        &self,
+        run: &Run,
+        base: &Base,
+        order: &Order<'_>,
+        open: Open,
+    ) -> Result<(RangeReader, Vec<RangeReader>), Error> {
+        let leaves = base.leaves_ahead();
+        let watch = run.watch.clone();
+        // The open segment may begin a leaf, and then those before it are all of another.
+        let begins_leaf = open.first_key().is_some_and(|key| order.cut.begins(key) == Begins::Leaf);
+        let full = run.assembly.segments.len() >= LEAF_SEGMENTS_MAX && !open.is_empty();
+        let segments = if begins_leaf || full { 0 } else { run.assembly.segments.len() };
+        let first = |end: Option<String>, known: &[SegmentRef]| {
+            RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments)
+        };
+        if order.streams < 2 {
+            return Ok((first(None, leaves), Vec::new()));
+        }
+        let mut bounds: Vec<usize> = (0..leaves.len())
+            .filter(|&index| {
+                leaves.get(index).is_some_and(|leaf| {
+                    run.covered_to.as_deref() != Some(leaf.first_key.as_str())
+                        && order.cut.begins(&leaf.first_key) == Begins::Leaf
+                })
+            })
+            .collect();
+        if run.covered_to.is_none() {
+            // What is before the first key that is known belongs to the first range as well.
+            bounds.retain(|&index| index > 0);
+        }
+        let key = |bound: Option<&usize>| bound.and_then(|&index| leaves.get(index)).map(|leaf| leaf.first_key.clone());
+        let until = |bound: Option<&usize>| bound.copied().unwrap_or(leaves.len());
+        let head = first(key(bounds.first()), leaves.get(..until(bounds.first())).unwrap_or_default());
+        let mut ahead = Vec::new();
+        for (nth, &bound) in bounds.iter().enumerate() {
+            let Some(from) = key(Some(&bound)) else { continue };
+            let next = bounds.get(nth + 1);
+            let known = leaves.get(bound..until(next)).unwrap_or_default();
+            ahead.push(RangeReader::range(run.watch.order, run.watch.order_assumed, from, key(next), known.to_vec()));
+        }
+        Ok((head, ahead))
+    }
+
+    /// Compares a piece of the listing with the snapshot, and puts it into the next one.
+    async fn take_piece(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         base: &mut Base,
         order: &Order<'_>,
-        page: &Page,
-    ) -> Result<Admitted, Error> {
-        for entry in page.entries.iter() {
-            let last_key = run.watch.last_key().map(str::to_owned);
-            if run.watch.admit(entry.key)? == Admitted::OrderWasMistaken {
-                return Ok(Admitted::OrderWasMistaken);
-            }
-            if order.filter.matches(entry) {
-                if order.cut.cuts_before(entry.key, run.pending.len(), run.pending_bytes) {
-                    self.close_segment(state, run, base, order, Some(entry.key)).await?;
-                    run.covered_to = Some(entry.key.to_owned());
-                    run.resume_point = Some(ResumePoint {
-                        start_after: last_key,
-                        listed: run.counts.listed,
-                        matched: run.counts.matched,
-                        matched_bytes: run.counts.matched_bytes,
-                    });
+        piece: Piece,
+    ) -> Result<(), Error> {
+        let Piece { content, until } = piece;
+        match content {
+            Content::Nothing => {}
+            Content::Leaf(leaf) => {
+                self.take_gone(state, run, base, order, Some(&leaf.first_key)).await?;
+                if !base.skip_leaf(leaf.hash) {
+                    return Err(Error::internal("The listing met a leaf of the snapshot out of its turn."));
                 }
-                run.pending_bytes += entry.key.len() + ENTRY_BYTES_MAX;
-                run.pending.push(entry.to_entry());
-                run.counts.matched += 1;
-                run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
+                run.realign = false;
+                run.assembly.append_leaf(leaf);
             }
-            run.counts.listed += 1;
-            run.keys += 1;
+            Content::Segment(sealed) => {
+                self.take_gone(state, run, base, order, Some(&sealed.segment.first_key)).await?;
+                run.realign &= !order.cut.begins_segment(&sealed.segment.first_key);
+                let equal = base.skip_segment(state, &sealed.segment).await?;
+                if equal && !run.realign {
+                    run.assembly.append_segment(sealed.segment, None);
+                } else {
+                    let entries = sealed.entries().map_err(|error| error.into_error("a listed segment"))?;
+                    let stop = match equal {
+                        true => None,
+                        false => self.compare(state, run, base, order, &entries, until.covered_to.as_deref()).await?,
+                    };
+                    if let Some(stop) = stop {
+                        return self.stop_at(state, run, base, order, &entries, stop).await;
+                    }
+                    if run.realign {
+                        entries.iter().for_each(|entry| run.assembly.push_entry(entry.into()));
+                    } else {
+                        run.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+                    }
+                }
+            }
         }
-        Ok(Admitted::InOrder)
+        self.take_gone(state, run, base, order, until.covered_to.as_deref()).await?;
+        run.counts.listed += until.listed;
+        run.counts.matched += until.matched;
+        run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(until.matched_bytes);
+        run.covered_to = until.covered_to;
+        if run.assembly.is_between_segments() {
+            run.resume_point = Some(ResumePoint {
+                start_after: until.after,
+                listed: run.counts.listed,
+                matched: run.counts.matched,
+                matched_bytes: run.counts.matched_bytes,
+            });
+        }
+        Ok(())
     }
 
-    /// Compares a complete segment with the snapshot. `end` is the first key after it.
-    async fn close_segment(
+    /// All that the snapshot knows before `end` is gone.
+    async fn take_gone(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
@@ -321,108 +492,168 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         end: Option<&str>,
     ) -> Result<(), Error> {
-        let entries = mem::take(&mut run.pending);
-        run.pending_bytes = 0;
-        if let Some(first) = entries.first() {
-            let known: Vec<Known> = entries.iter().map(Known::from).collect();
-            let (segment, bytes) = encode_segment(&Known::from(first), &known);
-            let equal = base.skip_equal(state, segment.hash, &first.key, &mut run.watch).await?;
-            let hash = segment.hash;
-            run.closed.push(segment);
-            if equal {
-                // What is left before `end` lies before or behind this segment: keys that are gone.
-                let gone = base.take_before(state, end, &mut run.watch).await?;
-                return gone.into_iter().try_for_each(|known| run.vanished(order, known));
-            }
-            run.puts.push((segment_name(hash), bytes));
-        }
-        let known = base.take_before(state, end, &mut run.watch).await?;
-        for difference in diff(&entries, known, |a, b| run.watch.compare(a, b)) {
-            match difference {
-                Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
-                Difference::Appeared(kind, entry) => run.changes.push(Change::appeared(order.sync_id, kind, entry)),
-                Difference::Vanished(known) => run.vanished(order, known)?,
+        while let Some(chunk) = base.take_before(state, end, &mut run.watch).await? {
+            for known in chunk.known {
+                run.vanished(state, order, known).await?;
             }
         }
         Ok(())
     }
 
-    /// The listing was read to its end.
-    async fn end_listing(
+    /// Compares `entries`, which are all that is listed up to `end`, with the snapshot. Answers how many of them were
+    /// dealt with when the job may deliver no more.
+    async fn compare(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         base: &mut Base,
         order: &Order<'_>,
+        entries: &[Entry],
+        end: Option<&str>,
+    ) -> Result<Option<usize>, Error> {
+        let mut done = 0;
+        loop {
+            let chunk = base.take_before(state, end, &mut run.watch).await?;
+            let (known, up_to) = chunk.map_or((Vec::new(), None), |chunk| (chunk.known, chunk.up_to));
+            let last = known.is_empty();
+            let left = entries.get(done..).unwrap_or_default();
+            let here = match &up_to {
+                Some(up_to) => left.partition_point(|entry| run.watch.compare(&entry.key, up_to).is_lt()),
+                None => left.len(),
+            };
+            let listed = left.get(..here).unwrap_or_default();
+            for difference in diff(listed, known.iter().cloned(), |a, b| run.watch.compare(a, b)) {
+                match difference {
+                    Difference::Vanished(known) => run.vanished(state, order, known).await?,
+                    Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
+                    Difference::Appeared(..)
+                        if mutation::is_on(Mutation::Watermark) && run.document.root.generation > 0 => {}
+                    Difference::Appeared(kind, entry) => {
+                        if order.objects_max.is_some_and(|most| run.objects_found >= most) {
+                            let watch = &mut run.watch;
+                            let stop = listed.partition_point(|it| watch.compare(&it.key, &entry.key).is_lt());
+                            let from = known.partition_point(|it| watch.compare(&it.key, &entry.key).is_lt());
+                            base.put_back(known.into_iter().skip(from));
+                            return Ok(Some(done + stop));
+                        }
+                        run.objects_found += 1;
+                        run.noted.push(Noted::Appeared(kind, entry));
+                    }
+                }
+            }
+            done += here;
+            if last || up_to.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The job may deliver no more: from the entry numbered `stop` on, the next snapshot is the one there is.
+    async fn stop_at(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        base: &mut Base,
+        order: &Order<'_>,
+        entries: &[Entry],
+        stop: usize,
     ) -> Result<(), Error> {
-        if run.counts.listed == 0 && run.known_before > 0 && order.reconcile.on_delete && !order.confirm_deletes {
-            return Err(too_many_deletions(&format!(
-                "The listing is empty, but {} files were there before.",
-                run.known_before
-            )));
+        for entry in entries.get(..stop).unwrap_or_default() {
+            run.assembly.push_entry(entry.into());
+            run.counts.listed += 1;
+            run.counts.matched += 1;
+            run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
         }
-        self.close_segment(state, run, base, order, None).await?;
+        append_rest(&mut run.assembly, base);
+        run.assembly.finish();
         run.listed = true;
-        Ok(())
+        run.limited = true;
+        self.flush(state, run, order).await
     }
 
-    /// Delivers what a page showed, then stores its segments. Answers whether anything was delivered.
-    async fn apply_page(&self, state: &State<'_, B, D>, run: &mut Run) -> Result<bool, Error> {
-        let changes = mem::take(&mut run.changes);
-        for batch in changes.chunks(run.batch_max) {
-            self.deliver(run, batch).await?;
+    /// Stores what is to be stored, notes what is to be delivered, and delivers it.
+    ///
+    /// In this order: whoever takes the job up after a cut delivers what was noted again, and the snapshot counts it as
+    /// delivered. So nothing that the sink may have is ever forgotten.
+    async fn flush(&self, state: &State<'_, B, D>, run: &mut Run, order: &Order<'_>) -> Result<(), Error> {
+        run.store_puts(state).await?;
+        let noted = mem::take(&mut run.noted);
+        if noted.is_empty() {
+            return Ok(());
         }
-        for (name, bytes) in mem::take(&mut run.puts) {
-            run.unsaved.insert(name.clone());
-            state.write(&name, bytes).await?;
+        self.source.still_wanted().await?;
+        if mutation::is_on(Mutation::SkipWriteAhead) {
+            self.deliver(run, order, noted).await?;
+            return run.save_checkpoint(state, order, None).await;
         }
-        Ok(!changes.is_empty())
+        run.save_checkpoint(state, order, Some(&noted)).await?;
+        self.deliver(run, order, noted).await
     }
 
+    /// Delivers what was noted and may not have been delivered.
+    async fn deliver_in_doubt(&self, state: &State<'_, B, D>, run: &mut Run, order: &Order<'_>) -> Result<(), Error> {
+        let noted = read_in_doubt(state, &run.document).await?;
+        if noted.is_empty() {
+            return Ok(());
+        }
+        self.source.still_wanted().await?;
+        self.deliver(run, order, noted).await
+    }
+
+    /// Delivers the deletions; `false`: the budget is used up before all are.
     async fn deliver_deletions(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(&Run, &State<'_, B, D>) -> bool,
-    ) -> Result<(), Error> {
+        allows: &dyn Fn(u64, u64) -> bool,
+    ) -> Result<bool, Error> {
         let mut to_skip = run.deletions_delivered;
         // A step that began here delivers at least one batch, so that it gets further.
         let mut must = run.keys == 0;
-        // Each batch is noted before the next: a deletion that was delivered and is not noted would be lost on a later
-        // job that finds the file there again.
-        let mut unsaved = false;
         let blobs = run.deletion_blobs.clone();
         for part in 0..=blobs.len() {
             let known = match blobs.get(part) {
-                Some(name) => state.read_segment(name).await?,
+                Some((_, count)) if to_skip >= *count => {
+                    to_skip -= count;
+                    continue;
+                }
+                Some((name, _)) => state.read_segment(name).await?,
                 None => run.deletions.clone(),
             };
-            let skipped = to_skip.min(known.len() as u64);
-            to_skip -= skipped;
-            let changes: Vec<Change> = known
-                .into_iter()
-                .skip(usize::try_from(skipped).unwrap_or(usize::MAX))
-                .map(|known| Change::deleted(order.sync_id, known))
-                .collect();
-            for batch in changes.chunks(run.batch_max) {
-                if !mem::take(&mut must) && !allows(run, state) {
-                    return run.save_checkpoint(state, order, true).await;
+            let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
+            to_skip -= skipped as u64;
+            for batch in known.get(skipped..).unwrap_or_default().chunks(FLUSH_CHANGES_MIN) {
+                if !mem::take(&mut must) && !allows(run.keys, run.sink_calls) {
+                    run.save_checkpoint(state, order, None).await?;
+                    return Ok(false);
                 }
-                if unsaved {
-                    run.save_checkpoint(state, order, true).await?;
-                }
-                unsaved = true;
                 self.source.still_wanted().await?;
-                self.deliver(run, batch).await?;
                 run.deletions_delivered += batch.len() as u64;
+                let noted: Vec<Noted> = batch.iter().cloned().map(Noted::Vanished).collect();
+                run.save_checkpoint(state, order, Some(&noted)).await?;
+                self.deliver(run, order, noted).await?;
             }
+        }
+        Ok(true)
+    }
+
+    /// Delivers changes in batches; what the sink refuses is offered again.
+    async fn deliver(&self, run: &mut Run, order: &Order<'_>, noted: Vec<Noted>) -> Result<(), Error> {
+        let changes: Vec<Change> = noted
+            .into_iter()
+            .map(|noted| match noted {
+                Noted::Appeared(kind, entry) => Change::appeared(order.sync_id, kind, entry),
+                Noted::Vanished(known) => Change::deleted(order.sync_id, known),
+            })
+            .collect();
+        for batch in changes.chunks(run.batch_max) {
+            self.deliver_batch(run, batch).await?;
         }
         Ok(())
     }
 
-    /// Delivers one batch; what the sink refuses is offered again.
-    async fn deliver(&self, run: &mut Run, batch: &[Change]) -> Result<(), Error> {
+    async fn deliver_batch(&self, run: &mut Run, batch: &[Change]) -> Result<(), Error> {
         let mut left = batch.to_vec();
         let mut reason = String::new();
         for _ in 0..DELIVERY_ATTEMPTS_MAX {
@@ -458,9 +689,19 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 "The sink refused {} changes {DELIVERY_ATTEMPTS_MAX} times, the first for {key:?}: {reason}.",
                 left.len()
             ),
-            "The snapshot stays as it is, so they are delivered again by the next job, under the same ids.",
+            "They are delivered again by the next job, under the same ids.",
         ))
     }
+}
+
+/// Where [`Engine::list`] came to.
+enum Listing {
+    /// The budget is used up.
+    Stopped,
+    /// The listing is read, to its end or as far as the job may go.
+    Complete(Base),
+    /// It must be read again, compared in this order.
+    OrderWasMistaken(KeyOrder),
 }
 
 fn too_many_deletions(what: &str) -> Error {
@@ -470,489 +711,6 @@ fn too_many_deletions(what: &str) -> Error {
         "Nothing was deleted. Check the key's rights and the source path; if the files are really gone, trigger the \
          sync with confirm_deletes=true.",
     )
-}
-
-/// Ends the checkpoint of a job that will not go on.
-///
-/// Answers the root as it is then. What the job delivered is in the sink, so it becomes part of the snapshot: else a file that is gone, or that other
-/// filters leave out, by the next job's time would stay in the sink for ever. What the job found gone and did not deliver
-/// stays known.
-///
-/// # Errors
-/// Of the stores.
-pub async fn settle_checkpoint<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<Root, Error> {
-    let state = State::new(blobs, documents);
-    let (document, revision) = state.load_document().await?;
-    end_checkpoint(&state, document, revision, true).await.map(|(document, _)| document.root)
-}
-
-/// Ends the checkpoint; unless `settle`, the root stays as it is.
-async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    mut document: SnapshotDocument,
-    revision: u64,
-    settle: bool,
-) -> Result<(SnapshotDocument, u64), Error> {
-    let Some(checkpoint) = document.checkpoint.take() else {
-        return Ok((document, revision));
-    };
-    let before = match &document.root.index {
-        Some(name) => state.read_index(name).await?,
-        None => Vec::new(),
-    };
-    let closed = checkpoint_segments(state, &checkpoint).await?;
-    let mut stale = checkpoint.scratch.clone();
-    stale.extend(closed.iter().map(|segment| segment_name(segment.hash)));
-    let settled = if settle { settled_segments(state, &document.root, &checkpoint, closed).await? } else { None };
-    let root = &document.root;
-    document.root = match settled.filter(|segments| *segments != before) {
-        Some(segments) => {
-            let entries_listed = Some(root.entries_listed.unwrap_or(root.entries));
-            next_root(state, root, &before, &segments, checkpoint.order, stale, entries_listed).await?
-        }
-        None => {
-            let named: BTreeSet<String> =
-                before.iter().map(|it| segment_name(it.hash)).chain(root.index.clone()).collect();
-            stale.extend(root.retired.iter().cloned());
-            stale.retain(|name| !named.contains(name));
-            stale.sort_unstable();
-            stale.dedup();
-            Root { retired: stale, ..root.clone() }
-        }
-    };
-    let revision = state.swap_document(revision, &document).await?;
-    Ok((document, revision))
-}
-
-/// Deletes those of `names` that the root neither names nor keeps for readers of the one before.
-async fn delete_unnamed<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    root: &Root,
-    mut names: BTreeSet<String>,
-) -> Result<(), Error> {
-    if names.is_empty() {
-        return Ok(());
-    }
-    if let Some(index) = &root.index {
-        for segment in state.read_index(index).await? {
-            names.remove(&segment_name(segment.hash));
-        }
-        names.remove(index);
-    }
-    for name in names.iter().filter(|name| !root.retired.contains(name)) {
-        state.delete(name).await?;
-    }
-    Ok(())
-}
-
-/// The snapshot as the sink knows it after a job that broke off: what the job closed, with the deletions that it did not
-/// deliver, and behind it what it did not get to. `None` when the comparison rests on an order that was only assumed, or
-/// did not begin.
-async fn settled_segments<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    root: &Root,
-    checkpoint: &Checkpoint,
-    closed: Vec<SegmentRef>,
-) -> Result<Option<Vec<SegmentRef>>, Error> {
-    if checkpoint.order_assumed || (checkpoint.covered_to.is_none() && !checkpoint.listed) {
-        return Ok(None);
-    }
-    let mut kept = Vec::new();
-    for name in &checkpoint.deletions {
-        kept.extend(state.read_segment(name).await?);
-    }
-    let tail = root::decode_known(checkpoint.deletions_tail.as_deref());
-    kept.extend(tail.map_err(|error| error.into_error("checkpoint.deletions_tail"))?);
-    let delivered = usize::try_from(checkpoint.deletions_delivered).unwrap_or(usize::MAX);
-    let mut kept = kept.into_iter().skip(delivered).peekable();
-    let mut watch = ListingWatch::new(checkpoint.order, false, None);
-    let mut segments = Vec::new();
-    let mut closed = closed.into_iter().peekable();
-    while let Some(segment) = closed.next() {
-        let end = closed.peek().map(|next| next.first_key.clone());
-        let mut entries = Vec::new();
-        while let Some(known) =
-            kept.next_if(|known| end.as_deref().is_none_or(|end| watch.compare(&known.key, end).is_lt()))
-        {
-            entries.push(known);
-        }
-        if entries.is_empty() {
-            segments.push(segment);
-            continue;
-        }
-        entries.extend(state.read_segment(&segment_name(segment.hash)).await?);
-        entries.sort_by(|a, b| watch.compare(&a.key, &b.key));
-        write_segments(state, &entries, &mut segments).await?;
-    }
-    write_segments(state, &kept.collect::<Vec<_>>(), &mut segments).await?;
-    if !checkpoint.listed {
-        let base = Base::open(state, root, checkpoint.covered_to.as_deref(), &mut watch).await?;
-        let (entries, behind) = base.rest();
-        write_segments(state, &entries, &mut segments).await?;
-        segments.extend(behind);
-    }
-    Ok((!watch.order_assumed).then_some(segments))
-}
-
-/// Stores entries as segments, and adds them to `segments`.
-async fn write_segments<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    entries: &[Known],
-    segments: &mut Vec<SegmentRef>,
-) -> Result<(), Error> {
-    let mut left = entries;
-    while let Some(first) = left.first() {
-        let mut bytes = 0;
-        let fits = |known: &&Known| {
-            bytes += known.key.len() + ENTRY_BYTES_MAX;
-            bytes <= SEGMENT_BYTES_MAX
-        };
-        let count = left.iter().take(SEGMENT_ENTRIES_MAX).take_while(fits).count().max(1);
-        let (now, then) = left.split_at(count);
-        let (segment, bytes) = encode_segment(first, now);
-        state.write(&segment_name(segment.hash), bytes).await?;
-        segments.push(segment);
-        left = then;
-    }
-    Ok(())
-}
-
-/// One segment, and its bytes.
-fn encode_segment(first: &Known, entries: &[Known]) -> (SegmentRef, Vec<u8>) {
-    let bytes = segment::encode(entries.iter());
-    let segment = SegmentRef {
-        first_key: first.key.clone(),
-        hash: ContentHash::of(&bytes),
-        entries: entries.len() as u64,
-        bytes: entries.iter().fold(0, |sum, known| sum.saturating_add(known.size)),
-    };
-    (segment, bytes)
-}
-
-/// The root that comes after `root`: stores its index, deletes what `root` had retired, and retires what only `root` and
-/// `stale` name.
-async fn next_root<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    root: &Root,
-    before: &[SegmentRef],
-    segments: &[SegmentRef],
-    order: KeyOrder,
-    stale: Vec<String>,
-    entries_listed: Option<u64>,
-) -> Result<Root, Error> {
-    let index = if segments == before {
-        root.index.clone()
-    } else if segments.is_empty() {
-        None
-    } else {
-        Some(state.write_named("index", index::encode(segments)).await?)
-    };
-    let mut named: BTreeSet<String> = segments.iter().map(|segment| segment_name(segment.hash)).collect();
-    named.extend(index.clone());
-    let mut retired: BTreeSet<String> = before.iter().map(|segment| segment_name(segment.hash)).collect();
-    retired.extend(root.index.clone());
-    retired.extend(stale);
-    retired.retain(|name| !named.contains(name));
-    for name in root.retired.iter().filter(|name| !named.contains(*name) && !retired.contains(*name)) {
-        state.delete(name).await?;
-    }
-    Ok(Root {
-        generation: root.generation + 1,
-        index,
-        entries: segments.iter().map(|segment| segment.entries).sum(),
-        bytes: segments.iter().fold(0, |sum, segment| sum.saturating_add(segment.bytes)),
-        entries_listed,
-        order,
-        retired: retired.into_iter().collect(),
-        job: None,
-    })
-}
-
-async fn checkpoint_segments<B: BlobStore, D: DocumentStore>(
-    state: &State<'_, B, D>,
-    checkpoint: &Checkpoint,
-) -> Result<Vec<SegmentRef>, Error> {
-    let mut segments = Vec::new();
-    for name in &checkpoint.closed {
-        segments.extend(state.read_index(name).await?);
-    }
-    let tail = root::decode_segments(checkpoint.closed_tail.as_deref());
-    segments.extend(tail.map_err(|error| error.into_error("checkpoint.closed_tail"))?);
-    Ok(segments)
-}
-
-/// Where a job would go on, were it cut off now: behind the latest segment that was closed.
-#[derive(Clone, Debug)]
-struct ResumePoint {
-    start_after: Option<String>,
-    listed: u64,
-    matched: u64,
-    matched_bytes: u64,
-}
-
-/// What a step holds in memory: one segment, one page, the list of segments, and the deletions that it found and no
-/// checkpoint has taken yet.
-#[derive(Debug)]
-struct Run {
-    document: SnapshotDocument,
-    revision: u64,
-    known_before: u64,
-    watch: ListingWatch,
-    listed: bool,
-    covered_to: Option<String>,
-    resume_point: Option<ResumePoint>,
-    /// The segment that is not complete yet.
-    pending: Vec<Entry>,
-    pending_bytes: usize,
-    closed: Vec<SegmentRef>,
-    /// Of `closed`, how many are in `closed_blobs`.
-    closed_stored: usize,
-    closed_blobs: Vec<String>,
-    /// Found, and not in `deletion_blobs`.
-    deletions: Vec<Known>,
-    deletion_blobs: Vec<String>,
-    deletions_found: u64,
-    deletions_delivered: u64,
-    scratch: Vec<String>,
-    /// Found on this page: to deliver, then to store.
-    changes: Vec<Change>,
-    puts: Vec<(String, Vec<u8>)>,
-    /// Segments stored that neither a checkpoint nor the root names yet.
-    unsaved: BTreeSet<String>,
-    counts: JobCounts,
-    phase: Phase,
-    batch_max: usize,
-    sink_calls: u64,
-    keys: u64,
-}
-
-impl Run {
-    fn new(batch_max: usize) -> Self {
-        Self {
-            document: SnapshotDocument::default(),
-            revision: 0,
-            known_before: 0,
-            watch: ListingWatch::default(),
-            listed: false,
-            covered_to: None,
-            resume_point: None,
-            pending: Vec::new(),
-            pending_bytes: 0,
-            closed: Vec::new(),
-            closed_stored: 0,
-            closed_blobs: Vec::new(),
-            deletions: Vec::new(),
-            deletion_blobs: Vec::new(),
-            deletions_found: 0,
-            deletions_delivered: 0,
-            scratch: Vec::new(),
-            changes: Vec::new(),
-            puts: Vec::new(),
-            unsaved: BTreeSet::new(),
-            counts: JobCounts::default(),
-            phase: Phase::Queued,
-            batch_max: batch_max.max(1),
-            sink_calls: 0,
-            keys: 0,
-        }
-    }
-
-    /// Takes up the checkpoint, if there is one.
-    async fn resume<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
-        let Some(checkpoint) = self.document.checkpoint.clone() else {
-            self.watch = ListingWatch::new(self.document.root.order, false, None);
-            return Ok(());
-        };
-        self.closed = checkpoint_segments(state, &checkpoint).await?;
-        let tail = root::decode_segments(checkpoint.closed_tail.as_deref()).map_or(0, |tail| tail.len());
-        self.closed_stored = self.closed.len() - tail;
-        self.closed_blobs = checkpoint.closed;
-        let deletions = root::decode_known(checkpoint.deletions_tail.as_deref());
-        self.deletions = deletions.map_err(|error| error.into_error("checkpoint.deletions_tail"))?;
-        self.deletion_blobs = checkpoint.deletions;
-        self.deletions_found = checkpoint.deletions_found;
-        self.deletions_delivered = checkpoint.deletions_delivered;
-        if checkpoint.pending.is_some() || checkpoint.pending_tail.is_some() {
-            let (name, bytes) = match (&checkpoint.pending, &checkpoint.pending_tail) {
-                (Some(name), _) => (name.as_str(), Ok(state.read(name).await?.to_vec())),
-                (None, tail) => ("checkpoint.pending_tail", root::decode_bytes(tail.as_deref().unwrap_or_default())),
-            };
-            let entries = bytes.and_then(|bytes| segment::decode_entries(&bytes));
-            self.pending = entries.map_err(|error| error.into_error(name))?;
-            self.pending_bytes = self.pending.iter().map(|entry| entry.key.len() + ENTRY_BYTES_MAX).sum();
-        }
-        self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
-        self.covered_to = checkpoint.covered_to;
-        self.listed = checkpoint.listed;
-        self.counts = checkpoint.counts;
-        self.scratch = checkpoint.scratch;
-        Ok(())
-    }
-
-    /// Begins the comparison anew, now that the order is known.
-    fn restart(&mut self, order: KeyOrder) {
-        let fresh = Self {
-            document: mem::take(&mut self.document),
-            revision: self.revision,
-            known_before: self.known_before,
-            watch: ListingWatch::new(order, false, None),
-            phase: self.phase,
-            unsaved: mem::take(&mut self.unsaved),
-            sink_calls: self.sink_calls,
-            keys: self.keys,
-            ..Self::new(self.batch_max)
-        };
-        *self = fresh;
-    }
-
-    /// Keeps a deletion until the listing is complete.
-    fn vanished(&mut self, order: &Order<'_>, known: Known) -> Result<(), Error> {
-        if !order.reconcile.on_delete {
-            return Ok(());
-        }
-        self.deletions.push(known);
-        self.deletions_found += 1;
-        let found = self.deletions_found;
-        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.document.root.entries_to_guard() / 2
-        {
-            return Err(too_many_deletions(&format!(
-                "More than half of the files that were there before are gone ({found} or more of {}).",
-                self.known_before
-            )));
-        }
-        Ok(())
-    }
-
-    fn count_delivered(&mut self, change: &Change) {
-        match change.kind {
-            ChangeKind::Created => self.counts.created += 1,
-            ChangeKind::Updated => self.counts.updated += 1,
-            ChangeKind::Deleted => self.counts.deleted += 1,
-        }
-        if change.kind != ChangeKind::Deleted {
-            self.counts.delivered_bytes = self.counts.delivered_bytes.saturating_add(change.entry.size);
-        }
-    }
-
-    /// Saves how far the job is: behind the latest segment that was closed, which is one small write. With `pending`, and
-    /// where no segment was closed in this step, everything read so far is in it, so that every step gets further.
-    async fn save_checkpoint<B: BlobStore, D: DocumentStore>(
-        &mut self,
-        state: &State<'_, B, D>,
-        order: &Order<'_>,
-        pending: bool,
-    ) -> Result<(), Error> {
-        // Where a segment was closed in this step, going on behind it costs a few pages read again, and no blob.
-        let pending = pending && self.resume_point.is_none();
-        let mut counts = self.counts;
-        let start_after = if pending || self.listed {
-            self.watch.last_key().map(str::to_owned)
-        } else if let Some(point) = &self.resume_point {
-            counts.listed = point.listed;
-            counts.matched = point.matched;
-            counts.matched_bytes = point.matched_bytes;
-            point.start_after.clone()
-        } else {
-            return Ok(());
-        };
-        let (mut pending_blob, mut pending_tail) = (None, None);
-        if pending && !self.pending.is_empty() {
-            let bytes = segment::encode_entries(&self.pending);
-            if bytes.len() > CHECKPOINT_PENDING_BYTES_MAX {
-                pending_blob = Some(self.write_scratch(state, bytes).await?);
-            } else {
-                pending_tail = Some(root::encode_bytes(&bytes));
-            }
-        }
-        let tail = self.closed.get(self.closed_stored..).unwrap_or_default();
-        if tail.len() > CHECKPOINT_TAIL_MAX {
-            let bytes = index::encode(tail);
-            let name = self.write_scratch(state, bytes).await?;
-            self.closed_blobs.push(name);
-            self.closed_stored = self.closed.len();
-        }
-        if self.deletions.len() > CHECKPOINT_TAIL_MAX {
-            let deletions = mem::take(&mut self.deletions);
-            let name = self.write_scratch(state, segment::encode(deletions.iter())).await?;
-            self.deletion_blobs.push(name);
-        }
-        self.document.checkpoint = Some(Checkpoint {
-            job_id: order.job_id.to_owned(),
-            fingerprint: order.fingerprint.to_owned(),
-            listed: self.listed,
-            start_after,
-            covered_to: self.covered_to.clone(),
-            pending_tail,
-            pending: pending_blob,
-            closed: self.closed_blobs.clone(),
-            closed_tail: root::encode_segments(self.closed.get(self.closed_stored..).unwrap_or_default()),
-            deletions: self.deletion_blobs.clone(),
-            deletions_tail: root::encode_known(&self.deletions),
-            deletions_found: self.deletions_found,
-            deletions_delivered: self.deletions_delivered,
-            counts,
-            order: self.watch.order,
-            order_assumed: self.watch.order_assumed,
-            scratch: self.scratch.clone(),
-        });
-        self.revision = state.swap_document(self.revision, &self.document).await?;
-        self.unsaved.clear();
-        Ok(())
-    }
-
-    async fn write_scratch<B: BlobStore, D: DocumentStore>(
-        &mut self,
-        state: &State<'_, B, D>,
-        bytes: Vec<u8>,
-    ) -> Result<String, Error> {
-        let name = state.write_named("scratch", bytes).await?;
-        if !self.scratch.contains(&name) {
-            self.scratch.push(name.clone());
-        }
-        Ok(name)
-    }
-
-    /// Makes what was listed the current snapshot. Nothing is written when nothing differs.
-    async fn move_root<B: BlobStore, D: DocumentStore>(
-        &mut self,
-        state: &State<'_, B, D>,
-        order: &Order<'_>,
-        before: &[SegmentRef],
-    ) -> Result<(), Error> {
-        let same = self.closed == before && self.watch.order == self.document.root.order;
-        if same && self.document.checkpoint.is_none() && self.document.root.entries_listed.is_none() {
-            return Ok(());
-        }
-        let scratch = mem::take(&mut self.scratch);
-        let root = &self.document.root;
-        let mut root = next_root(state, root, before, &self.closed, self.watch.order, scratch, None).await?;
-        root.job = Some(RootJob {
-            job_id: order.job_id.to_owned(),
-            fingerprint: order.fingerprint.to_owned(),
-            counts: self.counts,
-            known_before: self.known_before,
-        });
-        let document = SnapshotDocument { v: root::VERSION, root, checkpoint: None };
-        self.revision = state.swap_document(self.revision, &document).await?;
-        self.document = document;
-        Ok(())
-    }
-
-    fn spent<B: BlobStore, D: DocumentStore>(
-        &self,
-        state: &State<'_, B, D>,
-        before: SourceCost,
-        now: SourceCost,
-        wall_ms: u64,
-    ) -> Spent {
-        Spent {
-            external_requests: now.requests - before.requests,
-            internal_requests: state.requests() + self.sink_calls,
-            wall_ms,
-            bytes_received: now.bytes_received - before.bytes_received,
-            keys: self.keys,
-        }
-    }
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Where a job's listing comes from.
 
+use super::{Order, listing::RangeReader};
 use crate::{
     entry::{EntryBuffer, KeyOrder, orders_differ},
     error::{Error, ErrorKind},
@@ -51,6 +52,17 @@ pub trait Source {
     /// What the calls so far have cost.
     fn cost(&self) -> SourceCost;
 
+    /// Reads on in a range: one page, or as much as is good at once where it is read elsewhere.
+    ///
+    /// # Errors
+    /// As [`RangeReader::read`].
+    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<Admitted, Error>
+    where
+        Self: Sized,
+    {
+        reader.read(self, order).await
+    }
+
     /// Asked before each page and before each batch of deletions. An error ends the step there, with all that it did
     /// saved.
     ///
@@ -99,38 +111,84 @@ impl ListingWatch {
 
     /// Compares two keys in the order of the listing, noting when that took an assumption.
     pub fn compare(&mut self, a: &str, b: &str) -> std::cmp::Ordering {
-        if self.order == KeyOrder::Unknown && orders_differ(a, b) {
+        if self.order == KeyOrder::Unknown && !a.is_ascii() && orders_differ(a, b) {
             self.order_assumed = true;
         }
         self.order.compare(a, b)
     }
 
-    /// Takes the next key of the listing.
-    ///
-    /// # Errors
-    /// [`ErrorKind::ListingOrder`] when it does not come after the one before in any order that a listing may have.
-    pub fn admit(&mut self, key: &str) -> Result<Admitted, Error> {
-        let mut admitted = Admitted::InOrder;
-        if let Some(last) = &self.last_key {
-            if self.order == KeyOrder::Unknown && orders_differ(last, key) {
-                self.order = if last.as_str() < key { KeyOrder::Utf8 } else { KeyOrder::Utf16 };
-                if self.order == KeyOrder::Utf16 && self.order_assumed {
-                    admitted = Admitted::OrderWasMistaken;
-                }
-            }
-            if self.order.compare(last, key).is_ge() {
-                return Err(Error::new(
-                    ErrorKind::ListingOrder,
-                    format!("The listing is out of order: {key:?} came after {last:?}."),
-                    "Nothing was removed. If it happens again, report it with both names: the store lists its keys in \
-                     an order that b2sync does not know.",
-                ));
-            }
-        }
+    /// The last key admitted, to be given back by [`Self::set_last_key`]: what stands in a page need not be copied.
+    pub fn take_last_key(&mut self) -> Option<String> {
+        self.last_key.take()
+    }
+
+    /// Goes on after `key`.
+    pub fn set_last_key(&mut self, key: &str) {
         let last = self.last_key.get_or_insert_default();
         last.clear();
         last.push_str(key);
+    }
+
+    /// Takes the next key of the listing.
+    ///
+    /// # Errors
+    /// As [`Self::admit_behind`].
+    pub fn admit(&mut self, key: &str) -> Result<Admitted, Error> {
+        let last = self.take_last_key();
+        let admitted = self.admit_behind(last.as_deref(), key);
+        self.last_key = last;
+        if admitted.is_ok() {
+            self.set_last_key(key);
+        }
+        admitted
+    }
+
+    /// Takes the key of the listing that comes behind `last`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ListingOrder`] when it does not come after the one before in any order that a listing may have.
+    pub fn admit_behind(&mut self, last: Option<&str>, key: &str) -> Result<Admitted, Error> {
+        let Some(last) = last else { return Ok(Admitted::InOrder) };
+        let mut admitted = Admitted::InOrder;
+        if self.order == KeyOrder::Unknown && !key.is_ascii() && orders_differ(last, key) {
+            self.order = if last < key { KeyOrder::Utf8 } else { KeyOrder::Utf16 };
+            if self.order == KeyOrder::Utf16 && self.order_assumed {
+                admitted = Admitted::OrderWasMistaken;
+            }
+        }
+        if self.order.compare(last, key).is_ge() {
+            return Err(Error::new(
+                ErrorKind::ListingOrder,
+                format!("The listing is out of order: {key:?} came after {last:?}."),
+                "Nothing was removed. If it happens again, report it with both names: the store lists its keys in \
+                 an order that b2sync does not know.",
+            ));
+        }
         Ok(admitted)
+    }
+
+    /// Takes in what another part of the same listing found out of the order.
+    ///
+    /// # Errors
+    /// [`ErrorKind::ListingOrder`] when the two parts are not in the same order.
+    pub fn join(&mut self, other: &Self) -> Result<Admitted, Error> {
+        self.order_assumed |= other.order_assumed;
+        match (self.order, other.order) {
+            (_, KeyOrder::Unknown) => {}
+            (KeyOrder::Unknown, found) => self.order = found,
+            (ours, theirs) if ours != theirs => {
+                return Err(Error::new(
+                    ErrorKind::ListingOrder,
+                    "One part of the listing is in UTF-8 order and another in UTF-16 order.",
+                    "Nothing was removed. If it happens again, report it.",
+                ));
+            }
+            _ => {}
+        }
+        if self.order == KeyOrder::Utf16 && self.order_assumed {
+            return Ok(Admitted::OrderWasMistaken);
+        }
+        Ok(Admitted::InOrder)
     }
 
     /// Takes what a page says of the page after it: the token to go on with, or `None` at the end of the listing.

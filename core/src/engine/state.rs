@@ -8,7 +8,7 @@ use crate::{
     error::{Error, ErrorKind, Retry},
     snapshot::{
         ContentHash, Known,
-        index::{self, SegmentRef},
+        index::{self, Level, SegmentRef},
         root::{self, SnapshotDocument},
         segment,
     },
@@ -36,6 +36,11 @@ fn add_one(counter: &Cell<u64>) {
 /// The name of a segment's blob.
 pub fn segment_name(hash: ContentHash) -> String {
     format!("segment/{hash}")
+}
+
+/// The name of the blob of an index's node.
+pub fn node_name(hash: ContentHash) -> String {
+    format!("index/{hash}")
 }
 
 impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
@@ -134,11 +139,11 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
         self.blobs.delete(name).await
     }
 
-    /// Reads an index.
+    /// Reads a node of an index.
     ///
     /// # Errors
     /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
-    pub async fn read_index(&self, name: &str) -> Result<Vec<SegmentRef>, Error> {
+    pub async fn read_node(&self, name: &str) -> Result<(Level, Vec<SegmentRef>), Error> {
         index::decode(&self.read(name).await?).map_err(|error| error.into_error(name))
     }
 

@@ -9,11 +9,16 @@ use bytes::Bytes;
 use pollster::block_on;
 use proptest::prelude::*;
 
-use super::*;
+use super::{
+    source::{Page, PageStart, SourceCost},
+    state::{node_name, segment_name},
+    *,
+};
 use crate::{
     entry::{EntryBuffer, EntryRef},
     filter::FilterSpec,
     sink::MemorySink,
+    snapshot::{Known, root::SnapshotDocument},
     source_path::SourcePath,
     store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     time::Timestamp,
@@ -156,6 +161,8 @@ struct World {
     confirm_deletes: bool,
     reconcile: Reconcile,
     jobs: Cell<u32>,
+    streams: Cell<usize>,
+    objects_max: Cell<Option<u64>>,
 }
 
 impl World {
@@ -171,6 +178,8 @@ impl World {
             confirm_deletes: true,
             reconcile: Reconcile::default(),
             jobs: Cell::new(0),
+            streams: Cell::new(1),
+            objects_max: Cell::new(None),
         }
     }
 
@@ -190,6 +199,8 @@ impl World {
             fingerprint: "f",
             reconcile: self.reconcile,
             confirm_deletes: self.confirm_deletes,
+            objects_max: self.objects_max.get(),
+            streams: self.streams.get(),
         };
         block_on(engine.step(&order, budget))
     }
@@ -215,12 +226,26 @@ impl World {
         document
     }
 
+    /// All blobs of the current snapshot, and all that it knows.
+    fn stored(&self) -> (BTreeSet<String>, Vec<Known>) {
+        let state = State::new(&self.home, &self.home);
+        let root = self.document().root;
+        let mut names: BTreeSet<String> = root.index.clone().into_iter().collect();
+        let mut known = Vec::new();
+        let mut leaves = block_on(Leaves::of(&state, &root)).unwrap();
+        for leaf in leaves.list.clone() {
+            names.insert(node_name(leaf.hash));
+            for segment in block_on(leaves.segments(&state, leaf.hash)).unwrap().to_vec() {
+                names.insert(segment_name(segment.hash));
+                known.extend(block_on(state.read_segment(&segment_name(segment.hash))).unwrap());
+            }
+        }
+        (names, known)
+    }
+
     /// The whole stored snapshot.
     fn snapshot(&self) -> Vec<Known> {
-        let state = State::new(&self.home, &self.home);
-        let Some(index) = self.document().root.index else { return Vec::new() };
-        let segments = block_on(state.read_index(&index)).unwrap();
-        segments.iter().flat_map(|it| block_on(state.read_segment(&segment_name(it.hash))).unwrap()).collect()
+        self.stored().1
     }
 
     fn check(&self) {
@@ -401,9 +426,8 @@ fn a_segment_that_hostile_names_never_cut_ends_all_the_same() {
     world.bucket.set(keys(0..100));
     world.job(&Budget::UNLIMITED);
     world.check();
-    let index = world.document().root.index.unwrap();
-    let segments = block_on(State::new(&world.home, &world.home).read_index(&index)).unwrap();
-    assert_eq!(segments.len(), 12);
+    // 12 segments, and the one leaf that lists them.
+    assert_eq!(world.stored().0.len(), 13);
 }
 
 #[test]
@@ -429,6 +453,8 @@ fn refused_changes_stop_the_job_and_are_not_lost() {
         fingerprint: "f",
         reconcile: Reconcile::default(),
         confirm_deletes: false,
+        objects_max: None,
+        streams: 1,
     };
     let report = block_on(engine.step(&order, &Budget::UNLIMITED));
     let error = report.outcome.unwrap_err();
@@ -441,6 +467,12 @@ fn refused_changes_stop_the_job_and_are_not_lost() {
 fn histories() -> impl Strategy<Value = Vec<BTreeMap<String, u64>>> {
     let key = prop_oneof!["[abc]{1,3}", "[ab]😀[ab]?", "[ab]\u{ff01}[ab]?"];
     proptest::collection::vec(proptest::collection::btree_map(key, 1u64..3, 0..40), 1..4)
+}
+
+/// With enough keys for several leaves.
+fn big_histories() -> impl Strategy<Value = Vec<BTreeMap<String, u64>>> {
+    let key = prop_oneof![4 => "[a-f]{1,4}", 1 => "[ab]😀[a-f]{1,3}", 1 => "[ab]\u{ff01}[a-f]{1,3}"];
+    proptest::collection::vec(proptest::collection::btree_map(key, 1u64..3, 0..160), 1..4)
 }
 
 fn states(history: &[BTreeMap<String, u64>]) -> impl Iterator<Item = Vec<Entry>> {
@@ -506,6 +538,93 @@ proptest! {
     }
 
     #[test]
+    fn any_number_of_streams_gives_the_same(
+        history in big_histories(),
+        page_size in 1usize..12,
+        streams in 2usize..7,
+        utf16: bool,
+        stepped: bool,
+    ) {
+        let (one, many) = (World::new(page_size), World::new(page_size));
+        many.streams.set(streams);
+        for world in [&one, &many] {
+            world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
+        }
+        for state in states(&history) {
+            one.bucket.set(state.clone());
+            many.bucket.set(state);
+            let before = (one.home.inner.sink.deliveries().len(), many.home.inner.sink.deliveries().len());
+            let first = one.job(&Budget::UNLIMITED).counts;
+            let second = many.job(if stepped { &ONE_PAGE } else { &Budget::UNLIMITED }).counts;
+            many.check();
+            let set = |world: &World, from: usize| ids(world)[from..].iter().cloned().collect::<BTreeSet<_>>();
+            prop_assert_eq!(set(&one, before.0), set(&many, before.1));
+            prop_assert_eq!(&one.document().root.index, &many.document().root.index);
+            prop_assert_eq!((first.matched, first.matched_bytes), (second.matched, second.matched_bytes));
+        }
+    }
+
+    #[test]
+    fn what_changes_back_after_a_cut_is_not_forgotten(
+        history in histories(),
+        page_size in 1usize..12,
+        after: bool,
+        stepped: bool,
+        same_job: bool,
+    ) {
+        // A job over each state is cut off at each effect; by the time it goes on, or the next one begins, the bucket is as
+        // it was before.
+        let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
+        let states: Vec<_> = states(&history).collect();
+        let whole = World::new(page_size);
+        whole.bucket.set(states[0].clone());
+        whole.job(&budget);
+        let first = whole.home.effects.get();
+        whole.bucket.set(states.last().unwrap().clone());
+        whole.job(&budget);
+        for at in first + 1..=whole.home.effects.get() {
+            let world = World::new(page_size);
+            world.bucket.set(states[0].clone());
+            world.job(&budget);
+            world.home.at.set(Some((at, after)));
+            world.bucket.set(states.last().unwrap().clone());
+            while world.step("job_cut", &budget).outcome.is_ok_and(|outcome| outcome == Outcome::Continue) {}
+            world.bucket.set(states[0].clone());
+            if same_job {
+                while world.step("job_cut", &budget).outcome.unwrap() == Outcome::Continue {}
+            } else {
+                block_on(settle_checkpoint(&world.home, &world.home, world.cut)).unwrap();
+            }
+            world.job(&budget);
+            world.check();
+        }
+    }
+
+    #[test]
+    fn a_job_delivers_no_more_than_it_may_and_the_next_goes_on(
+        history in histories(),
+        page_size in 1usize..12,
+        most in 1u64..9,
+        stepped: bool,
+    ) {
+        let world = World::new(page_size);
+        for state in states(&history) {
+            world.bucket.set(state);
+            for jobs in 0.. {
+                prop_assert!(jobs < 60, "it never ends");
+                world.objects_max.set(Some(most));
+                let report = world.job(if stepped { &ONE_PAGE } else { &Budget::UNLIMITED });
+                prop_assert!(report.counts.created + report.counts.updated <= most);
+                if !report.limited {
+                    break;
+                }
+                prop_assert_eq!(report.counts.created + report.counts.updated, most);
+            }
+            world.check();
+        }
+    }
+
+    #[test]
     fn nothing_is_stored_that_nobody_names(history in histories(), page_size in 1usize..12) {
         let world = World::new(page_size);
         for state in states(&history) {
@@ -513,12 +632,8 @@ proptest! {
             world.job(&ONE_PAGE);
         }
         let root = world.document().root;
-        let mut named: BTreeSet<String> = root.retired.into_iter().collect();
-        if let Some(index) = root.index {
-            let segments = block_on(State::new(&world.home, &world.home).read_index(&index)).unwrap();
-            named.extend(segments.iter().map(|segment| segment_name(segment.hash)));
-            named.insert(index);
-        }
+        let mut named: BTreeSet<String> = root.retired.into_iter().chain(root.garbage).collect();
+        named.extend(world.stored().0);
         prop_assert_eq!(world.home.inner.blobs.names().into_iter().collect::<BTreeSet<_>>(), named);
     }
 }

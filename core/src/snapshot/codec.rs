@@ -16,6 +16,8 @@ pub enum Piece {
     Entries = b'E',
     /// An index ([`super::index`]).
     Index = b'I',
+    /// Changes ([`super::changes`]).
+    Changes = b'C',
 }
 
 /// The version that this code writes, the fourth byte of the header.
@@ -73,6 +75,11 @@ impl Writer {
         Self { bytes: vec![b'b', b'2', piece as u8, VERSION], key: String::new() }
     }
 
+    /// Begins what stands behind the header and the number of items of a piece.
+    pub fn body() -> Self {
+        Self { bytes: Vec::new(), key: String::new() }
+    }
+
     /// Appends a varint.
     pub fn number(&mut self, mut value: u64) {
         while value >= 0x80 {
@@ -114,9 +121,9 @@ impl Writer {
         self.bytes.len()
     }
 
-    /// Never: there is always a header.
+    /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        false
+        self.bytes.is_empty()
     }
 
     /// The whole piece.

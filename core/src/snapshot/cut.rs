@@ -3,6 +3,9 @@
 //! Because nothing but the key decides, an insertion or a deletion changes the segment it falls into and no other
 //! (the idea of prolly trees). The salt is the sync's own secret: file names are hostile input, and without it an
 //! uploader could choose names that never, or always, begin a segment.
+//!
+//! The index is cut the same way: some of the keys that begin a segment begin a *leaf* of the index as well, a run of
+//! segments that is itself stored and named by its content. So a whole leaf is compared by one hash.
 
 use std::hash::Hasher;
 
@@ -15,6 +18,22 @@ pub const SEGMENT_ENTRIES_MEAN: u64 = 4_096;
 pub const SEGMENT_ENTRIES_MAX: usize = 32_768;
 /// A segment ends at the latest once its encoding is this long, in bytes: it fits into every store.
 pub const SEGMENT_BYTES_MAX: usize = 3 << 19;
+
+/// Of the keys that begin a segment, one in this many begins a leaf of the index too.
+pub const LEAF_SEGMENTS_MEAN: u64 = 4;
+/// A leaf of the index ends here at the latest, however the keys fall.
+pub const LEAF_SEGMENTS_MAX: usize = 32;
+
+/// What a key begins, by its own hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Begins {
+    /// Nothing: it goes on with the segment before it.
+    Nothing,
+    /// A segment.
+    Segment,
+    /// A leaf of the index, and so a segment.
+    Leaf,
+}
 
 /// Where the segments of one sync begin.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -43,16 +62,33 @@ impl Cut {
         Self { mean, entries_max, ..self }
     }
 
-    /// Whether `key` begins a segment, by its own hash.
-    pub fn begins_segment(&self, key: &str) -> bool {
+    /// What `key` begins, by its own hash.
+    pub fn begins(&self, key: &str) -> Begins {
         let mut hasher = SipHasher13::new_with_key(&self.salt);
         hasher.write(key.as_bytes());
-        hasher.finish().is_multiple_of(self.mean)
+        let hash = hasher.finish();
+        if !hash.is_multiple_of(self.mean) {
+            Begins::Nothing
+        } else if (hash / self.mean).is_multiple_of(LEAF_SEGMENTS_MEAN) {
+            Begins::Leaf
+        } else {
+            Begins::Segment
+        }
+    }
+
+    /// Whether `key` begins a segment, by its own hash.
+    pub fn begins_segment(&self, key: &str) -> bool {
+        self.begins(key) != Begins::Nothing
+    }
+
+    /// Whether a segment of `entries` entries in about `bytes` bytes ends, whatever key comes next.
+    pub const fn is_full(&self, entries: usize, bytes: usize) -> bool {
+        entries >= self.entries_max || bytes >= SEGMENT_BYTES_MAX
     }
 
     /// Whether `key` begins a segment behind one that has `entries` entries in about `bytes` bytes.
     pub fn cuts_before(&self, key: &str, entries: usize, bytes: usize) -> bool {
-        entries > 0 && (entries >= self.entries_max || bytes >= SEGMENT_BYTES_MAX || self.begins_segment(key))
+        entries > 0 && (self.is_full(entries, bytes) || self.begins_segment(key))
     }
 }
 

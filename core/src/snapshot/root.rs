@@ -1,15 +1,19 @@
 //! The one document that moves: the root of the snapshot, and the checkpoint of the job that works on the next one.
 //!
 //! Both are in one document, so that a job ends, its checkpoint goes and its snapshot becomes current in the same
-//! compare-and-swap. Stored as JSON, `"v": 1`; an unknown version is an error, never a guess.
+//! compare-and-swap. Beside them stands what was about to be delivered when the document was written: root and checkpoint
+//! hold what the sink has *once that is delivered*, so whoever takes the document up delivers it first.
+//!
+//! Stored as JSON, `"v": 2`; an unknown version is an error, never a guess.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Known,
+    changes::{self, Noted},
     codec::DecodeError,
-    index::{self, SegmentRef},
+    index::{self, Level, SegmentRef},
     segment,
 };
 use crate::{
@@ -21,7 +25,7 @@ use crate::{
 /// The name of the document.
 pub const DOCUMENT: &str = "snapshot";
 /// The version that this code reads and writes.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,11 +37,17 @@ pub struct SnapshotDocument {
     /// Where the running job is; `None` between jobs.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
+    /// Changes that root and checkpoint count as delivered, and that may not be: encoded ([`changes`]), base64.
+    #[serde(default)]
+    pub in_doubt: Option<String>,
+    /// The blob with those changes, where they are too many to stand here.
+    #[serde(default)]
+    pub in_doubt_blob: Option<String>,
 }
 
 impl Default for SnapshotDocument {
     fn default() -> Self {
-        Self { v: VERSION, root: Root::default(), checkpoint: None }
+        Self { v: VERSION, root: Root::default(), checkpoint: None, in_doubt: None, in_doubt_blob: None }
     }
 }
 
@@ -47,7 +57,7 @@ impl Default for SnapshotDocument {
 pub struct Root {
     /// Counts the snapshots of this sync. Never goes back.
     pub generation: u64,
-    /// The name of the index; `None`: the snapshot is empty.
+    /// The name of the index: of its top, or of its only leaf; `None`: the snapshot is empty.
     pub index: Option<String>,
     /// How many entries the snapshot has.
     pub entries: u64,
@@ -58,9 +68,11 @@ pub struct Root {
     pub entries_listed: Option<u64>,
     /// The order in which this bucket was seen to list its keys.
     pub order: KeyOrder,
-    /// Blobs that the snapshot before this one named and this one does not. They are deleted when the root moves
-    /// next, so that a reader who still holds the older root finds them meanwhile.
+    /// Blobs that the snapshot before this one named and this one does not. They are kept until the root moves next, so
+    /// that a reader who still holds the older root finds them meanwhile.
     pub retired: Vec<String>,
+    /// Blobs that were retired before those, and are not deleted yet.
+    pub garbage: Vec<String>,
     /// The job that moved the root here: should its end go unheard, its last step can be told again.
     pub job: Option<RootJob>,
 }
@@ -77,6 +89,8 @@ pub struct RootJob {
     pub counts: JobCounts,
     /// How many entries the snapshot before had.
     pub known_before: u64,
+    /// Whether it ended before all was compared, because it might deliver no more.
+    pub limited: bool,
 }
 
 /// All that a job needs to go on after it was cut off.
@@ -87,8 +101,10 @@ pub struct Checkpoint {
     pub job_id: String,
     /// Of the source path and the filters; a checkpoint made under others is worthless.
     pub fingerprint: String,
-    /// Whether the listing was read to its end, and only deletions remain to be delivered.
+    /// Whether the listing was read to its end, or as far as this job may go, and only deletions remain to be delivered.
     pub listed: bool,
+    /// Whether the job ended its listing early, because it may deliver no more.
+    pub limited: bool,
     /// The listing goes on after this key. A key, never a token: tokens expire.
     pub start_after: Option<String>,
     /// What the snapshot knew before this key is dealt with; `None`: nothing is.
@@ -97,18 +113,22 @@ pub struct Checkpoint {
     pub pending_tail: Option<String>,
     /// The blob with those entries, where they are too many to stand here.
     pub pending: Option<String>,
-    /// The blobs with the segments closed so far, and behind them those in `closed_tail`.
-    pub closed: Vec<String>,
-    /// An encoded index, base64.
-    pub closed_tail: Option<String>,
-    /// The blobs with the deletions found so far, and behind them those in `deletions_tail`.
-    pub deletions: Vec<String>,
+    /// The blobs with the leaves closed so far, each a top of the index, and behind them those in `leaves_tail`.
+    pub leaves: Vec<String>,
+    /// An encoded top, base64.
+    pub leaves_tail: Option<String>,
+    /// The segments of the leaf that is not closed yet: an encoded leaf, base64.
+    pub segments: Option<String>,
+    /// The blobs with the deletions found so far and how many are in each, and behind them those in `deletions_tail`.
+    pub deletions: Vec<(String, u64)>,
     /// An encoded segment, base64.
     pub deletions_tail: Option<String>,
     /// How many deletions were found.
     pub deletions_found: u64,
     /// How many of them were delivered.
     pub deletions_delivered: u64,
+    /// How many created and updated files were found.
+    pub objects_found: u64,
     /// What was found and delivered so far.
     pub counts: JobCounts,
     /// The order of keys as far as it is known.
@@ -169,17 +189,30 @@ pub fn decode_bytes(text: &str) -> Result<Vec<u8>, DecodeError> {
     STANDARD.decode(text).map_err(|_| DecodeError::Text)
 }
 
-/// Encodes a short run of segments to stand in the document itself.
-pub fn encode_segments(segments: &[SegmentRef]) -> Option<String> {
-    (!segments.is_empty()).then(|| encode_bytes(&index::encode(segments)))
+/// Encodes a node of an index to stand in the document itself.
+pub fn encode_node(level: Level, items: &[SegmentRef]) -> Option<String> {
+    (!items.is_empty()).then(|| encode_bytes(&index::encode(level, items)))
 }
 
-/// Decodes what [`encode_segments`] wrote.
+/// Decodes what [`encode_node`] wrote.
 ///
 /// # Errors
 /// [`DecodeError`] on any other text.
-pub fn decode_segments(text: Option<&str>) -> Result<Vec<SegmentRef>, DecodeError> {
-    text.map_or(Ok(Vec::new()), |text| index::decode(&decode_bytes(text)?))
+pub fn decode_node(text: Option<&str>) -> Result<Vec<SegmentRef>, DecodeError> {
+    text.map_or(Ok(Vec::new()), |text| Ok(index::decode(&decode_bytes(text)?)?.1))
+}
+
+/// Encodes changes to stand in the document itself.
+pub fn encode_changes(changes: &[Noted]) -> Option<String> {
+    (!changes.is_empty()).then(|| encode_bytes(&changes::encode(changes)))
+}
+
+/// Decodes what [`encode_changes`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] on any other text.
+pub fn decode_changes(text: Option<&str>) -> Result<Vec<Noted>, DecodeError> {
+    text.map_or(Ok(Vec::new()), |text| changes::decode(&decode_bytes(text)?))
 }
 
 /// Encodes a short run of entries to stand in the document itself.
@@ -201,9 +234,9 @@ mod tests {
 
     #[test]
     fn another_version_is_not_guessed_at() {
-        let error = SnapshotDocument::decode(br#"{"v":2,"root":{}}"#).unwrap_err();
+        let error = SnapshotDocument::decode(br#"{"v":3,"root":{}}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StateCorrupt);
-        assert!(error.message().contains("version 2"), "{error}");
+        assert!(error.message().contains("version 3"), "{error}");
         assert_eq!(SnapshotDocument::decode(b"").unwrap_err().kind(), ErrorKind::StateCorrupt);
         let document = SnapshotDocument { checkpoint: Some(Checkpoint::default()), ..SnapshotDocument::default() };
         assert_eq!(SnapshotDocument::decode(&document.encode().unwrap()).unwrap(), document);

@@ -5,8 +5,9 @@
 //! `b2E` 1 is the same with the whole ETag as a text in place of the tag.
 
 use super::{
-    EtagTag, Known,
+    ContentHash, EtagTag, Known,
     codec::{DecodeError, Piece, Reader, Writer},
+    index::SegmentRef,
 };
 use crate::{entry::Entry, time::Timestamp};
 
@@ -16,6 +17,78 @@ fn difference(time: Timestamp, before: Timestamp) -> i64 {
 
 fn sum(before: Timestamp, difference: i64) -> Timestamp {
     Timestamp::from_millis(before.as_millis().wrapping_add(difference))
+}
+
+/// Bytes that an entry takes at most besides its key, encoded.
+const ENTRY_BYTES_MAX: usize = 48;
+
+/// A segment as it grows, entry by entry.
+#[derive(Debug)]
+pub struct Builder {
+    body: Writer,
+    before: Timestamp,
+    first_key: Option<String>,
+    entries: usize,
+    bytes: u64,
+    weight: usize,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self { body: Writer::body(), before: Timestamp::default(), first_key: None, entries: 0, bytes: 0, weight: 0 }
+    }
+}
+
+impl Builder {
+    /// Appends an entry.
+    pub fn push(&mut self, key: &str, tag: EtagTag, size: u64, last_modified: Timestamp) {
+        if self.first_key.is_none() {
+            self.first_key = Some(key.to_owned());
+        }
+        self.body.key(key);
+        self.body.raw(&tag.0);
+        self.body.number(size);
+        self.body.signed(difference(last_modified, self.before));
+        self.before = last_modified;
+        self.entries += 1;
+        self.bytes = self.bytes.saturating_add(size);
+        self.weight += key.len() + ENTRY_BYTES_MAX;
+    }
+
+    /// The first key.
+    pub fn first_key(&self) -> Option<&str> {
+        self.first_key.as_deref()
+    }
+
+    /// How many entries there are.
+    pub fn len(&self) -> usize {
+        self.entries
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries == 0
+    }
+
+    /// What the encoding takes at most, in bytes: what [`super::cut::Cut::is_full`] asks.
+    pub fn weight(&self) -> usize {
+        self.weight
+    }
+
+    /// The finished segment and its bytes; `None` when there is no entry.
+    pub fn finish(self) -> Option<(SegmentRef, Vec<u8>)> {
+        let mut out = Writer::new(Piece::Segment);
+        out.number(self.entries as u64);
+        out.raw(&self.body.finish());
+        let bytes = out.finish();
+        let segment = SegmentRef {
+            first_key: self.first_key?,
+            hash: ContentHash::of(&bytes),
+            entries: self.entries as u64,
+            bytes: self.bytes,
+        };
+        Some((segment, bytes))
+    }
 }
 
 /// Encodes a segment. The same entries give the same bytes.
@@ -107,7 +180,18 @@ mod tests {
         #[test]
         fn decode_after_encode_is_the_same(entries in entries()) {
             let known: Vec<_> = entries.iter().map(Known::from).collect();
-            prop_assert_eq!(decode(&encode(known.iter())).unwrap(), known);
+            prop_assert_eq!(&decode(&encode(known.iter())).unwrap(), &known);
+            let mut builder = Builder::default();
+            for known in &known {
+                builder.push(&known.key, known.tag, known.size, known.last_modified);
+            }
+            let built = builder.finish();
+            prop_assert_eq!(built.is_none(), known.is_empty());
+            if let Some((segment, bytes)) = built {
+                prop_assert_eq!(&bytes, &encode(known.iter()));
+                prop_assert_eq!(segment.hash, ContentHash::of(&bytes));
+                prop_assert_eq!(segment.entries, known.len() as u64);
+            }
             prop_assert_eq!(decode_entries(&encode_entries(&entries)).unwrap(), entries);
         }
 

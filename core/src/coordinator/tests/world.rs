@@ -581,10 +581,19 @@ impl World {
         assert!(snapshot.checkpoint.is_none(), "a checkpoint is left");
         let names: BTreeSet<String> = self.inner.blobs.names().into_iter().collect();
         let Some(index) = snapshot.root.index else { return };
-        assert!(names.contains(&index), "the root names an index that is not stored");
-        let bytes = poll_to_end(self.inner.blobs.get(&index)).unwrap().unwrap().unwrap();
-        for segment in crate::snapshot::index::decode(&bytes).unwrap() {
-            let name = crate::engine::state::segment_name(segment.hash);
+        self.check_node(&names, &index);
+    }
+
+    fn check_node(&self, names: &BTreeSet<String>, name: &str) {
+        assert!(names.contains(name), "the root names {name}, which is not stored");
+        let bytes = poll_to_end(self.inner.blobs.get(name)).unwrap().unwrap().unwrap();
+        let (level, items) = crate::snapshot::index::decode(&bytes).unwrap();
+        for item in items {
+            if level == crate::snapshot::index::Level::Top {
+                self.check_node(names, &crate::engine::state::node_name(item.hash));
+                continue;
+            }
+            let name = crate::engine::state::segment_name(item.hash);
             assert!(names.contains(&name), "the root names {name}, which is not stored");
         }
     }

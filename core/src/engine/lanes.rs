@@ -1,0 +1,206 @@
+//! Reading several ranges of one listing side by side, and handing their pieces on in the order of keys.
+//!
+//! A lane reads one range. Pieces of the first lane are handed on as they come; those of the others wait until all before
+//! them are handed on. So whoever takes them need not know how many lanes there are, and what comes of it is the same.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use super::{
+    Order,
+    listing::{Piece, RangeReader, Rest},
+    source::{Admitted, ListingWatch, Source},
+};
+use crate::{error::Error, snapshot::cut::Begins};
+
+/// What waits to be handed on takes at most this much memory, in bytes, and what is being read on top.
+pub const WAITING_BYTES_MAX: usize = 24 << 20;
+/// Lanes that wait, for each that reads.
+const WAITING_LANES_MAX: usize = 16;
+
+type Reading<'f> = Pin<Box<dyn Future<Output = (Box<RangeReader>, Result<Admitted, Error>)> + 'f>>;
+
+/// One range.
+enum Lane<'f> {
+    Reading(Reading<'f>),
+    /// Between two pages; `Some` when it cannot go on.
+    Resting(Box<RangeReader>, Option<Result<Admitted, Error>>),
+}
+
+/// What comes next.
+pub enum Next {
+    /// Pieces of the listing.
+    Pieces {
+        /// In the order of keys.
+        pieces: Vec<Piece>,
+        /// What the first of them begins, where they are the first of a range: what must be open for it.
+        begins: Begins,
+    },
+    /// The listing is read to its end.
+    End,
+    /// No page more may be read.
+    Stopped,
+    /// The first lane cannot go on.
+    Failed(Error),
+    /// Keys were compared in an order that the listing is not in.
+    OrderWasMistaken,
+}
+
+/// The lanes of one step.
+pub struct Lanes<'f, S> {
+    source: &'f S,
+    order: &'f Order<'f>,
+    lanes: VecDeque<Lane<'f>>,
+    ahead: VecDeque<RangeReader>,
+    streams: usize,
+    /// Whether the first lane's first pieces are still to come.
+    fresh: bool,
+    /// What is known of the order of keys, of all lanes whose pieces were handed on.
+    pub watch: ListingWatch,
+    keys: u64,
+}
+
+impl<'f, S: Source> Lanes<'f, S> {
+    /// Begins with `first`; of the ranges `ahead` of it, as many are read that `streams` are read at the same time.
+    pub fn new(
+        source: &'f S,
+        order: &'f Order<'f>,
+        first: RangeReader,
+        ahead: impl IntoIterator<Item = RangeReader>,
+        streams: usize,
+    ) -> Self {
+        let watch = first.watch.clone();
+        let lanes = VecDeque::from([Lane::Resting(Box::new(first), None)]);
+        let ahead = ahead.into_iter().collect();
+        Self { source, order, lanes, ahead, streams: streams.max(1), fresh: true, watch, keys: 0 }
+    }
+
+    /// Keys read since it was asked last.
+    pub fn take_keys(&mut self) -> u64 {
+        std::mem::take(&mut self.keys)
+    }
+
+    /// Reads until there is something to hand on. `may_read` is asked before each page, with the
+    /// number of keys read since [`Self::take_keys`].
+    pub async fn next(&mut self, may_read: &mut dyn FnMut(u64) -> bool) -> Next {
+        poll_fn(|context| self.poll_next(context, may_read)).await
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(u64) -> bool) -> Poll<Next> {
+        let mut stopped = false;
+        let mut reading = 0;
+        let mut waiting = 0;
+        let mut index = 0;
+        loop {
+            if index == self.lanes.len() {
+                // One lane more, if there is a range, a stream, and memory for it.
+                let room = self.streams > 1
+                    && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
+                    && waiting < WAITING_BYTES_MAX
+                    && reading < self.streams
+                    && !stopped;
+                if !room && !self.lanes.is_empty() {
+                    break;
+                }
+                let Some(reader) = self.ahead.pop_front() else { break };
+                self.lanes.push_back(Lane::Resting(Box::new(reader), None));
+            }
+            let Some(mut lane) = self.lanes.remove(index) else { break };
+            loop {
+                lane = match lane {
+                    Lane::Reading(mut future) => match future.as_mut().poll(context) {
+                        Poll::Pending => {
+                            reading += 1;
+                            lane = Lane::Reading(future);
+                            break;
+                        }
+                        Poll::Ready((mut reader, result)) => {
+                            self.keys += reader.take_keys();
+                            let ended = reader.is_done() || !matches!(result, Ok(Admitted::InOrder));
+                            Lane::Resting(reader, ended.then_some(result))
+                        }
+                    },
+                    Lane::Resting(reader, ended) => {
+                        let first = index == 0;
+                        // The first lane's pieces are handed on before it reads on.
+                        let has_to_wait = if first { reader.has_pieces() } else { waiting >= WAITING_BYTES_MAX };
+                        waiting += if first { 0 } else { reader.weight() };
+                        let free = first || reading < self.streams;
+                        if ended.is_some() || has_to_wait || !free || stopped {
+                            lane = Lane::Resting(reader, ended);
+                            break;
+                        }
+                        if !may_read(self.keys) {
+                            stopped = true;
+                            lane = Lane::Resting(reader, ended);
+                            break;
+                        }
+                        let (source, order) = (self.source, self.order);
+                        let mut reader = reader;
+                        Lane::Reading(Box::pin(async move {
+                            let result = source.read(&mut reader, order).await;
+                            (reader, result)
+                        }))
+                    }
+                };
+            }
+            self.lanes.insert(index, lane);
+            if index == 0
+                && let Some(next) = self.hand_on(stopped)
+            {
+                return Poll::Ready(next);
+            }
+            index += 1;
+        }
+        Poll::Pending
+    }
+
+    /// What the first lane has.
+    fn hand_on(&mut self, stopped: bool) -> Option<Next> {
+        let Some(Lane::Resting(reader, ended)) = self.lanes.front_mut() else { return None };
+        if reader.has_pieces() {
+            let pieces = reader.take_pieces();
+            match self.watch.join(&reader.watch) {
+                Ok(Admitted::InOrder) => {}
+                Ok(Admitted::OrderWasMistaken) => return Some(Next::OrderWasMistaken),
+                Err(error) => return Some(Next::Failed(error)),
+            }
+            let begins = if std::mem::take(&mut self.fresh) { reader.begins() } else { Begins::Leaf };
+            return Some(Next::Pieces { pieces, begins });
+        }
+        match ended.take() {
+            Some(Err(error)) => Some(Next::Failed(error)),
+            Some(Ok(Admitted::OrderWasMistaken)) => {
+                self.watch.order = reader.watch.order;
+                Some(Next::OrderWasMistaken)
+            }
+            Some(Ok(Admitted::InOrder)) => {
+                self.lanes.pop_front();
+                self.fresh = true;
+                if self.lanes.is_empty() && self.ahead.is_empty() {
+                    return Some(Next::End);
+                }
+                // The next lane is the first now; it is looked at at once.
+                Some(Next::Pieces { pieces: Vec::new(), begins: Begins::Leaf })
+            }
+            None => stopped.then_some(Next::Stopped),
+        }
+    }
+
+    /// Whether the first range begins in the middle of a leaf, and nothing of it was handed on yet.
+    pub fn is_misaligned(&self) -> bool {
+        matches!(self.lanes.front(), Some(Lane::Resting(reader, _)) if self.fresh && reader.begins() != Begins::Leaf)
+    }
+
+    /// Stops here: what the first lane has read and not handed on, if it stands where handing on stopped.
+    pub fn stop(self) -> Option<Rest> {
+        match self.lanes.into_iter().next() {
+            Some(Lane::Resting(reader, _)) => Some(reader.stop()),
+            _ => None,
+        }
+    }
+}

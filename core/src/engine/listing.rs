@@ -1,0 +1,494 @@
+//! Reading a range of a listing: pages in, pieces of a snapshot out.
+//!
+//! A page is filtered, cut and encoded entry by entry, so that what is kept of a file is what a segment keeps of it. Where
+//! the snapshot has a leaf that begins with the same key, the segments of the new leaf are held back until it is complete:
+//! if its hash is that of the old one, a reference is all that is left of it. Nothing here reads or writes state.
+
+use std::{collections::VecDeque, mem};
+
+use super::{
+    Order,
+    source::{Admitted, ListingWatch, Page, PageStart, Source},
+};
+use crate::{
+    entry::{Entry, EntryRef, KeyOrder},
+    error::Error,
+    mutation::{self, Mutation},
+    snapshot::{
+        EtagTag,
+        codec::DecodeError,
+        cut::{Begins, LEAF_SEGMENTS_MAX},
+        index::{self, Level, SegmentRef},
+        segment::{self, Builder},
+    },
+};
+
+/// A segment as it is listed: beside what a segment keeps, the rest of each ETag, which a change carries.
+#[derive(Debug, Default)]
+pub struct Open {
+    builder: Builder,
+    etags: Etags,
+}
+
+impl Open {
+    /// With these entries.
+    pub fn of(entries: &[Entry]) -> Self {
+        let mut open = Self::default();
+        entries.iter().for_each(|entry| open.push(entry.into()));
+        open
+    }
+
+    fn push(&mut self, entry: EntryRef<'_>) {
+        let tag = self.etags.push(entry.etag);
+        self.builder.push(entry.key, tag, entry.size, entry.last_modified);
+    }
+
+    /// Whether there is no entry.
+    pub fn is_empty(&self) -> bool {
+        self.builder.is_empty()
+    }
+
+    /// The first key in it.
+    pub fn first_key(&self) -> Option<&str> {
+        self.builder.first_key()
+    }
+
+    /// As it is stored; `None` when there is no entry.
+    pub fn seal(self) -> Option<Sealed> {
+        let (segment, bytes) = self.builder.finish()?;
+        Some(Sealed { segment, bytes, etags: self.etags })
+    }
+}
+
+/// A complete segment of a listing.
+#[derive(Debug)]
+pub struct Sealed {
+    /// What an index says of it.
+    pub segment: SegmentRef,
+    /// What is stored.
+    pub bytes: Vec<u8>,
+    etags: Etags,
+}
+
+impl Sealed {
+    /// Its entries, with their whole ETags.
+    ///
+    /// # Errors
+    /// [`DecodeError`]; it does not happen for what [`Open::seal`] made.
+    pub fn entries(&self) -> Result<Vec<Entry>, DecodeError> {
+        let mut etags = self.etags.0.as_slice();
+        let known = segment::decode(&self.bytes)?.into_iter();
+        known
+            .map(|known| {
+                let etag = Etags::next(&mut etags, known.tag).ok_or(DecodeError::Truncated)?;
+                Ok(Entry { key: known.key, etag, size: known.size, last_modified: known.last_modified })
+            })
+            .collect()
+    }
+}
+
+/// What the tags leave over of ETags: of an MD5 its second half, of any other all.
+#[derive(Debug, Default)]
+struct Etags(Vec<u8>);
+
+impl Etags {
+    fn push(&mut self, etag: &str) -> EtagTag {
+        let mut md5 = [0; 16];
+        let is_md5 = etag.len() == 32
+            && etag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+            && hex::decode_to_slice(etag, &mut md5).is_ok();
+        if let (true, Some((tag, rest))) = (is_md5, md5.split_first_chunk::<8>()) {
+            self.0.push(0);
+            self.0.extend_from_slice(rest);
+            return EtagTag(*tag);
+        }
+        self.0.push(1);
+        self.0.extend_from_slice(&(etag.len() as u32).to_le_bytes());
+        self.0.extend_from_slice(etag.as_bytes());
+        EtagTag::of(etag)
+    }
+
+    fn next(left: &mut &[u8], tag: EtagTag) -> Option<String> {
+        let (kind, rest) = left.split_first()?;
+        if *kind == 0 {
+            let (second, rest) = rest.split_first_chunk::<8>()?;
+            *left = rest;
+            return Some(hex::encode(tag.0) + &hex::encode(second));
+        }
+        let (length, rest) = rest.split_first_chunk::<4>()?;
+        let (text, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        *left = rest;
+        String::from_utf8(text.to_vec()).ok()
+    }
+}
+
+/// What a piece of a listing holds.
+#[derive(Debug)]
+pub enum Content {
+    /// No file that passes the filters.
+    Nothing,
+    /// A segment.
+    Segment(Sealed),
+    /// A leaf that is as the snapshot has it.
+    Leaf(SegmentRef),
+}
+
+/// Up to where a piece goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark {
+    /// The first key behind it that belongs to what follows; `None`: nothing follows, the listing is at its end.
+    pub covered_to: Option<String>,
+    /// The last key listed before that one: where to go on.
+    pub after: Option<String>,
+    /// Keys listed since the mark before.
+    pub listed: u64,
+    /// Those that passed the filters.
+    pub matched: u64,
+    /// The sum of their sizes, in bytes.
+    pub matched_bytes: u64,
+}
+
+/// A piece of a listing, in the order of its keys.
+#[derive(Debug)]
+pub struct Piece {
+    /// What is in it.
+    pub content: Content,
+    /// Up to where it goes.
+    pub until: Mark,
+}
+
+impl Piece {
+    /// What it takes in memory, in bytes, about.
+    pub fn weight(&self) -> usize {
+        match &self.content {
+            Content::Segment(sealed) => 128 + sealed.bytes.len() + sealed.etags.0.len(),
+            _ => 256,
+        }
+    }
+}
+
+/// What a reader leaves when it stops on its way.
+#[derive(Debug)]
+pub struct Rest {
+    /// The segments of the leaf that it did not complete.
+    pub pieces: Vec<Piece>,
+    /// The segment that it did not complete.
+    pub open: Open,
+    /// Since the last mark, with the last key listed.
+    pub since: Mark,
+    /// What was found out of the order of keys.
+    pub watch: ListingWatch,
+}
+
+/// Reads one range of a listing.
+#[derive(Debug)]
+pub struct RangeReader {
+    /// The first key of the range; before it was met, keys are passed over.
+    from: Option<String>,
+    /// The first key behind the range.
+    end: Option<String>,
+    /// The order of keys, and how far the listing is.
+    pub watch: ListingWatch,
+    token: Option<String>,
+    /// Leaves of the snapshot that the range may meet, in order.
+    known: VecDeque<SegmentRef>,
+    open: Open,
+    /// The leaf of the snapshot that begins where the open one does.
+    hold: Option<SegmentRef>,
+    held: Vec<Piece>,
+    /// Segments closed in the open leaf.
+    leaf_segments: usize,
+    /// Whether leaves begin here where they begin in a listing of everything.
+    leaf_aligned: bool,
+    /// What the first key of the range begins.
+    begins: Option<Begins>,
+    since: Mark,
+    pieces: Vec<Piece>,
+    keys: u64,
+    done: bool,
+}
+
+impl RangeReader {
+    /// Reads to `end` from behind the last key that `watch` knows, with what the segment there has already, and the number
+    /// of segments before it in its leaf. What comes before `from` is dealt with, though it may appear meanwhile.
+    pub fn resume(
+        watch: ListingWatch,
+        from: Option<String>,
+        end: Option<String>,
+        known: impl IntoIterator<Item = SegmentRef>,
+        open: Open,
+        leaf_segments: usize,
+    ) -> Self {
+        // What was to begin a segment may be gone by now.
+        let begins = if from.is_some() && open.is_empty() { None } else { Some(Begins::Leaf) };
+        Self {
+            from,
+            end,
+            watch,
+            token: None,
+            known: known.into_iter().collect(),
+            leaf_aligned: open.is_empty() && leaf_segments == 0,
+            open,
+            hold: None,
+            held: Vec::new(),
+            leaf_segments,
+            begins,
+            since: Mark::default(),
+            pieces: Vec::new(),
+            keys: 0,
+            done: false,
+        }
+    }
+
+    /// Reads from `from`, which should begin a leaf, to `end`.
+    pub fn range(
+        order: KeyOrder,
+        order_assumed: bool,
+        from: String,
+        end: Option<String>,
+        known: impl IntoIterator<Item = SegmentRef>,
+    ) -> Self {
+        let watch = ListingWatch::new(order, order_assumed, Some(just_before(&from)));
+        let reader = Self::resume(watch, Some(from), end, known, Open::default(), 0);
+        Self { leaf_aligned: false, ..reader }
+    }
+
+    /// Whether the range was read to its end.
+    pub fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// What the first key begins, and so what must be open for it; a leaf where that is not known, or does not matter.
+    pub fn begins(&self) -> Begins {
+        self.begins.unwrap_or(Begins::Leaf)
+    }
+
+    /// How many keys it read since it was asked last.
+    pub fn take_keys(&mut self) -> u64 {
+        mem::take(&mut self.keys)
+    }
+
+    /// Whether there are pieces that are complete.
+    pub fn has_pieces(&self) -> bool {
+        !self.pieces.is_empty()
+    }
+
+    /// The pieces that are complete.
+    pub fn take_pieces(&mut self) -> Vec<Piece> {
+        mem::take(&mut self.pieces)
+    }
+
+    /// What it holds in memory, in bytes, about.
+    pub fn weight(&self) -> usize {
+        let held: usize = self.held.iter().chain(&self.pieces).map(Piece::weight).sum();
+        held + self.open.builder.weight()
+    }
+
+    /// Stops here.
+    pub fn stop(mut self) -> Rest {
+        self.pieces.append(&mut self.held);
+        let mut since = self.since;
+        since.after = self.watch.last_key().map(str::to_owned);
+        Rest { pieces: self.pieces, open: self.open, since, watch: self.watch }
+    }
+
+    /// Reads one page.
+    ///
+    /// # Errors
+    /// Of the source; of [`ListingWatch`] when the listing makes no sense.
+    pub async fn read<S: Source>(&mut self, source: &S, order: &Order<'_>) -> Result<Admitted, Error> {
+        if self.done {
+            return Ok(Admitted::InOrder);
+        }
+        source.still_wanted().await?;
+        let token = self.token.take();
+        let page = match self.next_page(source, token).await {
+            Err(_) if mutation::is_on(Mutation::AdvanceOnError) => Page::default(),
+            page => page?,
+        };
+        if self.take_page(order, &page)? == Admitted::OrderWasMistaken {
+            return Ok(Admitted::OrderWasMistaken);
+        }
+        if !self.done {
+            self.token = self.watch.next(&page)?;
+            if self.token.is_none() {
+                self.finish(None);
+            }
+        }
+        Ok(Admitted::InOrder)
+    }
+
+    /// Reads the page that `token` names. A token that the store does not accept any more is replaced by the last key.
+    async fn next_page<S: Source>(&self, source: &S, token: Option<String>) -> Result<Page, Error> {
+        let after = self.watch.last_key().map_or(PageStart::First, PageStart::After);
+        match &token {
+            None => source.page(after).await,
+            Some(token) => match source.page(PageStart::Token(token)).await {
+                Err(error) if error.status() == Some(400) && after != PageStart::First => source.page(after).await,
+                result => result,
+            },
+        }
+    }
+
+    fn take_page(&mut self, order: &Order<'_>, page: &Page) -> Result<Admitted, Error> {
+        self.keys += page.entries.len() as u64;
+        let carried = self.watch.take_last_key();
+        let mut last = carried.as_deref();
+        for entry in page.entries.iter() {
+            if self.watch.admit_behind(last, entry.key)? == Admitted::OrderWasMistaken {
+                return Ok(Admitted::OrderWasMistaken);
+            }
+            if let Some(from) = &self.from {
+                if self.watch.compare(entry.key, from).is_lt() {
+                    last = Some(entry.key);
+                    continue;
+                }
+                self.from = None;
+            }
+            if let Some(end) = &self.end
+                && self.watch.compare(entry.key, end).is_ge()
+            {
+                self.finish(last);
+                break;
+            }
+            if order.filter.matches(entry) {
+                self.take_entry(order, entry, last);
+            }
+            self.since.listed += 1;
+            last = Some(entry.key);
+        }
+        if let Some(last) = last {
+            self.watch.set_last_key(last);
+        }
+        Ok(Admitted::InOrder)
+    }
+
+    fn take_entry(&mut self, order: &Order<'_>, entry: EntryRef<'_>, last: Option<&str>) {
+        let begins = order.cut.begins(entry.key);
+        self.begins.get_or_insert(begins);
+        let full = order.cut.is_full(self.open.builder.len(), self.open.builder.weight());
+        if !self.open.is_empty() && (begins != Begins::Nothing || full) {
+            self.close_segment(Some(entry.key), last);
+        }
+        if begins == Begins::Leaf || self.leaf_segments >= LEAF_SEGMENTS_MAX {
+            self.close_leaf();
+            self.leaf_aligned |= begins == Begins::Leaf;
+        }
+        if self.leaf_segments == 0 && self.open.is_empty() && self.leaf_aligned {
+            while self.known.pop_front_if(|leaf| self.watch.compare(&leaf.first_key, entry.key).is_lt()).is_some() {}
+            self.hold = self.known.pop_front_if(|leaf| leaf.first_key == entry.key);
+        }
+        self.open.push(entry);
+        self.since.matched += 1;
+        self.since.matched_bytes = self.since.matched_bytes.saturating_add(entry.size);
+    }
+
+    fn mark(&mut self, covered_to: Option<&str>, after: Option<&str>) -> Mark {
+        let since = mem::take(&mut self.since);
+        Mark { covered_to: covered_to.map(str::to_owned), after: after.map(str::to_owned), ..since }
+    }
+
+    fn close_segment(&mut self, covered_to: Option<&str>, after: Option<&str>) {
+        let until = self.mark(covered_to, after);
+        let Some(sealed) = mem::take(&mut self.open).seal() else { return };
+        self.leaf_segments += 1;
+        let piece = Piece { content: Content::Segment(sealed), until };
+        if self.hold.is_some() { self.held.push(piece) } else { self.pieces.push(piece) }
+    }
+
+    fn close_leaf(&mut self) {
+        self.leaf_segments = 0;
+        let Some(known) = self.hold.take() else { return };
+        let segments: Vec<SegmentRef> = self
+            .held
+            .iter()
+            .filter_map(|piece| match &piece.content {
+                Content::Segment(sealed) => Some(sealed.segment.clone()),
+                _ => None,
+            })
+            .collect();
+        let equal = index::node(Level::Leaf, &segments).is_some_and(|(leaf, _)| leaf.hash == known.hash);
+        if !equal {
+            self.pieces.append(&mut self.held);
+            return;
+        }
+        let mut until = Mark::default();
+        for piece in self.held.drain(..) {
+            until = Mark {
+                listed: until.listed + piece.until.listed,
+                matched: until.matched + piece.until.matched,
+                matched_bytes: until.matched_bytes.saturating_add(piece.until.matched_bytes),
+                ..piece.until
+            };
+        }
+        self.pieces.push(Piece { content: Content::Leaf(known), until });
+    }
+
+    /// The range is read to its end; `last` is the last key listed before it.
+    fn finish(&mut self, last: Option<&str>) {
+        self.done = true;
+        let end = self.end.take();
+        let last = last.or(self.watch.last_key()).map(str::to_owned);
+        if !self.open.is_empty() {
+            self.close_segment(end.as_deref(), last.as_deref());
+        }
+        self.close_leaf();
+        // What the last piece does not cover: keys that the filters leave out, or a range without files.
+        let until = self.mark(end.as_deref(), last.as_deref());
+        self.pieces.push(Piece { content: Content::Nothing, until });
+    }
+}
+
+/// A key below `key` with few keys between, or none: where to begin a listing that is to show `key`.
+///
+/// It need not exist. It is below `key` in either order of keys.
+pub fn just_before(key: &str) -> String {
+    let mut chars = key.chars();
+    let last = chars.next_back();
+    let mut before = chars.as_str().to_owned();
+    // What begins with the character before, and the highest there is behind it, is the closest. Only printable ASCII is
+    // made use of: it is the same in both orders, and no store refuses it.
+    if let Some(last @ '!'..='~') = last
+        && key.len() < 1_000
+    {
+        before.push(char::from_u32(last as u32 - 1).unwrap_or(' '));
+        before.push('\u{10ffff}');
+    }
+    before
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn just_before_is_before_in_both_orders(key in "[a!~ 0/\u{e000}\u{ffff}😀é]{1,6}", other in "[a!~ 0/😀]{1,6}") {
+            let before = just_before(&key);
+            prop_assert!(KeyOrder::Utf8.compare(&before, &key).is_lt());
+            prop_assert!(KeyOrder::Utf16.compare(&before, &key).is_lt());
+            // Between the two are only keys that share all but the last character, or that are beyond any real name.
+            if key.ends_with(|last: char| last.is_ascii_graphic()) && other > before && other < key {
+                prop_assert!(other.contains('\u{10ffff}'), "{before:?} < {other:?} < {key:?}");
+            }
+        }
+
+        #[test]
+        fn a_sealed_segment_gives_back_its_entries(
+            list in proptest::collection::vec(("[ab/😀]{0,9}", "[0-9a-f]{32}|[0-9A-F]{32}|[!-~]{0,40}", any::<u64>(), any::<i64>()), 1..12),
+        ) {
+            let entries: Vec<Entry> = list
+                .into_iter()
+                .map(|(key, etag, size, time)| {
+                    Entry { key, etag, size, last_modified: crate::time::Timestamp::from_millis(time) }
+                })
+                .collect();
+            let sealed = Open::of(&entries).seal().unwrap();
+            prop_assert_eq!(sealed.entries().unwrap(), entries.clone());
+            let known: Vec<_> = entries.iter().map(crate::snapshot::Known::from).collect();
+            prop_assert_eq!(sealed.bytes, segment::encode(known.iter()));
+        }
+    }
+}

@@ -1,0 +1,506 @@
+//! What a step holds in memory, how it is saved, and how it becomes the next snapshot.
+
+use std::{collections::BTreeSet, mem};
+
+use super::{
+    DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, Order,
+    assembly::Assembly,
+    base::{Base, Leaves},
+    listing::{Mark, Open},
+    source::ListingWatch,
+    state::{State, node_name, segment_name},
+    too_many_deletions,
+};
+use crate::{
+    entry::KeyOrder,
+    error::Error,
+    job::{JobCounts, Phase},
+    mutation::{self, Mutation},
+    sink::{Change, ChangeKind},
+    snapshot::{
+        Known,
+        changes::{self, Noted},
+        index::{self, Level, SegmentRef},
+        root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
+        segment,
+    },
+    store::{BlobStore, DocumentStore},
+};
+
+/// Items of a list that a checkpoint holds in the document itself; more go into a blob.
+const TAIL_ITEMS_MAX: usize = 256;
+/// Bytes that the document itself holds of a segment that is not complete, or of what is about to be delivered; more go
+/// into a blob. A poll that finds nothing thus stores no blob, however many steps it takes.
+const TAIL_BYTES_MAX: usize = 512 << 10;
+/// Blobs that nothing names any more and that are deleted in one step, at most: it must stay within its budget.
+const GARBAGE_DELETED_MAX: usize = 100;
+
+/// Where a job would go on, were it cut off now: behind the latest segment that was closed.
+#[derive(Clone, Debug)]
+pub(super) struct ResumePoint {
+    pub(super) start_after: Option<String>,
+    pub(super) listed: u64,
+    pub(super) matched: u64,
+    pub(super) matched_bytes: u64,
+}
+
+/// Where a step takes the job up.
+pub(super) enum Resumed {
+    /// The listing is read.
+    Listed,
+    /// Behind the last key that was listed, with the segment that is not complete.
+    At { open: Open },
+}
+
+/// What a step holds in memory: at most one segment of the listing and one of the snapshot, one leaf, what is about to be
+/// stored and delivered, and the list of leaves.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) document: SnapshotDocument,
+    pub(super) revision: u64,
+    pub(super) known_before: u64,
+    pub(super) watch: ListingWatch,
+    pub(super) listed: bool,
+    pub(super) limited: bool,
+    pub(super) covered_to: Option<String>,
+    pub(super) resume_point: Option<ResumePoint>,
+    /// What was read behind the last segment, where the step ends in it.
+    pub(super) pending: Option<(Open, Mark)>,
+    pub(super) assembly: Assembly,
+    /// Segments are cut elsewhere than the listing's pieces are, until one begins at a key that says so.
+    pub(super) realign: bool,
+    /// Of the leaves, how many are in `leaf_blobs`.
+    leaves_stored: usize,
+    leaf_blobs: Vec<String>,
+    /// Found, and not in `deletion_blobs`.
+    pub(super) deletions: Vec<Known>,
+    pub(super) deletion_blobs: Vec<(String, u64)>,
+    pub(super) deletions_found: u64,
+    pub(super) deletions_delivered: u64,
+    scratch: Vec<String>,
+    /// To be delivered.
+    pub(super) noted: Vec<Noted>,
+    /// Created and updated files found by this job.
+    pub(super) objects_found: u64,
+    /// Blobs stored that neither a checkpoint nor the root names yet.
+    unsaved: BTreeSet<String>,
+    pub(super) counts: JobCounts,
+    pub(super) phase: Phase,
+    pub(super) batch_max: usize,
+    pub(super) sink_calls: u64,
+    pub(super) keys: u64,
+}
+
+/// What is noted in the document, and may not have been delivered.
+pub(super) async fn read_in_doubt<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    document: &SnapshotDocument,
+) -> Result<Vec<Noted>, Error> {
+    match &document.in_doubt_blob {
+        Some(name) => changes::decode(&state.read(name).await?).map_err(|error| error.into_error(name)),
+        None => root::decode_changes(document.in_doubt.as_deref()).map_err(|error| error.into_error("in_doubt")),
+    }
+}
+
+/// The leaves that a checkpoint holds.
+pub(super) async fn checkpoint_leaves<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    checkpoint: &Checkpoint,
+) -> Result<(Vec<SegmentRef>, usize), Error> {
+    let mut leaves = Vec::new();
+    for name in &checkpoint.leaves {
+        leaves.extend(state.read_node(name).await?.1);
+    }
+    let stored = leaves.len();
+    let tail = root::decode_node(checkpoint.leaves_tail.as_deref());
+    leaves.extend(tail.map_err(|error| error.into_error("checkpoint.leaves_tail"))?);
+    Ok((leaves, stored))
+}
+
+/// The segments of the leaf that a checkpoint has not closed.
+pub(super) fn checkpoint_segments(checkpoint: &Checkpoint) -> Result<Vec<SegmentRef>, Error> {
+    root::decode_node(checkpoint.segments.as_deref()).map_err(|error| error.into_error("checkpoint.segments"))
+}
+
+impl Run {
+    pub(super) fn new(order: &Order<'_>, batch_max: usize) -> Self {
+        Self {
+            document: SnapshotDocument::default(),
+            revision: 0,
+            known_before: 0,
+            watch: ListingWatch::default(),
+            listed: false,
+            limited: false,
+            covered_to: None,
+            resume_point: None,
+            pending: None,
+            assembly: Assembly::new(order.cut, Vec::new(), Vec::new()),
+            realign: false,
+            leaves_stored: 0,
+            leaf_blobs: Vec::new(),
+            deletions: Vec::new(),
+            deletion_blobs: Vec::new(),
+            deletions_found: 0,
+            deletions_delivered: 0,
+            scratch: Vec::new(),
+            noted: Vec::new(),
+            objects_found: 0,
+            unsaved: BTreeSet::new(),
+            counts: JobCounts::default(),
+            phase: Phase::Queued,
+            batch_max: batch_max.max(1),
+            sink_calls: 0,
+            keys: 0,
+        }
+    }
+
+    /// Takes up the checkpoint, if there is one.
+    pub(super) async fn resume<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+    ) -> Result<Resumed, Error> {
+        let Some(checkpoint) = self.document.checkpoint.clone() else {
+            self.watch = ListingWatch::new(self.document.root.order, false, None);
+            return Ok(Resumed::At { open: Open::default() });
+        };
+        let (leaves, stored) = checkpoint_leaves(state, &checkpoint).await?;
+        self.leaves_stored = stored;
+        self.assembly = Assembly::new(order.cut, leaves, checkpoint_segments(&checkpoint)?);
+        self.leaf_blobs = checkpoint.leaves;
+        let deletions = root::decode_known(checkpoint.deletions_tail.as_deref());
+        self.deletions = deletions.map_err(|error| error.into_error("checkpoint.deletions_tail"))?;
+        self.deletion_blobs = checkpoint.deletions;
+        self.deletions_found = checkpoint.deletions_found;
+        self.deletions_delivered = checkpoint.deletions_delivered;
+        let mut open = Open::default();
+        if checkpoint.pending.is_some() || checkpoint.pending_tail.is_some() {
+            let (name, bytes) = match (&checkpoint.pending, &checkpoint.pending_tail) {
+                (Some(name), _) => (name.as_str(), Ok(state.read(name).await?.to_vec())),
+                (None, tail) => ("checkpoint.pending_tail", root::decode_bytes(tail.as_deref().unwrap_or_default())),
+            };
+            let entries = bytes.and_then(|bytes| segment::decode_entries(&bytes));
+            open = Open::of(&entries.map_err(|error| error.into_error(name))?);
+        }
+        self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
+        self.covered_to = checkpoint.covered_to;
+        self.listed = checkpoint.listed;
+        self.limited = checkpoint.limited;
+        self.counts = checkpoint.counts;
+        self.objects_found = checkpoint.objects_found;
+        self.scratch = checkpoint.scratch;
+        Ok(if self.listed { Resumed::Listed } else { Resumed::At { open } })
+    }
+
+    /// Begins the comparison anew, from `settled`: a snapshot with all that was delivered, whose order is known.
+    pub(super) fn restart(&mut self, order: &Order<'_>, settled: (SnapshotDocument, u64), found: KeyOrder) {
+        let (document, revision) = settled;
+        let watch = ListingWatch::new(found, false, None);
+        let counts = JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..self.counts };
+        *self = Self {
+            document,
+            revision,
+            known_before: self.known_before,
+            watch,
+            phase: self.phase,
+            counts,
+            objects_found: counts.created + counts.updated,
+            unsaved: mem::take(&mut self.unsaved),
+            sink_calls: self.sink_calls,
+            keys: self.keys,
+            ..Self::new(order, self.batch_max)
+        };
+    }
+
+    /// Keeps a deletion until the listing is complete.
+    pub(super) async fn vanished<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        known: Known,
+    ) -> Result<(), Error> {
+        if !order.reconcile.on_delete {
+            return Ok(());
+        }
+        if mutation::is_on(Mutation::DeleteEarly) {
+            self.noted.push(Noted::Vanished(known));
+            return Ok(());
+        }
+        self.deletions.push(known);
+        self.deletions_found += 1;
+        let found = self.deletions_found;
+        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.document.root.entries_to_guard() / 2
+        {
+            return Err(too_many_deletions(&format!(
+                "More than half of the files that were there before are gone ({found} or more of {}).",
+                self.known_before
+            )));
+        }
+        if self.deletions.len() >= DELETIONS_HELD_MAX {
+            self.store_deletions(state).await?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn count_delivered(&mut self, change: &Change) {
+        match change.kind {
+            ChangeKind::Created => self.counts.created += 1,
+            ChangeKind::Updated => self.counts.updated += 1,
+            ChangeKind::Deleted => self.counts.deleted += 1,
+        }
+        if change.kind != ChangeKind::Deleted {
+            self.counts.delivered_bytes = self.counts.delivered_bytes.saturating_add(change.entry.size);
+        }
+    }
+
+    /// Stores what was put together and is not stored.
+    pub(super) async fn store_puts<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+    ) -> Result<(), Error> {
+        for (name, bytes) in self.assembly.take_puts() {
+            self.unsaved.insert(name.clone());
+            state.write(&name, bytes).await?;
+        }
+        Ok(())
+    }
+
+    /// Saves how far the job is: behind the latest segment that was closed, which is one small write. Where no segment was
+    /// closed in this step, everything read so far is in it, so that every step gets further. `noted` is about to be
+    /// delivered, and what the checkpoint holds counts as delivered already.
+    pub(super) async fn save_checkpoint<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        noted: Option<&[Noted]>,
+    ) -> Result<(), Error> {
+        self.store_puts(state).await?;
+        let mut counts = self.counts;
+        let mut pending = Vec::new();
+        let start_after = if self.listed {
+            None
+        } else if let Some(point) = &self.resume_point {
+            (counts.listed, counts.matched, counts.matched_bytes) = (point.listed, point.matched, point.matched_bytes);
+            point.start_after.clone()
+        } else if let Some((open, since)) = self.pending.take() {
+            counts.listed += since.listed;
+            counts.matched += since.matched;
+            counts.matched_bytes = counts.matched_bytes.saturating_add(since.matched_bytes);
+            if let Some(sealed) = open.seal() {
+                pending = sealed.entries().map_err(|error| error.into_error("the open segment"))?;
+            }
+            since.after
+        } else {
+            return Ok(());
+        };
+        let (mut pending_blob, mut pending_tail) = (None, None);
+        if !pending.is_empty() {
+            let bytes = segment::encode_entries(&pending);
+            if bytes.len() > TAIL_BYTES_MAX {
+                pending_blob = Some(self.write_scratch(state, bytes).await?);
+            } else {
+                pending_tail = Some(root::encode_bytes(&bytes));
+            }
+        }
+        if self.assembly.leaves.len() < self.leaves_stored || !self.assembly.dropped.is_empty() {
+            // A leaf was taken apart again that a blob lists.
+            self.leaf_blobs.clear();
+            self.leaves_stored = 0;
+        }
+        let tail = self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default();
+        if tail.len() > TAIL_ITEMS_MAX {
+            let bytes = index::encode(Level::Top, tail);
+            let name = self.write_scratch(state, bytes).await?;
+            self.leaf_blobs.push(name);
+            self.leaves_stored = self.assembly.leaves.len();
+        }
+        if self.deletions.len() > TAIL_ITEMS_MAX {
+            self.store_deletions(state).await?;
+        }
+        let (mut in_doubt, mut in_doubt_blob) = (None, None);
+        if let Some(noted) = noted {
+            let bytes = changes::encode(noted);
+            if bytes.len() > TAIL_BYTES_MAX {
+                in_doubt_blob = Some(self.write_scratch(state, bytes).await?);
+            } else {
+                in_doubt = Some(root::encode_bytes(&bytes));
+            }
+        }
+        let mut scratch = self.scratch.clone();
+        scratch.extend(self.assembly.dropped.iter().cloned());
+        self.document.checkpoint = Some(Checkpoint {
+            job_id: order.job_id.to_owned(),
+            fingerprint: order.fingerprint.to_owned(),
+            listed: self.listed,
+            limited: self.limited,
+            start_after,
+            covered_to: self.covered_to.clone(),
+            pending_tail,
+            pending: pending_blob,
+            leaves: self.leaf_blobs.clone(),
+            leaves_tail: root::encode_node(
+                Level::Top,
+                self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default(),
+            ),
+            segments: root::encode_node(Level::Leaf, &self.assembly.segments),
+            deletions: self.deletion_blobs.clone(),
+            deletions_tail: root::encode_known(&self.deletions),
+            deletions_found: self.deletions_found,
+            deletions_delivered: self.deletions_delivered,
+            objects_found: self.objects_found,
+            counts,
+            order: self.watch.order,
+            order_assumed: self.watch.order_assumed,
+            scratch,
+        });
+        (self.document.in_doubt, self.document.in_doubt_blob) = (in_doubt, in_doubt_blob);
+        self.revision = state.swap_document(self.revision, &self.document).await?;
+        self.unsaved.clear();
+        Ok(())
+    }
+
+    async fn store_deletions<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
+        let deletions = mem::take(&mut self.deletions);
+        let name = self.write_scratch(state, segment::encode(deletions.iter())).await?;
+        self.deletion_blobs.push((name, deletions.len() as u64));
+        Ok(())
+    }
+
+    async fn write_scratch<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        bytes: Vec<u8>,
+    ) -> Result<String, Error> {
+        let name = state.write_named("scratch", bytes).await?;
+        if !self.scratch.contains(&name) {
+            self.scratch.push(name.clone());
+        }
+        Ok(name)
+    }
+
+    /// Deletes what this step has stored and nothing names.
+    pub(super) async fn delete_unsaved<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+    ) -> Result<(), Error> {
+        for name in mem::take(&mut self.unsaved) {
+            let root = &self.document.root;
+            if !root.retired.contains(&name) && !root.garbage.contains(&name) {
+                state.delete(&name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes what was listed the current snapshot. Nothing is written when nothing differs.
+    pub(super) async fn move_root<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        base: &mut Base,
+    ) -> Result<(), Error> {
+        let document = &self.document;
+        let same = self.assembly.leaves == base.leaves.list && self.watch.order == document.root.order;
+        let nothing_noted = document.in_doubt.is_none() && document.in_doubt_blob.is_none();
+        let unchanged = same && document.root.entries_listed.is_none() && !self.limited;
+        if unchanged && document.checkpoint.is_none() && nothing_noted {
+            return Ok(());
+        }
+        self.store_puts(state).await?;
+        let document = &self.document;
+        let mut stale = mem::take(&mut self.scratch);
+        stale.append(&mut self.assembly.dropped);
+        stale.extend(document.in_doubt_blob.clone());
+        let entries_listed = self.limited.then(|| document.root.entries_listed.unwrap_or(document.root.entries));
+        let root = document.root.clone();
+        let next = NextRoot { order: self.watch.order, stale, entries_listed };
+        let mut root = next.store(state, &root, &mut base.leaves, &self.assembly).await?;
+        root.job = Some(RootJob {
+            job_id: order.job_id.to_owned(),
+            fingerprint: order.fingerprint.to_owned(),
+            counts: self.counts,
+            known_before: self.known_before,
+            limited: self.limited,
+        });
+        let document = SnapshotDocument { root, ..SnapshotDocument::default() };
+        self.revision = state.swap_document(self.revision, &document).await?;
+        self.document = document;
+        self.unsaved.clear();
+        Ok(())
+    }
+}
+
+/// The root that comes next.
+pub(super) struct NextRoot {
+    pub(super) order: KeyOrder,
+    /// Blobs that only checkpoints named.
+    pub(super) stale: Vec<String>,
+    pub(super) entries_listed: Option<u64>,
+}
+
+impl NextRoot {
+    /// Stores its index, deletes some of what was retired before `root`, and retires what only `root` and `stale` name.
+    pub(super) async fn store<B: BlobStore, D: DocumentStore>(
+        self,
+        state: &State<'_, B, D>,
+        root: &Root,
+        before: &mut Leaves,
+        assembly: &Assembly,
+    ) -> Result<Root, Error> {
+        let leaves = &assembly.leaves;
+        let mut named = BTreeSet::new();
+        let mut retired: BTreeSet<String> = self.stale.into_iter().collect();
+        let mut index = root.index.clone();
+        if *leaves != before.list {
+            index = match (leaves.as_slice(), assembly.top()) {
+                ([], _) => None,
+                ([leaf], _) => Some(node_name(leaf.hash)),
+                (_, Some((hash, bytes))) => {
+                    let name = node_name(hash);
+                    state.write(&name, bytes).await?;
+                    Some(name)
+                }
+                (_, None) => None,
+            };
+            let old: BTreeSet<_> = before.list.iter().map(|leaf| leaf.hash).collect();
+            let new: BTreeSet<_> = leaves.iter().map(|leaf| leaf.hash).collect();
+            for &leaf in new.difference(&old) {
+                named.insert(node_name(leaf));
+                let segments = match assembly.node(leaf) {
+                    Some(segments) => segments.to_vec(),
+                    None => state.read_node(&node_name(leaf)).await?.1,
+                };
+                named.extend(segments.iter().map(|segment| segment_name(segment.hash)));
+            }
+            for &leaf in old.difference(&new) {
+                retired.insert(node_name(leaf));
+                retired.extend(before.segments(state, leaf).await?.iter().map(|it| segment_name(it.hash)));
+            }
+            retired.extend(root.index.clone());
+        }
+        // A leaf that both have may be the old index itself, when there was but one.
+        named.extend(index.clone());
+        named.extend(leaves.iter().map(|leaf| node_name(leaf.hash)));
+        retired.retain(|name| !named.contains(name));
+        let old = root.garbage.iter().chain(&root.retired);
+        let mut garbage: Vec<String> =
+            old.filter(|name| !named.contains(*name) && !retired.contains(*name)).cloned().collect();
+        garbage.sort_unstable();
+        garbage.dedup();
+        let kept = garbage.split_off(garbage.len().min(GARBAGE_DELETED_MAX));
+        for name in &garbage {
+            state.delete(name).await?;
+        }
+        Ok(Root {
+            generation: root.generation + 1,
+            index,
+            entries: leaves.iter().fold(0, |sum, leaf| sum.saturating_add(leaf.entries)),
+            bytes: leaves.iter().fold(0, |sum, leaf| sum.saturating_add(leaf.bytes)),
+            entries_listed: self.entries_listed,
+            order: self.order,
+            retired: retired.into_iter().collect(),
+            garbage: kept,
+            job: None,
+        })
+    }
+}
