@@ -402,7 +402,7 @@ mod tests {
 
         assert_eq!(letters.requeue(&[], at(20)), 1);
         assert_eq!(letters.requeue(&[], at(21)), 0, "it is on its way");
-        assert_eq!(letters.requeued(), [created.clone()]);
+        assert_eq!(letters.requeued(), std::slice::from_ref(&created));
         letters.refuse(&created, "again", 3, at(30)).unwrap();
         let letter = letters.get("a/ü 😀.mp4").unwrap();
         assert_eq!((letter.attempts, letter.first_seen_at, letter.last_seen_at), (6, at(10), at(30)));
