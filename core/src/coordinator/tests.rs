@@ -435,8 +435,7 @@ fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
         let job = world.job();
         assert_eq!(job.error.unwrap().kind, "too_many_deletions");
         world.check_stored();
-        let gone =
-            world.inner.sink.deliveries().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
+        let gone = world.inner.sink.deliveries().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
         assert_eq!(gone, 0);
     }
     world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
