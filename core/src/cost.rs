@@ -141,7 +141,7 @@ mod tests {
         JobCost { class_c, ..JobCost::default() }
     }
 
-    /// The table of the README's "What it costs".
+    /// The table of the README's "What it costs", without the one call a day to authorize.
     #[test]
     fn the_tables_of_the_readme() {
         for (files, interval_s, calls, dollars) in [
