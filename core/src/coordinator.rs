@@ -1003,16 +1003,27 @@ impl<'a, H: Home> Coordinator<'a, H> {
         sync_id: &str,
         mut decide: impl FnMut(&mut State) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let mut answer = None;
+        let mut note = |state: &mut State| decide(state).map(|it| answer = Some(it));
+        self.change_by(sync_id, &mut note).await?;
+        answer.ok_or_else(|| Error::internal("A change of the coordinator's document decided nothing."))
+    }
+
+    /// [`Self::change_any`] for a decision of whatever type: compiled once, and not for each of them.
+    async fn change_by(
+        &self,
+        sync_id: &str,
+        decide: &mut dyn FnMut(&mut State) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let (before, revision) = self.load(sync_id).await?;
             let mut state = before.clone();
-            let answer = decide(&mut state)?;
+            decide(&mut state)?;
             if state != before && !self.store(&state, revision).await? {
                 continue;
             }
             let now = self.home.clock().now();
-            self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await?;
-            return Ok(answer);
+            return self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await;
         }
         Err(Error::new(
             ErrorKind::StateConflict,

@@ -207,16 +207,27 @@ impl DeadLetters {
         documents: &impl DocumentStore,
         mut decide: impl FnMut(&mut Self) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let mut answer = None;
+        let mut note = |letters: &mut Self| decide(letters).map(|it| answer = Some(it));
+        Self::change_by(documents, &mut note).await?;
+        answer.ok_or_else(|| Error::internal("A change of the dead letters decided nothing."))
+    }
+
+    /// [`Self::change`] for a decision of whatever type: compiled once, and not for each of them.
+    async fn change_by(
+        documents: &impl DocumentStore,
+        decide: &mut dyn FnMut(&mut Self) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         let mut attempt = 1;
         loop {
             let (before, revision) = Self::load(documents).await?;
             let mut letters = before.clone();
-            let answer = decide(&mut letters)?;
+            decide(&mut letters)?;
             if letters == before {
-                return Ok(answer);
+                return Ok(());
             }
             match letters.save(documents, revision).await {
-                Ok(_) => return Ok(answer),
+                Ok(_) => return Ok(()),
                 Err(error) if error.kind() == ErrorKind::StateConflict && attempt < SWAP_ATTEMPTS_MAX => attempt += 1,
                 Err(error) => return Err(error),
             }

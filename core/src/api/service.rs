@@ -308,7 +308,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }
         let record = self
-            .change(record, |record| {
+            .change(record, &|record| {
                 refuse_archived(record)?;
                 let suspended_by_failures = record.is_suspended_by_failures();
                 patch.apply(record);
@@ -340,7 +340,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             self.refuse_in_use(&record).await?;
         }
         let record = self
-            .change(record, |record| {
+            .change(record, &|record| {
                 archive(record);
                 Ok(())
             })
@@ -382,7 +382,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         let now = self.clock.now();
         let noted = self
-            .change(record, |record| {
+            .change(record, &|record| {
                 match &tested {
                     Ok(account) => {
                         record.is_active |= record.status == ConnectionStatus::Failed;
@@ -425,7 +425,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     async fn change<T: Changeable>(
         &self,
         mut record: T,
-        change: impl Fn(&mut T) -> Result<(), ApiError>,
+        change: &dyn Fn(&mut T) -> Result<(), ApiError>,
     ) -> Result<T, ApiError> {
         let mut attempt = 1;
         loop {
@@ -528,7 +528,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Err(error) => return Err(error.into()),
         };
         let now = self.clock.now();
-        self.change(connection, |record| {
+        self.change(connection, &|record| {
             record.account = Some(StoredAccount::from(&account));
             record.authorized_at = Some(now);
             Ok(())
@@ -622,7 +622,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn update_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
         let patch = syncs::parse_patch(body)?;
-        let sync = self.change(sync, |record| patch.apply(record)).await?;
+        let sync = self.change(sync, &|record| patch.apply(record)).await?;
         match patch.activate {
             Some(true) if !sync.is_active => {
                 self.command(&sync.sync_id, Command::Configured).await?;
@@ -642,7 +642,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn pause_sync(&self, sync: SyncRecord, reason: Option<String>) -> Answered {
         let sync = self
-            .change(sync, |record| {
+            .change(sync, &|record| {
                 record.is_active = false;
                 Ok(())
             })
@@ -653,7 +653,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     async fn resume_sync(&self, sync: SyncRecord) -> Answered {
         self.find_connection(&sync.connection_id).await?.check_usable()?;
         let sync = self
-            .change(sync, |record| {
+            .change(sync, &|record| {
                 record.is_active = true;
                 Ok(())
             })
