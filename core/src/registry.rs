@@ -409,7 +409,7 @@ impl Record for SyncRecord {
 
 /// Which syncs to list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "by", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum SyncQuery {
     /// Those of a bucket.
     Bucket {
@@ -519,7 +519,7 @@ pub mod refusals {
 
 /// One call to a registry, as it crosses to a Durable Object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "call", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum RegistryCall {
     /// [`Registry::insert_connection`]
     InsertConnection {
@@ -585,7 +585,7 @@ pub enum RegistryCall {
 
 /// A registry's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", content = "value", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum RegistryAnswer {
     /// A connection, or none.
     Connection(Option<Box<ConnectionRecord>>),

@@ -66,7 +66,7 @@ fn problem(problems: &mut Vec<Problem>, name: &str, kind: &'static str, message:
 
 /// Where a page begins: after this. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "t", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cursor {
     /// In a list ordered by creation, newest first.
     Created {

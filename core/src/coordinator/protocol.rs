@@ -1,5 +1,8 @@
 //! What the API and the cron say to a coordinator, and what it answers. On Workers this crosses, as JSON, from the
 //! Worker to the sync's Durable Object; both are always of the same deployment.
+//!
+//! Every enum that crosses is tagged from outside (`{"trigger": {…}}`), serde's default: a tag inside would have each type
+//! below it compiled twice, and the bundle of the Worker has a limit.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +16,7 @@ use crate::{
 
 /// One call to a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// The sync was created or changed: plan its next poll anew.
     Configured,
@@ -88,7 +91,7 @@ pub enum Command {
 
 /// A coordinator's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// How the sync stands.
     Status(Box<SyncStatus>),
