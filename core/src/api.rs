@@ -12,7 +12,9 @@
 mod auth;
 mod body;
 mod connections;
+mod dead_letters;
 mod errors;
+mod filters;
 mod jobs;
 mod objects;
 mod pagination;

@@ -182,7 +182,7 @@ impl From<ChangeWire> for Change {
 
 /// One call to the catalogue of one bucket.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "call", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum CatalogueCall {
     /// Apply changes, all or none of them. Answer: [`CatalogueAnswer::Applied`].
     Apply(CatalogueApply),
@@ -228,7 +228,7 @@ pub struct CatalogueApply {
 
 /// The catalogue's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum CatalogueAnswer {
     /// Of [`CatalogueCall::Apply`].
     Applied {

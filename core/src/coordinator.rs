@@ -20,13 +20,15 @@ use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 
-use self::protocol::{Answer, Command, SyncState, SyncStatus};
+use self::protocol::{Answer, Command, Stretched, SyncState, SyncStatus};
 use crate::{
     b2::{
         account::{Account, Credentials, StoredAccount},
         client::B2Client,
         source::B2Source,
     },
+    cost,
+    dead_letters::{DeadLetter, DeadLetters},
     engine::{
         Engine, Order, Outcome, StepReport,
         budget::Budget,
@@ -38,7 +40,7 @@ use crate::{
     http::HttpClient,
     ids,
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
-    registry::{ConnectionRecord, ConnectionStatus, Registry, SyncMode, SyncRecord},
+    registry::{ConnectionRecord, Registry, SyncMode, SyncRecord},
     retry::RetryPolicy,
     seal::{MasterKeys, Sealed},
     secret::ExposeSecret,
@@ -72,8 +74,6 @@ pub const LEASE_LOOK_MS: i64 = 1_000;
 pub const WIPE_AGAIN_MS: i64 = 65_000;
 /// How soon the cron looks again after a job that runs, in milliseconds.
 pub const POKE_RUNNING_MS: i64 = 60_000;
-/// Failures in a row that suspend a connection.
-pub const CONNECTION_FAILURES_MAX: u64 = 5;
 /// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
 pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
 /// The wait before a store that failed is asked once more, in milliseconds.
@@ -189,6 +189,9 @@ struct State {
     /// Jobs that ended and whose records are not known to be published, oldest first.
     #[serde(default)]
     unpublished: Vec<JobRecord>,
+    /// Dead letters were sent back while a job was running: another begins once it has completed.
+    #[serde(default)]
+    run_again: bool,
 }
 
 impl State {
@@ -204,6 +207,7 @@ impl State {
             confirm_deletes: false,
             forgotten: false,
             unpublished: Vec::new(),
+            run_again: false,
         }
     }
 
@@ -245,6 +249,7 @@ impl State {
     /// Plans the next poll by the sync's configuration.
     fn plan_next(&mut self, sync: &SyncRecord, now: Timestamp) {
         let status = &mut self.status;
+        status.stretched = None;
         if !sync.is_active {
             status.paused_at.get_or_insert(now);
             status.pause_reason.get_or_insert_with(|| "The sync is switched off (is_active is false).".to_owned());
@@ -279,6 +284,31 @@ impl State {
             (Some(JobStatus::Failed), _) if !transient => SyncState::Failed,
             _ => SyncState::Active,
         };
+        if self.run_again && ended == Some(JobStatus::Completed) {
+            // Asked for by somebody, so neither an interval nor a cap is in the way.
+            status.next_sync_at = Some(now);
+        } else {
+            self.stretch(sync);
+        }
+    }
+
+    /// Puts the next poll off as far as `max_class_c_per_day` asks for, and says so. Every job that is kept counts, however
+    /// it ended and why ever it was started.
+    fn stretch(&mut self, sync: &SyncRecord) {
+        let (Some(cap), Some(next)) = (sync.max_class_c_per_day, self.status.next_sync_at) else { return };
+        let interval_s = u64::from(sync.polling_interval_s);
+        let jobs = self.jobs.iter().map(|job| (job.created_at, job.cost.class_c));
+        let Some(put_off) = cost::put_off(interval_s, jobs, cap).filter(|it| it.until > next) else { return };
+        self.status.next_sync_at = Some(put_off.until);
+        self.status.stretched = Some(Stretched {
+            interval_seconds: put_off.interval_s,
+            reason: format!(
+                "A job made {} class C calls. So that there are at most {cap} a day (max_class_c_per_day), the next poll \
+                 begins {} seconds after that job and not {interval_s}. Raise max_class_c_per_day, or remove it with null, \
+                 to poll more often.",
+                put_off.class_c, put_off.interval_s
+            ),
+        });
     }
 
     fn start_job(&mut self, job_id: String, trigger: Trigger, now: Timestamp) -> JobRecord {
@@ -305,6 +335,7 @@ impl State {
         self.step_failures = 0;
         self.step_not_before = None;
         self.confirm_deletes = false;
+        self.run_again = false;
         job
     }
 
@@ -320,6 +351,7 @@ impl State {
             self.status.last_sync_at = Some(now);
             self.status.consecutive_failures = 0;
             self.status.last_error = None;
+            self.status.completed_cost = Some(job.cost);
         } else if status == JobStatus::Failed {
             self.status.consecutive_failures += 1;
             self.status.last_error.clone_from(&job.error);
@@ -442,11 +474,16 @@ impl<'a, H: Home> Coordinator<'a, H> {
     pub async fn handle(&self, sync_id: &str, command: Command) -> Result<Answer, Error> {
         let now = self.home.clock().now();
         let ends_job = matches!(command, Command::Pause { .. } | Command::Unlock);
-        let answer = self.answer(sync_id, command, now).await?;
+        let mut answer = self.answer(sync_id, command, now).await?;
         if ends_job {
             // What was asked for is done. Should the rest fail, the next job does it before it begins.
             let _ = self.clean_up(sync_id, now).await;
             let _ = self.publish_jobs(sync_id).await;
+        }
+        if let Answer::Status(status) = &mut answer {
+            // How the sync stands is worth knowing without them.
+            let letters = DeadLetters::load(self.home.documents()).await;
+            status.dead_letters = letters.ok().map(|(letters, _)| letters.by_error_type());
         }
         Ok(answer)
     }
@@ -466,6 +503,26 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 let (state, _) = self.load(sync_id).await?;
                 let mut all = state.status.current_job.iter().chain(&state.jobs);
                 Ok(Answer::Job { job: all.find(|job| job.job_id == job_id).cloned().map(Box::new) })
+            }
+            Command::DeadLetters { only_max_retries, error_types, offset, limit } => {
+                let (letters, _) = DeadLetters::load(self.home.documents()).await?;
+                let wanted = |letter: &&DeadLetter| {
+                    !(only_max_retries && letter.requeued)
+                        && (error_types.is_empty() || error_types.contains(&letter.error_type))
+                };
+                let mut letters: Vec<&DeadLetter> = letters.iter().filter(wanted).collect();
+                letters.sort_by(|a, b| (b.first_seen_at, &b.key).cmp(&(a.first_seen_at, &a.key)));
+                let page = letters.iter().skip(usize::try_from(offset).unwrap_or(usize::MAX));
+                let page =
+                    page.take(usize::try_from(limit).unwrap_or(usize::MAX)).map(|&letter| letter.clone()).collect();
+                Ok(Answer::DeadLetters { letters: page, total: letters.len() as u64 })
+            }
+            Command::Requeue { error_types } => self.requeue(sync_id, &error_types, now).await,
+            Command::MarkFailed { error_types } => {
+                self.not_forgotten(sync_id).await?;
+                let mark = |letters: &mut DeadLetters| Ok(letters.mark_failed(&error_types));
+                let letters = DeadLetters::change(self.home.documents(), mark).await?;
+                Ok(Answer::Marked { letters, job: None })
             }
             Command::Forget => self.forget(sync_id, now).await,
             Command::Configured => {
@@ -721,7 +778,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let config = home.config();
         let free = |error: Error| (error, JobCost { steps: 1, ..JobCost::default() });
         let connection = home.registry().connection(&sync.connection_id).await.map_err(free)?;
-        let connection = usable(connection, &sync.connection_id).map_err(free)?;
+        let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
+        connection.check_usable().map_err(free)?;
         used.application_key.clone_from(&connection.application_key);
         used.key_id.clone_from(&connection.key_id);
         let credentials = self.credentials(&connection).map_err(free)?;
@@ -786,7 +844,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let registry = self.home.registry();
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let Some(mut connection) = registry.connection(&sync.connection_id).await? else { return Ok(()) };
-            let recovered = outcome.is_ok() && connection.consecutive_failures > 0;
+            let recovered = outcome.is_ok() && (connection.consecutive_failures > 0 || connection.last_error.is_some());
             if connection.archived || (refused.is_none() && account.is_none() && !recovered) {
                 return Ok(());
             }
@@ -796,20 +854,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
             }
             let now = self.home.clock().now();
             if let Some(error) = refused {
-                connection.consecutive_failures += 1;
-                connection.last_error = Some(error.to_string().chars().take(1_000).collect());
+                connection.note_failure(error);
                 connection.account = None;
-                let failed = if connection.consecutive_failures >= CONNECTION_FAILURES_MAX {
-                    ConnectionStatus::Suspended
-                } else {
-                    ConnectionStatus::Failed
-                };
-                connection.status = if connection.is_active { failed } else { connection.status };
             } else if outcome.is_ok() {
-                connection.consecutive_failures = 0;
-                connection.last_error = None;
-                connection.status = if connection.is_active { ConnectionStatus::Active } else { connection.status };
-                connection.last_used_at = Some(now);
+                connection.note_success(now);
             }
             if let Some(account) = &account {
                 connection.account = Some(StoredAccount::from(account));
@@ -850,6 +898,29 @@ impl<'a, H: Home> Coordinator<'a, H> {
         .await
     }
 
+    /// Sends dead letters back, and sees to it that a job offers them.
+    async fn requeue(&self, sync_id: &str, error_types: &[String], now: Timestamp) -> Result<Answer, Error> {
+        let sync = self.sync(sync_id).await?;
+        self.not_forgotten(sync_id).await?;
+        let (letters, waiting) = DeadLetters::change(self.home.documents(), |letters| {
+            let sent_back = letters.requeue(error_types, now);
+            Ok((sent_back, letters.iter().any(|letter| letter.requeued)))
+        })
+        .await?;
+        let job_id = ids::job_id(self.home.entropy());
+        self.change(sync_id, |state| {
+            let paused = state.status.paused_at.is_some() || !sync.is_active;
+            let mut job = None;
+            if waiting && state.status.current_job.is_some() {
+                state.run_again = true;
+            } else if waiting && !paused {
+                job = Some(Box::new(state.start_job(job_id.clone(), Trigger::Manual, now)));
+            }
+            Ok(Answer::Marked { letters, job })
+        })
+        .await
+    }
+
     async fn forget(&self, sync_id: &str, now: Timestamp) -> Result<Answer, Error> {
         self.change_any(sync_id, |state| {
             state.end_job(JobStatus::Interrupted, None, now);
@@ -862,6 +933,11 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     async fn sync(&self, sync_id: &str) -> Result<SyncRecord, Error> {
         self.home.registry().sync(sync_id).await?.ok_or_else(|| no_sync(sync_id))
+    }
+
+    /// What is written for a sync that was deleted would be left behind.
+    async fn not_forgotten(&self, sync_id: &str) -> Result<(), Error> {
+        if self.load(sync_id).await?.0.forgotten { Err(no_sync(sync_id)) } else { Ok(()) }
     }
 
     async fn stored(&self) -> Result<Option<(State, u64)>, Error> {
@@ -934,16 +1010,27 @@ impl<'a, H: Home> Coordinator<'a, H> {
         sync_id: &str,
         mut decide: impl FnMut(&mut State) -> Result<T, Error>,
     ) -> Result<T, Error> {
+        let mut answer = None;
+        let mut note = |state: &mut State| decide(state).map(|it| answer = Some(it));
+        self.change_by(sync_id, &mut note).await?;
+        answer.ok_or_else(|| Error::internal("A change of the coordinator's document decided nothing."))
+    }
+
+    /// [`Self::change_any`] for a decision of whatever type: compiled once, and not for each of them.
+    async fn change_by(
+        &self,
+        sync_id: &str,
+        decide: &mut dyn FnMut(&mut State) -> Result<(), Error>,
+    ) -> Result<(), Error> {
         for _ in 0..SWAP_ATTEMPTS_MAX {
             let (before, revision) = self.load(sync_id).await?;
             let mut state = before.clone();
-            let answer = decide(&mut state)?;
+            decide(&mut state)?;
             if state != before && !self.store(&state, revision).await? {
                 continue;
             }
             let now = self.home.clock().now();
-            self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await?;
-            return Ok(answer);
+            return self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await;
         }
         Err(Error::new(
             ErrorKind::StateConflict,
@@ -1064,18 +1151,6 @@ fn gone(connection_id: &str) -> Error {
         format!("The connection {connection_id} was deleted."),
         "Delete this sync and create one with another connection.",
     )
-}
-
-fn usable(connection: Option<ConnectionRecord>, connection_id: &str) -> Result<ConnectionRecord, Error> {
-    let connection = connection.filter(|it| !it.archived).ok_or_else(|| gone(connection_id))?;
-    if !connection.is_active {
-        return Err(Error::new(
-            ErrorKind::Conflict,
-            format!("The connection {:?} is switched off.", connection.name),
-            "Switch it on again: PATCH it with {\"is_active\": true}.",
-        ));
-    }
-    Ok(connection)
 }
 
 #[cfg(test)]

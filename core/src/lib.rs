@@ -17,6 +17,8 @@ pub mod b2;
 pub mod catalogue;
 pub mod conformance;
 pub mod coordinator;
+pub mod cost;
+pub mod dead_letters;
 pub mod engine;
 pub mod entropy;
 pub mod entry;

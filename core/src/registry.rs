@@ -29,6 +29,10 @@ use crate::{
 pub const RECORD_VERSION: u32 = 1;
 /// The most connections an organisation keeps, archived ones included.
 pub const CONNECTIONS_MAX: usize = 1_000;
+/// Failures in a row that suspend a connection.
+pub const CONNECTION_FAILURES_MAX: u64 = 5;
+/// The longest `last_error`, in characters.
+const LAST_ERROR_CHARS_MAX: usize = 1_000;
 /// The most syncs one bucket has.
 pub const SYNCS_PER_BUCKET_MAX: usize = 1_000;
 
@@ -119,6 +123,74 @@ pub struct ConnectionRecord {
     pub created_by: String,
 }
 
+impl ConnectionRecord {
+    /// Whether jobs and new syncs may use it. A suspended one is left alone until somebody acts, so that a key that was
+    /// refused again and again does not lock the account; testing and changing it are always possible.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], which says how to lift it.
+    pub fn check_usable(&self) -> Result<(), Error> {
+        if self.archived {
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!("The connection {:?} was deleted.", self.name),
+                "That is final: create a new connection, and a sync with it.",
+            ));
+        }
+        if self.is_active && self.status != ConnectionStatus::Suspended {
+            return Ok(());
+        }
+        if self.is_suspended_by_failures() {
+            let why = self.last_error.as_deref().map(|error| format!(" (the last time: {error})")).unwrap_or_default();
+            return Err(Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "The connection {:?} is SUSPENDED: it failed {} times in a row{why}.",
+                    self.name, self.consecutive_failures
+                ),
+                "PATCH it with an application key that works, or test it (POST …/test) once the key works again: either \
+                 lifts the suspension. Jobs do not ask B2 until then.",
+            ));
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("The connection {:?} is switched off ({}).", self.name, self.status.as_str()),
+            "Switch it on again: PATCH it with {\"is_active\": true}.",
+        ))
+    }
+
+    /// Whether b2sync suspended it, and not its user, whose [`ConnectionStatus::Suspended`] counts no failures.
+    pub fn is_suspended_by_failures(&self) -> bool {
+        self.status == ConnectionStatus::Suspended && self.consecutive_failures >= CONNECTION_FAILURES_MAX
+    }
+
+    /// Notes a use that failed and was the connection's fault. The fifth in a row suspends it; a master key that is missing
+    /// does not count, since whoever deploys must mend that and B2 is not asked. One that is switched off counts nothing.
+    pub fn note_failure(&mut self, error: &Error) {
+        self.last_error = Some(error.to_string().chars().take(LAST_ERROR_CHARS_MAX).collect());
+        if !self.is_active {
+            return;
+        }
+        self.consecutive_failures += u64::from(error.kind() != ErrorKind::Sealing);
+        self.status = ConnectionStatus::Failed;
+        if self.consecutive_failures >= CONNECTION_FAILURES_MAX {
+            self.status = ConnectionStatus::Suspended;
+            self.is_active = false;
+        }
+    }
+
+    /// Notes a use that worked. It lifts a suspension by failures, but not one by the user.
+    pub fn note_success(&mut self, now: Timestamp) {
+        if self.is_active || self.is_suspended_by_failures() {
+            self.status = ConnectionStatus::Active;
+            self.is_active = true;
+        }
+        self.consecutive_failures = 0;
+        self.last_error = None;
+        self.last_used_at = Some(now);
+    }
+}
+
 /// How long a sync goes on, as its user asked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -200,6 +272,9 @@ pub struct SyncRecord {
     /// The most changes one job delivers; `None`: no such limit.
     #[serde(default)]
     pub max_objects_per_run: Option<u64>,
+    /// How many class C calls a day polls may come to: they are spaced so far apart. `None`: no such limit.
+    #[serde(default)]
+    pub max_class_c_per_day: Option<u64>,
     /// Kept and echoed.
     #[serde(default)]
     pub sync_concurrency: Option<u32>,
@@ -334,7 +409,7 @@ impl Record for SyncRecord {
 
 /// Which syncs to list.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "by", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum SyncQuery {
     /// Those of a bucket.
     Bucket {
@@ -444,7 +519,7 @@ pub mod refusals {
 
 /// One call to a registry, as it crosses to a Durable Object.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "call", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum RegistryCall {
     /// [`Registry::insert_connection`]
     InsertConnection {
@@ -510,7 +585,7 @@ pub enum RegistryCall {
 
 /// A registry's answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "answer", content = "value", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum RegistryAnswer {
     /// A connection, or none.
     Connection(Option<Box<ConnectionRecord>>),

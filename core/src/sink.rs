@@ -2,14 +2,17 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{
     entry::Entry,
     error::Error,
     snapshot::{EtagTag, Known},
 };
 
-/// What happened to a key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// What happened to a key. Snake case when stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// The key was not in the snapshot.
     Created,

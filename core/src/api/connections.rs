@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use super::{
     body::{Fields, Given, parse_object},
     errors::{ApiError, Problem, problem_of},
+    filters::ListFilter,
     pagination::check_problems,
     render,
 };
@@ -21,31 +22,9 @@ pub(super) const PROVIDER: &str = "backblaze";
 const NAME_CHARS_MAX: usize = 100;
 /// The longest description, in characters.
 pub(super) const DESCRIPTION_CHARS_MAX: usize = 500;
-/// Failures in a row that suspend a connection.
-pub(super) const FAILURES_MAX: u64 = 5;
 
 /// What a key must be allowed for any sync to work.
 const CAPABILITIES_NEEDED: [&str; 2] = ["listFiles", "readFiles"];
-
-/// Every status that the client knows, for filters of lists.
-pub(super) const STATUSES: [(&str, &str); 16] = [
-    ("PENDING", "PENDING"),
-    ("QUEUED", "QUEUED"),
-    ("IN_PROGRESS", "IN_PROGRESS"),
-    ("PROCESSING", "PROCESSING"),
-    ("COMPLETED", "COMPLETED"),
-    ("COMPLETED_WITH_ERRORS", "COMPLETED_WITH_ERRORS"),
-    ("FAILED", "FAILED"),
-    ("CANCELED", "CANCELED"),
-    ("INTERRUPTED", "INTERRUPTED"),
-    ("UNKNOWN", "UNKNOWN"),
-    ("SKIPPED", "SKIPPED"),
-    ("DRAFT", "DRAFT"),
-    ("ACTIVE", "ACTIVE"),
-    ("ARCHIVED", "ARCHIVED"),
-    ("SUSPENDED", "SUSPENDED"),
-    ("DEACTIVATED", "DEACTIVATED"),
-];
 
 /// A connection to create.
 pub(super) struct NewConnection {
@@ -181,6 +160,9 @@ impl ConnectionPatch {
                 record.consecutive_failures = 0;
                 record.last_error = None;
             }
+            if status == ConnectionStatus::Suspended {
+                record.consecutive_failures = 0; // It is its user who suspends it.
+            }
             record.status = status;
             record.is_active = status == ConnectionStatus::Active;
         }
@@ -221,32 +203,15 @@ pub(super) fn parse_patch(body: &[u8]) -> Result<ConnectionPatch, ApiError> {
     Ok(ConnectionPatch { name, description, metadata, status, write_enabled, key_id, application_key })
 }
 
-/// Which connections to list.
-pub(super) struct ConnectionFilter {
-    provider_type: Option<String>,
-    status: Option<&'static str>,
-    is_active: Option<bool>,
+/// Reads the body of a list: of which provider, and how they stand. Problems go with those of the query.
+pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
+    ListFilter::parse(body, "provider_type", problems)
 }
 
-impl ConnectionFilter {
-    /// Reads the body of a list; problems go with those of the query.
-    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(parse_object(body)?, problems);
-        let filter = Self {
-            provider_type: fields.text("provider_type", 1, NAME_CHARS_MAX),
-            status: fields.choice("status", &STATUSES),
-            is_active: fields.flag("is_active"),
-        };
-        fields.done();
-        Ok(filter)
-    }
-
-    /// Archived ones are shown only to who asks for them.
-    pub(super) fn matches(&self, record: &ConnectionRecord) -> bool {
-        self.provider_type.as_ref().is_none_or(|provider| *provider == record.provider_type)
-            && self.status.map_or(!record.archived, |status| status == record.status.as_str())
-            && self.is_active.is_none_or(|is_active| is_active == record.is_active)
-    }
+/// Whether a connection matches. Archived ones are listed only to those who ask for them.
+pub(super) fn matches(filter: &ListFilter, record: &ConnectionRecord) -> bool {
+    let shown = !record.archived || filter.names_status();
+    shown && filter.belongs_to(&record.provider_type) && filter.stands_as(record.status.as_str(), record.is_active)
 }
 
 /// A connection, as the client reads it.

@@ -1,7 +1,7 @@
 //! Jobs: what answers show. `files_synced` counts every change delivered, deletions too, so that the jobs of a sync add
 //! up to its `total_files_synced`; `changes` tells them apart.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{
     body::{Fields, parse_object},
@@ -9,7 +9,8 @@ use super::{
     render,
 };
 use crate::{
-    job::{JobRecord, JobStatus, Phase, Trigger},
+    cost::b2_nanodollars,
+    job::{JobCost, JobRecord, JobStatus, Phase, Trigger},
     registry::SyncRecord,
     time::Timestamp,
 };
@@ -129,7 +130,6 @@ pub(super) fn render_summary(job: &JobRecord) -> Value {
 /// A job, as the client reads it.
 pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Value {
     let counts = &job.counts;
-    let cost = &job.cost;
     json!({
         "sync_job_id": job.job_id,
         "sync_config_id": job.sync_id,
@@ -161,13 +161,22 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "throughput_files_per_min": throughput(job),
         "lag_seconds": (!job.is_over()).then(|| render::integer(now.millis_since(job.updated_at) / 1_000)),
         "progress": render_progress(job, now),
-        "metadata": {
-            "class_b_calls": render::integer(cost.class_b),
-            "class_c_calls": render::integer(cost.class_c),
-            "bytes_received": render::integer(cost.bytes_received),
-            "state_reads": render::integer(cost.state_reads),
-            "state_writes": render::integer(cost.state_writes),
-            "steps": render::integer(cost.steps),
-        },
+        "metadata": render_cost(&job.cost),
     })
+}
+
+/// What a job has spent. `dollars` is what B2 charges at its list prices, as if no free calls were left.
+pub(super) fn render_cost(cost: &JobCost) -> Map<String, Value> {
+    let counts = [
+        ("class_b_calls", cost.class_b),
+        ("class_c_calls", cost.class_c),
+        ("bytes_received", cost.bytes_received),
+        ("state_reads", cost.state_reads),
+        ("state_writes", cost.state_writes),
+        ("steps", cost.steps),
+    ];
+    let mut rendered: Map<String, Value> =
+        counts.into_iter().map(|(name, count)| (name.to_owned(), render::integer(count))).collect();
+    rendered.insert("dollars".to_owned(), render::dollars(b2_nanodollars(cost)));
+    rendered
 }

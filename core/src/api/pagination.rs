@@ -66,7 +66,7 @@ fn problem(problems: &mut Vec<Problem>, name: &str, kind: &'static str, message:
 
 /// Where a page begins: after this. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "t", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(crate) enum Cursor {
     /// In a list ordered by creation, newest first.
     Created {
@@ -77,7 +77,7 @@ pub(crate) enum Cursor {
     },
     /// In the catalogue.
     Object(ObjectCursor),
-    /// Jobs, which their coordinator counts.
+    /// Of what a coordinator counts.
     Offset {
         /// How many to pass over.
         n: u64,
@@ -101,8 +101,8 @@ pub(crate) enum Listing {
     ByCreation,
     /// Objects.
     Objects,
-    /// Jobs.
-    Jobs,
+    /// What a coordinator counts: jobs and dead letters.
+    Counted,
 }
 
 impl Listing {
@@ -111,7 +111,7 @@ impl Listing {
             (self, cursor),
             (Self::ByCreation, Cursor::Created { .. })
                 | (Self::Objects, Cursor::Object(_))
-                | (Self::Jobs, Cursor::Offset { .. })
+                | (Self::Counted, Cursor::Offset { .. })
         )
     }
 }
@@ -166,6 +166,14 @@ impl PageRequest {
         });
         let include_total = query.flag("include_total", problems).unwrap_or(false);
         Self { limit, offset, cursor, include_total }
+    }
+
+    /// How many items to pass over in a list that is counted.
+    pub(crate) fn begin(&self) -> u64 {
+        self.offset.saturating_add(match self.cursor {
+            Some(Cursor::Offset { n }) => n,
+            _ => 0,
+        })
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::time::Timestamp;
+use crate::{cost::NANODOLLARS, time::Timestamp};
 
 /// The longest `last_error` and `error`, in characters: the client refuses longer ones.
 pub(super) const ERROR_CHARS_MAX: usize = 1_000;
@@ -35,6 +35,11 @@ pub(super) fn integer(number: u64) -> Value {
     number.min(i64::MAX as u64).into()
 }
 
+/// Dollars, as a number.
+pub(super) fn dollars(nanodollars: u64) -> Value {
+    Value::from(nanodollars as f64 / NANODOLLARS as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -56,5 +61,6 @@ mod tests {
         assert!(cut.ends_with("ü…"));
         assert_eq!(decimal(f64::NAN), 0.0);
         assert_eq!(decimal(33.333), 33.3);
+        assert_eq!(dollars(4_004_000).to_string(), "0.004004");
     }
 }

@@ -39,6 +39,9 @@ pub(crate) enum SyncAction {
     Metrics,
     JobList,
     JobGet(String),
+    DeadLetterList,
+    DeadLetterRequeue,
+    DeadLetterMarkFailed,
 }
 
 impl Route {
@@ -121,6 +124,11 @@ fn parse_sync_route(method: &str, bucket: &str, rest: &[&str]) -> Result<Route, 
         ([_, "jobs"], _) => return allow("GET, HEAD, POST"),
         ([_, "jobs", job], "GET") => SyncAction::JobGet((*job).to_owned()),
         ([_, "jobs", _], _) => return allow("GET, HEAD"),
+        ([_, "dlq"], "GET" | "POST") => SyncAction::DeadLetterList,
+        ([_, "dlq"], _) => return allow("GET, HEAD, POST"),
+        ([_, "dlq", "requeue"], "POST") => SyncAction::DeadLetterRequeue,
+        ([_, "dlq", "bulk-mark-failed"], "POST") => SyncAction::DeadLetterMarkFailed,
+        ([_, "dlq", "requeue" | "bulk-mark-failed"], _) => return allow("POST"),
         _ => return Err(no_route()),
     };
     match rest {
@@ -206,6 +214,9 @@ mod tests {
             "/v1/buckets/b/syncs/s/metrics",
             "/v1/buckets/b/syncs/s/jobs",
             "/v1/buckets/b/syncs/s/jobs/j",
+            "/v1/buckets/b/syncs/s/dlq",
+            "/v1/buckets/b/syncs/s/dlq/requeue",
+            "/v1/buckets/b/syncs/s/dlq/bulk-mark-failed",
             "/v1/buckets/b/objects",
             "/v1/buckets/b/objects/list",
             "/v1/buckets/b/objects/o",

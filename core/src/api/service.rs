@@ -7,14 +7,15 @@ use serde_json::{Map, Value, json};
 
 use super::{
     auth::ApiKey,
-    connections::{self, ConnectionFilter, ConnectionPatch, FAILURES_MAX, NewConnection},
+    connections::{self, ConnectionPatch, NewConnection},
+    dead_letters::{self, DeadLetterFilter},
     errors::{ApiError, ApiResponse, Problem},
     jobs,
     objects::{self, ObjectFilter},
     pagination::{Cursor, Listing, Page, PageRequest, Query, check_problems, paginate, render_pagination},
     render,
     router::{Route, SyncAction, parse_route},
-    syncs::{self, SyncFilter},
+    syncs,
 };
 use crate::{
     b2::{
@@ -39,7 +40,7 @@ use crate::{
     retry::RetryPolicy,
     seal::MasterKeys,
     secret::ExposeSecret,
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
 /// The organisation that everything belongs to: a deployment serves one.
@@ -278,10 +279,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     async fn list_connections(&self, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
         let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
-        let filter = ConnectionFilter::parse(body, &mut problems)?;
+        let filter = connections::parse_list(body, &mut problems)?;
         check_problems(problems)?;
         let mut records = self.registry.connections().await?;
-        records.retain(|record| filter.matches(record));
+        records.retain(|record| connections::matches(&filter, record));
         let answer = paginate(records, &page, |record| (record.created_at, &record.connection_id));
         let results = answer.items.iter().map(connections::render).collect();
         Ok(listed("/v1/organizations/connections/list", &page, results, answer.total, answer.next.as_ref()))
@@ -307,8 +308,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }
         let record = self
-            .change_connection(record, |record| {
+            .change(record, &|record| {
                 refuse_archived(record)?;
+                let suspended_by_failures = record.is_suspended_by_failures();
                 patch.apply(record);
                 if let Some((key_id, sealed, account)) = &fresh {
                     record.key_id.clone_from(key_id);
@@ -317,7 +319,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                     record.authorized_at = Some(self.clock.now());
                     record.consecutive_failures = 0;
                     record.last_error = None;
-                    if record.status == ConnectionStatus::Failed && patch.status.is_none() {
+                    let failed = suspended_by_failures || record.status == ConnectionStatus::Failed;
+                    if failed && patch.status.is_none() {
                         record.status = ConnectionStatus::Active;
                         record.is_active = true;
                     }
@@ -337,7 +340,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             self.refuse_in_use(&record).await?;
         }
         let record = self
-            .change_connection(record, |record| {
+            .change(record, &|record| {
                 archive(record);
                 Ok(())
             })
@@ -379,30 +382,17 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         let now = self.clock.now();
         let noted = self
-            .change_connection(record, |record| {
+            .change(record, &|record| {
                 match &tested {
                     Ok(account) => {
-                        let suspended_by_failures = record.consecutive_failures >= FAILURES_MAX;
-                        if record.status != ConnectionStatus::Suspended || suspended_by_failures {
-                            record.status = ConnectionStatus::Active;
-                            record.is_active = true;
-                        }
+                        record.is_active |= record.status == ConnectionStatus::Failed;
+                        record.note_success(now);
                         record.account = Some(account.into());
                         record.authorized_at = Some(now);
-                        record.last_used_at = Some(now);
-                        record.last_error = None;
-                        record.consecutive_failures = 0;
                     }
                     // B2 being busy is no fault of the credentials.
                     Err(error) if error.is_transient() => record.last_error = Some(error.to_string()),
-                    Err(error) => {
-                        record.last_error = Some(error.to_string());
-                        record.consecutive_failures = record.consecutive_failures.saturating_add(1);
-                        if record.consecutive_failures >= FAILURES_MAX {
-                            record.status = ConnectionStatus::Suspended;
-                            record.is_active = false;
-                        }
-                    }
+                    Err(error) => record.note_failure(error),
                 }
                 Ok(())
             })
@@ -431,12 +421,12 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Credentials::new(&record.key_id, application_key.expose_secret())
     }
 
-    /// Reads, changes and writes a connection until nobody else did so at the same time. `record` is what was read.
-    async fn change_connection(
+    /// Reads, changes and writes a record until nobody else did so at the same time. `record` is what was read.
+    async fn change<T: Changeable>(
         &self,
-        mut record: ConnectionRecord,
-        change: impl Fn(&mut ConnectionRecord) -> Result<(), ApiError>,
-    ) -> Result<ConnectionRecord, ApiError> {
+        mut record: T,
+        change: &dyn Fn(&mut T) -> Result<(), ApiError>,
+    ) -> Result<T, ApiError> {
         let mut attempt = 1;
         loop {
             let before = record.clone();
@@ -444,12 +434,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             if record == before {
                 return Ok(record);
             }
-            record.updated_at = self.clock.now();
-            match self.registry.update_connection(record, before.revision).await {
+            match record.write(self.registry, self.clock.now()).await {
                 Ok(written) => return Ok(written),
                 Err(error) if error.kind() == ErrorKind::StateConflict && attempt < CHANGE_ATTEMPTS_MAX => {
                     attempt += 1;
-                    record = self.find_connection(&before.connection_id).await?;
+                    record = before.read_again(self.registry).await?;
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -477,7 +466,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             return Err(too_many("syncs in this bucket", SYNCS_PER_BUCKET_MAX));
         }
         let connection = self.find_connection(&new.connection).await?;
-        refuse_unusable(&connection)?;
+        connection.check_usable()?;
         let now = self.clock.now();
         let (polling_interval_s, batch_size) = syncs::defaults();
         let mut record = SyncRecord {
@@ -495,6 +484,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             reconcile: Default::default(),
             skip_duplicates: true,
             max_objects_per_run: None,
+            max_class_c_per_day: None,
             sync_concurrency: None,
             description: None,
             metadata: Map::new(),
@@ -538,7 +528,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Err(error) => return Err(error.into()),
         };
         let now = self.clock.now();
-        self.change_connection(connection, |record| {
+        self.change(connection, &|record| {
             record.account = Some(StoredAccount::from(&account));
             record.authorized_at = Some(now);
             Ok(())
@@ -555,14 +545,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     async fn list_syncs(&self, namespace_id: String, bucket_id: String, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
         let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
-        let filter = SyncFilter::parse(body, &mut problems)?;
+        let filter = syncs::parse_list(body, &mut problems)?;
         check_problems(problems)?;
         let path = format!("/v1/buckets/{}/syncs/list", encode(&bucket_id));
         let mut records = self.registry.syncs(&SyncQuery::Bucket { namespace_id, bucket_id }).await?;
-        records.retain(|record| filter.matches_record(record));
-        let answer: Page<(SyncRecord, Option<SyncStatus>)> = if filter.needs_status() {
+        records.retain(|record| filter.belongs_to(&record.connection_id));
+        let answer: Page<(SyncRecord, Option<SyncStatus>)> = if filter.asks_how_it_stands() {
             let mut known = self.with_statuses(records).await;
-            known.retain(|(record, status)| filter.matches(record, status.as_ref()));
+            known.retain(|(record, status)| syncs::stands_as(&filter, record, status.as_ref()));
             paginate(known, &page, |(record, _)| (record.created_at, &record.sync_id))
         } else {
             // Only those of the page are asked.
@@ -615,6 +605,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             }
             SyncAction::JobList => self.list_jobs(&sync, query, body).await,
             SyncAction::JobGet(job_id) => self.get_job(&sync, job_id).await,
+            SyncAction::DeadLetterList => self.list_dead_letters(&sync, query, body).await,
+            SyncAction::DeadLetterRequeue => self.requeue_dead_letters(&sync, body).await,
+            SyncAction::DeadLetterMarkFailed => {
+                let error_types = dead_letters::parse_error_types(body, true)?;
+                let (updated, _) = self.mark_dead_letters(&sync, Command::MarkFailed { error_types }).await?;
+                Ok(json!({"updated": render::integer(updated)}))
+            }
         }
     }
 
@@ -625,7 +622,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn update_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
         let patch = syncs::parse_patch(body)?;
-        let sync = self.change_sync(sync, |record| patch.apply(record)).await?;
+        let sync = self.change(sync, &|record| patch.apply(record)).await?;
         match patch.activate {
             Some(true) if !sync.is_active => {
                 self.command(&sync.sync_id, Command::Configured).await?;
@@ -645,7 +642,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn pause_sync(&self, sync: SyncRecord, reason: Option<String>) -> Answered {
         let sync = self
-            .change_sync(sync, |record| {
+            .change(sync, &|record| {
                 record.is_active = false;
                 Ok(())
             })
@@ -654,9 +651,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     async fn resume_sync(&self, sync: SyncRecord) -> Answered {
-        refuse_unusable(&self.find_connection(&sync.connection_id).await?)?;
+        self.find_connection(&sync.connection_id).await?.check_usable()?;
         let sync = self
-            .change_sync(sync, |record| {
+            .change(sync, &|record| {
                 record.is_active = true;
                 Ok(())
             })
@@ -680,18 +677,30 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let (status, message) = if started {
             ("triggered", format!("The job {} was started. Follow it with GET …/jobs/{}.", job.job_id, job.job_id))
         } else {
+            let ignored = match confirm_deletes {
+                true => {
+                    " It does not take your confirmation of deletions: should it fail with too_many_deletions, trigger \
+                          again with confirm_deletes=true once it has ended."
+                }
+                false => "",
+            };
+            let id = &job.job_id;
             (
                 "skipped_already_running",
-                format!("The job {} is running already, so no other was started. Follow that one.", job.job_id),
+                format!("The job {id} is running already, so no other was started. Follow that one.{ignored}"),
             )
         };
-        Ok(json!({
+        let mut answer = json!({
             "sync_config_id": sync.sync_id,
             "sync_job_id": job.job_id,
             "status": status,
             "message": message,
             "job": jobs::render(sync, &job, self.clock.now()),
-        }))
+        });
+        if let (Value::Object(answer), true, false) = (&mut answer, confirm_deletes, started) {
+            answer.insert("confirm_deletes_ignored".to_owned(), true.into());
+        }
+        Ok(answer)
     }
 
     async fn delete_sync(&self, sync: SyncRecord, query: &Query) -> Answered {
@@ -725,42 +734,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }))
     }
 
-    /// As [`Self::change_connection`].
-    async fn change_sync(
-        &self,
-        mut record: SyncRecord,
-        change: impl Fn(&mut SyncRecord) -> Result<(), ApiError>,
-    ) -> Result<SyncRecord, ApiError> {
-        let mut attempt = 1;
-        loop {
-            let before = record.clone();
-            change(&mut record)?;
-            if record == before {
-                return Ok(record);
-            }
-            record.updated_at = self.clock.now();
-            match self.registry.update_sync(record, before.revision).await {
-                Ok(written) => return Ok(written),
-                Err(error) if error.kind() == ErrorKind::StateConflict && attempt < CHANGE_ATTEMPTS_MAX => {
-                    attempt += 1;
-                    record = self.find_sync(&before.namespace_id, &before.bucket_id, &before.sync_id).await?;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
     // Jobs
 
     async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::Jobs, &mut problems);
+        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
         let status = jobs::parse_list(body, &mut problems)?;
         check_problems(problems)?;
-        let begin = page.offset.saturating_add(match page.cursor {
-            Some(Cursor::Offset { n }) => n,
-            _ => 0,
-        });
+        let begin = page.begin();
         let end = begin.saturating_add(page.limit);
         let (mut records, mut total) = self.kept_jobs(sync, status, begin, page.limit).await?;
         if end > total {
@@ -813,6 +794,44 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 "List its jobs with POST …/jobs.",
             )
             .into()),
+        }
+    }
+
+    // Dead letters
+
+    async fn list_dead_letters(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
+        let DeadLetterFilter { only_max_retries, error_types } = DeadLetterFilter::parse(body, &mut problems)?;
+        check_problems(problems)?;
+        let offset = page.begin();
+        let command = Command::DeadLetters { only_max_retries, error_types, offset, limit: page.limit };
+        let Answer::DeadLetters { letters, total } = self.coordinators.call(&sync.sync_id, command).await? else {
+            return Err(unexpected().into());
+        };
+        let end = offset.saturating_add(page.limit);
+        let next = (end < total).then_some(Cursor::Offset { n: end });
+        let results = letters.iter().map(|letter| dead_letters::render(sync, letter)).collect();
+        let path = format!("/v1/buckets/{}/syncs/{}/dlq", encode(&sync.bucket_id), sync.sync_id);
+        Ok(listed(&path, &page, results, Some(total), next.as_ref()))
+    }
+
+    async fn requeue_dead_letters(&self, sync: &SyncRecord, body: &[u8]) -> Answered {
+        let error_types = dead_letters::parse_error_types(body, false)?;
+        // So that the cron finds the job should its alarm be lost, also where no poll is planned.
+        self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
+        let (requeued, job) = self.mark_dead_letters(sync, Command::Requeue { error_types }).await?;
+        Ok(json!({"requeued": render::integer(requeued), "sync_job_id": job.map(|job| job.job_id)}))
+    }
+
+    async fn mark_dead_letters(
+        &self,
+        sync: &SyncRecord,
+        command: Command,
+    ) -> Result<(u64, Option<Box<JobRecord>>), ApiError> {
+        match self.coordinators.call(&sync.sync_id, command).await? {
+            Answer::Marked { letters, job } => Ok((letters, job)),
+            _ => Err(unexpected().into()),
         }
     }
 
@@ -901,6 +920,41 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 }
 
+/// A record of the registry that requests change.
+trait Changeable: Clone + PartialEq {
+    /// Writes it over the revision that it was read with.
+    async fn write(self, registry: &impl Registry, now: Timestamp) -> Result<Self, Error>;
+
+    /// As it is stored now.
+    async fn read_again(&self, registry: &impl Registry) -> Result<Self, Error>;
+}
+
+impl Changeable for ConnectionRecord {
+    async fn write(mut self, registry: &impl Registry, now: Timestamp) -> Result<Self, Error> {
+        self.updated_at = now;
+        let expected = self.revision;
+        registry.update_connection(self, expected).await
+    }
+
+    async fn read_again(&self, registry: &impl Registry) -> Result<Self, Error> {
+        let id = &self.connection_id;
+        registry.connection(id).await?.ok_or_else(|| crate::registry::refusals::missing(id))
+    }
+}
+
+impl Changeable for SyncRecord {
+    async fn write(mut self, registry: &impl Registry, now: Timestamp) -> Result<Self, Error> {
+        self.updated_at = now;
+        let expected = self.revision;
+        registry.update_sync(self, expected).await
+    }
+
+    async fn read_again(&self, registry: &impl Registry) -> Result<Self, Error> {
+        let id = &self.sync_id;
+        registry.sync(id).await?.ok_or_else(|| crate::registry::refusals::missing(id))
+    }
+}
+
 /// Drives all futures, and answers in their order.
 async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
     let mut pending: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
@@ -972,23 +1026,6 @@ fn refuse_archived(record: &ConnectionRecord) -> Result<(), ApiError> {
         ErrorKind::Conflict,
         format!("The connection {:?} was deleted.", record.name),
         "That is final: create a new connection.",
-    )
-    .into())
-}
-
-fn refuse_unusable(record: &ConnectionRecord) -> Result<(), ApiError> {
-    refuse_archived(record)?;
-    if record.is_active {
-        return Ok(());
-    }
-    let advice = match &record.last_error {
-        Some(error) => format!("Mend what its last error says ({error}), then test the connection."),
-        None => "PATCH it with {\"status\": \"ACTIVE\"} first.".to_owned(),
-    };
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!("The connection {:?} is not active: {}.", record.name, record.status.as_str()),
-        advice,
     )
     .into())
 }

@@ -8,14 +8,16 @@ use serde_json::{Map, Value, json};
 
 use super::{
     body::{Fields, Given, parse_object},
-    connections::{DESCRIPTION_CHARS_MAX, PROVIDER, STATUSES},
+    connections::{DESCRIPTION_CHARS_MAX, PROVIDER},
     errors::{ApiError, Problem, problem_of},
+    filters::ListFilter,
     jobs,
     pagination::check_problems,
     render,
 };
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
+    cost,
     engine::Reconcile,
     filter::{Filter, FilterSpec},
     registry::{SyncMode, SyncRecord},
@@ -29,6 +31,8 @@ const INTERVAL_S: (u64, u64, u64) = (300, 30, 86_400);
 const BATCH: (u64, u64, u64) = (50, 1, 100);
 /// The longest name or id in a body, in characters.
 const NAME_CHARS_MAX: usize = 200;
+/// The largest `max_class_c_per_day`: ten billion files listed a day.
+const CLASS_C_MAX: u64 = 10_000_000;
 /// The largest `max_objects_per_run`: what every client's `int` takes.
 const OBJECTS_MAX: u64 = i64::MAX as u64;
 
@@ -104,6 +108,7 @@ pub(super) struct SyncPatch {
     batch_size: Option<u64>,
     skip_duplicates: Option<bool>,
     max_objects_per_run: Given<u64>,
+    max_class_c_per_day: Given<u64>,
     sync_concurrency: Given<u64>,
     on_delete: Option<bool>,
     on_update: Option<bool>,
@@ -146,6 +151,7 @@ impl SyncPatch {
             batch_size: fields.integer("batch_size", BATCH.1, BATCH.2),
             skip_duplicates: fields.flag("skip_duplicates"),
             max_objects_per_run: fields.integer_or_null("max_objects_per_run", 1, OBJECTS_MAX),
+            max_class_c_per_day: fields.integer_or_null("max_class_c_per_day", 1, CLASS_C_MAX),
             sync_concurrency: fields.integer_or_null("sync_concurrency", 1, 100),
             on_delete: None,
             on_update: None,
@@ -202,6 +208,7 @@ impl SyncPatch {
         record.batch_size = self.batch_size.map_or(record.batch_size, small);
         record.skip_duplicates = self.skip_duplicates.unwrap_or(record.skip_duplicates);
         self.max_objects_per_run.clone().apply(&mut record.max_objects_per_run);
+        self.max_class_c_per_day.clone().apply(&mut record.max_class_c_per_day);
         match self.sync_concurrency {
             Given::Absent => {}
             Given::Null => record.sync_concurrency = None,
@@ -332,41 +339,14 @@ impl FilterPatch {
     }
 }
 
-/// Which syncs of a bucket to list.
-pub(super) struct SyncFilter {
-    connection_id: Option<String>,
-    status: Option<&'static str>,
-    is_active: Option<bool>,
+/// Reads the body of a list: of which connection, and how they stand. Problems go with those of the query.
+pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
+    ListFilter::parse(body, "connection_id", problems)
 }
 
-impl SyncFilter {
-    /// Reads the body of a list; problems go with those of the query.
-    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(parse_object(body)?, problems);
-        let filter = Self {
-            connection_id: fields.text("connection_id", 1, NAME_CHARS_MAX),
-            status: fields.choice("status", &STATUSES),
-            is_active: fields.flag("is_active"),
-        };
-        fields.done();
-        Ok(filter)
-    }
-
-    /// Whether a sync may match, as far as its record tells.
-    pub(super) fn matches_record(&self, record: &SyncRecord) -> bool {
-        self.connection_id.as_ref().is_none_or(|id| *id == record.connection_id)
-    }
-
-    /// Whether its coordinator must be asked to know whether a sync matches.
-    pub(super) fn needs_status(&self) -> bool {
-        self.status.is_some() || self.is_active.is_some()
-    }
-
-    /// Whether a sync matches.
-    pub(super) fn matches(&self, record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
-        self.status.is_none_or(|wanted| wanted == status_name(record, status))
-            && self.is_active.is_none_or(|wanted| wanted == is_active(record, status))
-    }
+/// Whether a sync matches what its coordinator must be asked about.
+pub(super) fn stands_as(filter: &ListFilter, record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
+    filter.stands_as(status_name(record, status), is_active(record, status))
 }
 
 /// `UNKNOWN` when the coordinator did not answer.
@@ -466,6 +446,7 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "metadata": record.metadata,
         "sync_concurrency": record.sync_concurrency,
         "max_objects_per_run": record.max_objects_per_run.map(render::integer),
+        "max_class_c_per_day": record.max_class_c_per_day.map(render::integer),
     });
     let live = json!({
         "total_files_discovered": render::integer(status.files_known),
@@ -486,11 +467,39 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "current_sync_run_id": job.map(|job| &job.job_id),
         "sync_progress": job.map(|job| jobs::render_progress(job, now)),
         "stats": status.last_job.as_ref().map(|_| render_stats(status)),
+        "dead_letters": status.dead_letters.as_ref().map(|letters| render::integer(letters.values().sum())),
+        "stretched": status.stretched,
+        "cost": render_cost(record, status),
     });
     if let (Value::Object(sync), Value::Object(live)) = (&mut sync, live) {
         sync.extend(live);
     }
     sync
+}
+
+/// Seconds from the start of one job to the start of the next, as it is planned now.
+fn interval_s(record: &SyncRecord, status: &SyncStatus) -> u64 {
+    let interval_s = u64::from(record.polling_interval_s);
+    status.stretched.as_ref().map_or(interval_s, |stretched| stretched.interval_seconds.max(interval_s))
+}
+
+/// What the latest job cost, and what a day of jobs like the latest that completed would. A sync that does not poll has no
+/// forecast.
+fn render_cost(record: &SyncRecord, status: &SyncStatus) -> Value {
+    let last_job = status.last_job.as_ref().map(|job| {
+        let mut cost = jobs::render_cost(&job.cost);
+        cost.insert("sync_job_id".to_owned(), job.job_id.as_str().into());
+        cost
+    });
+    let per_day = status.completed_cost.filter(|_| record.mode != SyncMode::OneTime).map(|job| {
+        let day = cost::forecast_per_day(&job, interval_s(record, status));
+        let mut per_day = jobs::render_cost(&day.cost);
+        per_day.insert("interval_seconds".to_owned(), render::integer(day.interval_s));
+        per_day.insert("dollars".to_owned(), render::dollars(day.b2_nanodollars));
+        per_day.insert("state_dollars_max".to_owned(), render::dollars(day.state_nanodollars));
+        per_day
+    });
+    json!({"last_job": last_job, "per_day": per_day})
 }
 
 fn render_stats(status: &SyncStatus) -> Value {
@@ -515,7 +524,7 @@ fn render_stats(status: &SyncStatus) -> Value {
 
 /// How a sync does, in one call.
 pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Value {
-    let interval_s = u64::from(record.polling_interval_s);
+    let interval_s = interval_s(record, status);
     let stale_after_s = (2 * interval_s).max(120);
     let stalled_after_s = stale_after_s.max(300);
     let since_s = status.last_sync_at.map(|at| now.millis_since(at) / 1_000);
@@ -549,8 +558,10 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "stale_after_seconds": stale_after_s,
         "failure_rate": if discovered > 0.0 { (failed / discovered).min(1.0) } else { 0.0 },
         "healthy": (active || done) && !paused && status.consecutive_failures == 0 && !stale && !stalled,
-        "dlq_total": 0,
-        "dlq_by_error": {},
+        "dlq_total": render::integer(status.dead_letters.iter().flatten().map(|(_, count)| *count).sum()),
+        "dlq_by_error": status.dead_letters.clone().unwrap_or_default(),
+        "stretched": status.stretched,
+        "cost": render_cost(record, status),
         "running_job": status.current_job.is_some(),
         "stalled": stalled,
         "stalled_reason": idle_s.filter(|_| stalled)

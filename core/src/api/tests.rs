@@ -9,12 +9,13 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     catalogue::{CatalogueTarget, MemoryCatalogue},
-    coordinator::protocol::{Answer, Command, SyncState, SyncStatus},
+    coordinator::protocol::{Answer, Command, Stretched, SyncState, SyncStatus},
+    dead_letters::DeadLetters,
     entropy::Entropy,
     entry::Entry,
     error::{Error, ErrorKind},
     http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault},
-    job::{ErrorRecord, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     registry::{MemoryRegistry, Registry},
     seal::MasterKeys,
     secret::SecretString,
@@ -43,6 +44,7 @@ struct Home {
     sent: RefCell<Vec<String>>,
     registry: MemoryRegistry,
     catalogue: MemoryCatalogue,
+    letters: RefCell<DeadLetters>,
     status: RefCell<SyncStatus>,
     running: RefCell<Option<JobRecord>>,
     jobs: RefCell<Vec<JobRecord>>,
@@ -117,6 +119,23 @@ impl Coordinators for Home {
             Command::Job { job_id } => {
                 Answer::Job { job: self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new) }
             }
+            Command::DeadLetters { only_max_retries, error_types, offset, limit } => {
+                let letters = self.letters.borrow();
+                let wanted: Vec<_> = letters
+                    .iter()
+                    .filter(|it| error_types.is_empty() || error_types.contains(&it.error_type))
+                    .filter(|it| !(only_max_retries && it.requeued))
+                    .collect();
+                let page = wanted.iter().skip(offset as usize).take(limit as usize).map(|&it| it.clone()).collect();
+                Answer::DeadLetters { letters: page, total: wanted.len() as u64 }
+            }
+            Command::Requeue { error_types } => {
+                let letters = self.letters.borrow_mut().requeue(&error_types, self.now());
+                Answer::Marked { letters, job: Some(Box::new(job("job_now", NOW, JobStatus::Running))) }
+            }
+            Command::MarkFailed { error_types } => {
+                Answer::Marked { letters: self.letters.borrow_mut().mark_failed(&error_types), job: None }
+            }
             Command::Forget => Answer::Forgotten,
             Command::Poke { .. } => Answer::Poked { next: None },
             _ => Answer::Status(Box::new(self.status.borrow().clone())),
@@ -172,6 +191,7 @@ impl Home {
             sent: RefCell::default(),
             registry: MemoryRegistry::new(),
             catalogue: MemoryCatalogue::new(),
+            letters: RefCell::default(),
             status: RefCell::default(),
             running: RefCell::default(),
             jobs: RefCell::default(),
@@ -578,13 +598,13 @@ fn five_failures_suspend_and_a_success_restores() {
         home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
         let read = home.ok("GET", &format!("{CONNECTIONS}/A"), Value::Null);
         assert_eq!(read["consecutive_failures"], failures);
-        assert_eq!(read["status"], if failures < 5 { "ACTIVE" } else { "SUSPENDED" });
+        assert_eq!(read["status"], if failures < 5 { "FAILED" } else { "SUSPENDED" });
         assert_eq!(read["is_active"], failures < 5);
     }
     let body = json!({"connection_id": "A", "source_path": "my-videos"});
     let (status, _, message) = home.refused("POST", SYNCS, body);
     assert_eq!(status, 409);
-    assert!(message.contains("SUSPENDED"), "{message}");
+    assert!(message.contains("SUSPENDED") && message.contains("/test"), "{message}");
     *home.authorize.borrow_mut() = Some((200, ACCOUNT.into()));
     home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
     let read = home.ok("GET", &format!("{CONNECTIONS}/A"), Value::Null);
@@ -596,6 +616,30 @@ fn five_failures_suspend_and_a_success_restores() {
     home.ok("PATCH", &format!("{CONNECTIONS}/A"), json!({"is_active": false}));
     home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
     assert_eq!(home.ok("GET", &format!("{CONNECTIONS}/A"), Value::Null)["status"], "SUSPENDED");
+    let failing = Some((401, r#"{"code":"bad_auth_token","message":"","status":401}"#.into()));
+    home.authorize.borrow_mut().clone_from(&failing);
+    for _ in 0..6 {
+        home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
+    }
+    *home.authorize.borrow_mut() = Some((200, ACCOUNT.into()));
+    let key = json!({"provider_config": {"credentials": {"application_key": APPLICATION_KEY}}});
+    assert_eq!(home.ok("PATCH", &format!("{CONNECTIONS}/A"), key.clone())["status"], "SUSPENDED");
+    let (_, _, message) = home.refused("POST", SYNCS, json!({"connection_id": "A", "source_path": "my-videos"}));
+    assert!(message.contains("{\"is_active\": true}"), "{message}");
+
+    // What failures suspended, a new key or its user's word lifts.
+    for lift in [key, json!({"is_active": true}), json!({"status": "ACTIVE"})] {
+        home.ok("PATCH", &format!("{CONNECTIONS}/A"), json!({"is_active": true}));
+        home.authorize.borrow_mut().clone_from(&failing);
+        for _ in 0..5 {
+            home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
+        }
+        assert_eq!(home.ok("GET", &format!("{CONNECTIONS}/A"), Value::Null)["status"], "SUSPENDED");
+        *home.authorize.borrow_mut() = Some((200, ACCOUNT.into()));
+        let lifted = home.ok("PATCH", &format!("{CONNECTIONS}/A"), lift);
+        assert_eq!((&lifted["status"], &lifted["is_active"]), (&"ACTIVE".into(), &true.into()));
+        assert_eq!(lifted["consecutive_failures"], 0);
+    }
 }
 
 #[test]
@@ -769,7 +813,11 @@ fn a_sync_as_the_documentation_makes_it() {
         "description": null,
         "metadata": {},
         "sync_concurrency": null,
-        "max_objects_per_run": null
+        "max_objects_per_run": null,
+        "max_class_c_per_day": null,
+        "dead_letters": null,
+        "stretched": null,
+        "cost": {"last_job": null, "per_day": null}
     }"#;
     let wanted = wanted.replace("SYNC", &sync_id).replace("CONN", &connection_id);
     let wanted: Value = serde_json::from_str(&wanted).unwrap();
@@ -1070,8 +1118,12 @@ fn a_sync_is_triggered_once() {
     let command = home.commands.borrow().last().cloned();
     assert_eq!(command, Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true }));
     let answer = home.ok("POST", &format!("{sync}/trigger"), Value::Null);
+    check_keys(&answer, "sync_config_id sync_job_id status message job");
     assert_eq!((&answer["sync_job_id"], &answer["status"]), (&"job_now".into(), &"skipped_already_running".into()));
     assert!(answer["message"].as_str().unwrap().contains("job_now"));
+    let answer = home.ok("POST", &format!("{sync}/trigger?confirm_deletes=true"), Value::Null);
+    assert_eq!(answer["confirm_deletes_ignored"], true, "the running job does not take it");
+    assert!(answer["message"].as_str().unwrap().contains("trigger again with confirm_deletes=true"), "{answer}");
     assert_eq!(
         home.wrong("POST", &format!("{sync}/trigger?confirm_deletes=maybe"), Value::Null),
         ["query.confirm_deletes"]
@@ -1109,7 +1161,7 @@ fn a_running_sync_shows_its_progress() {
         "sync_config_id status is_active paused total_files_discovered total_files_synced total_files_failed \
          batches_created sync_run_counter consecutive_failures last_error last_sync_at next_sync_at \
          seconds_since_last_sync is_stale intervals_since_last_sync stale_after_seconds failure_rate healthy dlq_total \
-         dlq_by_error running_job stalled stalled_reason last_job",
+         dlq_by_error running_job stalled stalled_reason last_job stretched cost",
     );
     assert_eq!(
         (&metrics["stale_after_seconds"], &metrics["is_stale"], &metrics["healthy"]),
@@ -1118,6 +1170,119 @@ fn a_running_sync_shows_its_progress() {
     assert_eq!(metrics["failure_rate"], 0.025);
     assert_eq!(home.ok("POST", &format!("{sync}/unlock"), Value::Null)["sync_config_id"], read["sync_config_id"]);
     assert_eq!(home.commands.borrow().last(), Some(&Command::Unlock));
+}
+
+/// What the latest job cost, the day's forecast, and why polls are further apart.
+#[test]
+fn a_sync_says_what_it_costs() {
+    let home = Home::new();
+    let sync = home.sync();
+    let patched = home.ok("PATCH", &sync, json!({"max_class_c_per_day": 10_000_000}));
+    assert_eq!(patched["max_class_c_per_day"], 10_000_000);
+    assert_eq!(home.record(&sync).max_class_c_per_day, Some(10_000_000));
+    for wrong in [json!(0), json!(10_000_001), json!("9"), json!(1.5)] {
+        assert_eq!(home.wrong("PATCH", &sync, json!({"max_class_c_per_day": wrong})), ["body.max_class_c_per_day"]);
+    }
+    let mut last = job("job_1", NOW - 100_000, JobStatus::Completed);
+    last.cost = JobCost { class_b: 0, class_c: 1_001, bytes_received: 5, state_reads: 3, state_writes: 1, steps: 2 };
+    {
+        let mut status = home.status.borrow_mut();
+        status.completed_cost = Some(last.cost);
+        status.last_job = Some(last);
+        status.last_sync_at = Some(Timestamp::from_millis(NOW - 100_000));
+    }
+    let read = home.ok("GET", &sync, Value::Null);
+    assert_eq!(
+        read["cost"],
+        json!({
+            "last_job": {"sync_job_id": "job_1", "class_b_calls": 0, "class_c_calls": 1001, "bytes_received": 5,
+                         "state_reads": 3, "state_writes": 1, "steps": 2, "dollars": 0.004004},
+            "per_day": {"interval_seconds": 300, "class_b_calls": 0, "class_c_calls": 288_288, "bytes_received": 1440,
+                        "state_reads": 864, "state_writes": 288, "steps": 576, "dollars": 1.143152,
+                        "state_dollars_max": 0.001872},
+        })
+    );
+    assert_eq!(read["stretched"], Value::Null);
+    home.status.borrow_mut().stretched = Some(Stretched { interval_seconds: 86_400, reason: "A cap.".into() });
+    let read = home.ok("GET", &sync, Value::Null);
+    assert_eq!(read["stretched"], json!({"interval_seconds": 86_400, "reason": "A cap."}));
+    assert_eq!(
+        (&read["cost"]["per_day"]["class_c_calls"], &read["cost"]["per_day"]["dollars"]),
+        (&1001.into(), &0.0.into())
+    );
+    let metrics = home.ok("GET", &format!("{sync}/metrics"), Value::Null);
+    assert_eq!(
+        (&metrics["stale_after_seconds"], &metrics["cost"]),
+        (&172_800.into(), &read["cost"]),
+        "late on purpose"
+    );
+    let patched = home.ok("PATCH", &sync, json!({"max_class_c_per_day": null}));
+    assert_eq!(patched["max_class_c_per_day"], Value::Null);
+    // One that does not poll has no days.
+    let body =
+        json!({"connection_id": "A", "source_path": "my-videos", "sync_mode": "one_time", "max_class_c_per_day": 5});
+    let created = home.ok("POST", SYNCS, body);
+    assert_eq!((&created["cost"]["per_day"], &created["max_class_c_per_day"]), (&Value::Null, &5.into()));
+}
+
+#[test]
+fn dead_letters_are_listed_sent_back_and_given_up() {
+    let home = Home::new();
+    let sync = home.sync();
+    for (n, key) in ["2024/a.mp4", "2024/ü 😀.mp4", "2024/c.mp4"].into_iter().enumerate() {
+        let at = Timestamp::from_millis(NOW + n as i64);
+        let entry = Entry { key: key.into(), etag: "e".into(), size: n as u64, last_modified: at };
+        let change = Change::appeared("sync_1", ChangeKind::Created, entry);
+        home.letters.borrow_mut().refuse(&change, &"no ".repeat(500), 3, at).unwrap();
+    }
+    let dlq = format!("{sync}/dlq");
+    let answer = home.ok("POST", &dlq, Value::Null);
+    check_keys(&answer, "results pagination total");
+    assert_eq!(answer["total"], 3);
+    let first = &answer["results"][0];
+    check_keys(
+        first,
+        "dlq_id sync_config_id internal_id namespace_id bucket_id source_object_id source_path error_type error_message \
+         retry_count max_retries_reached requeued_at disposal_reason first_seen_at last_seen_at change_id change \
+         size_bytes last_modified",
+    );
+    assert_eq!(first["source_path"], "b2://my-videos/2024/a.mp4");
+    assert_eq!(
+        (&first["error_type"], &first["retry_count"], &first["max_retries_reached"], &first["change"]),
+        (&"delivery_refused".into(), &3.into(), &true.into(), &"created".into())
+    );
+    assert_eq!(first["error_message"].as_str().unwrap().chars().count(), 1_000);
+    let page = home.ok("GET", &format!("{dlq}?limit=2"), Value::Null);
+    let cursor = page["pagination"]["next_cursor"].as_str().unwrap().to_owned();
+    let rest = home.ok("POST", &format!("{dlq}?limit=2&cursor={cursor}"), Value::Null);
+    assert_eq!((rest["results"].as_array().unwrap().len(), &rest["total"]), (1, &3.into()));
+    assert_eq!(home.ok("POST", &dlq, json!({"error_types": ["Other"], "only_max_retries": true}))["total"], 0);
+
+    let refused = json!({"error_types": ["delivery_refused"]});
+    let marked = home.ok("POST", &format!("{dlq}/bulk-mark-failed"), refused.clone());
+    assert_eq!(marked, json!({"updated": 3}));
+    assert_eq!(home.ok("POST", &dlq, Value::Null)["results"][2]["disposal_reason"], "marked_failed");
+    block_on(home.registry.set_poke_after(sync.rsplit('/').next().unwrap(), None)).unwrap();
+    let requeued = home.ok("POST", &format!("{dlq}/requeue"), refused);
+    assert_eq!(requeued, json!({"requeued": 3, "sync_job_id": "job_now"}));
+    assert_eq!(block_on(home.registry.due(home.now(), 9)).unwrap().len(), 1, "the cron looks after the job");
+    assert_eq!(home.ok("POST", &format!("{dlq}/requeue"), Value::Null)["requeued"], 0);
+    assert_eq!(home.ok("POST", &dlq, json!({"only_max_retries": true}))["total"], 0);
+    let letter = &home.ok("POST", &dlq, Value::Null)["results"][0];
+    assert_eq!((&letter["max_retries_reached"], &letter["disposal_reason"]), (&false.into(), &Value::Null));
+
+    // Giving all up takes naming what.
+    for body in [Value::Null, json!({"error_types": []}), json!({"error_types": null})] {
+        assert_eq!(home.wrong("POST", &format!("{dlq}/bulk-mark-failed"), body), ["body.error_types"]);
+    }
+    assert_eq!(home.wrong("POST", &dlq, json!({"error_type": "x"})), ["body.error_type"]);
+    assert_eq!(home.wrong("POST", &format!("{dlq}/requeue"), json!({"error_types": "x"})), ["body.error_types"]);
+
+    // How many there are is shown with the sync.
+    home.status.borrow_mut().dead_letters = Some([("delivery_refused".to_owned(), 3)].into());
+    assert_eq!(home.ok("GET", &sync, Value::Null)["dead_letters"], 3);
+    let metrics = home.ok("GET", &format!("{sync}/metrics"), Value::Null);
+    assert_eq!((&metrics["dlq_total"], &metrics["dlq_by_error"]), (&3.into(), &json!({"delivery_refused": 3})));
 }
 
 #[test]
@@ -1260,6 +1425,7 @@ fn jobs_recent_and_archived() {
             },
             "metadata": {
                 "class_b_calls": 0, "class_c_calls": 0, "bytes_received": 0, "state_reads": 0, "state_writes": 0, "steps": 0,
+                "dollars": 0.0,
             },
         })
     );
@@ -1370,6 +1536,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
         Just("syncs".to_owned()),
         Just("objects".to_owned()),
         Just("jobs".to_owned()),
+        Just("dlq".to_owned()),
         Just("list".to_owned()),
         Just("A".to_owned()),
         Just("%F0%9F".to_owned()),
@@ -1415,6 +1582,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
         Just("polling_interval_seconds"),
         Just("status"),
         Just("max_size_bytes"),
+        Just("max_class_c_per_day"),
         Just("sync_from"),
         Just("other"),
     ];

@@ -63,6 +63,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         reconcile: Reconcile { on_delete: false, ..Reconcile::default() },
         skip_duplicates: true,
         max_objects_per_run: None,
+        max_class_c_per_day: Some(10_000_000),
         sync_concurrency: Some(8),
         description: None,
         metadata: serde_json::Map::new(),

@@ -1,16 +1,22 @@
 //! What the API and the cron say to a coordinator, and what it answers. On Workers this crosses, as JSON, from the
 //! Worker to the sync's Durable Object; both are always of the same deployment.
+//!
+//! Every enum that crosses is tagged from outside (`{"trigger": {…}}`), serde's default: a tag inside would have each type
+//! below it compiled twice, and the bundle of the Worker has a limit.
+
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    job::{ErrorRecord, JobRecord, JobStatus, Trigger},
+    dead_letters::DeadLetter,
+    job::{ErrorRecord, JobCost, JobRecord, JobStatus, Trigger},
     time::Timestamp,
 };
 
 /// One call to a coordinator.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "command", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Command {
     /// The sync was created or changed: plan its next poll anew.
     Configured,
@@ -54,13 +60,38 @@ pub enum Command {
         /// Its id.
         job_id: String,
     },
+    /// Changes that the sink refused for good, newest first. Answer: [`Answer::DeadLetters`].
+    DeadLetters {
+        /// Without those that are on their way again.
+        #[serde(default)]
+        only_max_retries: bool,
+        /// Only these types; all, if none is named.
+        #[serde(default)]
+        error_types: Vec<String>,
+        /// How many to pass over.
+        offset: u64,
+        /// At most this many.
+        limit: u64,
+    },
+    /// Send dead letters back: the next job offers them first. Starts one if none runs and the sync is not paused; if one
+    /// runs, the next begins as soon as that one has completed. Answer: [`Answer::Marked`].
+    Requeue {
+        /// Only these types; all, if none is named.
+        #[serde(default)]
+        error_types: Vec<String>,
+    },
+    /// Give dead letters up. Answer: [`Answer::Marked`].
+    MarkFailed {
+        /// Of these types.
+        error_types: Vec<String>,
+    },
     /// The sync was deleted: interrupt its job, delete all its state. Answer: [`Answer::Forgotten`].
     Forget,
 }
 
 /// A coordinator's answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Answer {
     /// How the sync stands.
     Status(Box<SyncStatus>),
@@ -88,6 +119,20 @@ pub enum Answer {
         /// `None` when there is no such job (any more).
         job: Option<Box<JobRecord>>,
     },
+    /// Of [`Command::DeadLetters`].
+    DeadLetters {
+        /// Newest first.
+        letters: Vec<DeadLetter>,
+        /// How many there are in all.
+        total: u64,
+    },
+    /// Of [`Command::Requeue`] and [`Command::MarkFailed`].
+    Marked {
+        /// How many dead letters were not marked so already.
+        letters: u64,
+        /// The job that was started for them.
+        job: Option<Box<JobRecord>>,
+    },
     /// Of [`Command::Forget`].
     Forgotten,
 }
@@ -107,6 +152,15 @@ pub enum SyncState {
     Completed,
     /// Its latest job failed with an error that somebody must mend; it goes on polling.
     Failed,
+}
+
+/// Polls that are further apart than the sync's interval says.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stretched {
+    /// Seconds from the start of one job to the start of the next.
+    pub interval_seconds: u64,
+    /// Why, and what to do about it.
+    pub reason: String,
 }
 
 /// How a sync stands. Stored: fields are only ever added, each with a default.
@@ -143,6 +197,14 @@ pub struct SyncStatus {
     pub total_bytes_delivered: u64,
     /// Changes refused by the sink, in all jobs.
     pub total_failed: u64,
+    /// Why the next poll is later than the sync's interval says, if a cap puts it off.
+    pub stretched: Option<Stretched>,
+    /// What the latest job that completed has spent: what the next ones are forecast from.
+    pub completed_cost: Option<JobCost>,
+    /// How many dead letters there are of each type; `None` when that is not known at the moment. Only in answers: they
+    /// have a document of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dead_letters: Option<BTreeMap<String, u64>>,
 }
 
 #[cfg(test)]
@@ -156,6 +218,8 @@ mod tests {
             Answer::Poked { next: Some(Timestamp::from_millis(1)) },
             Answer::Jobs { jobs: Vec::new(), total: 0 },
             Answer::Job { job: None },
+            Answer::DeadLetters { letters: Vec::new(), total: 0 },
+            Answer::Marked { letters: 2, job: None },
             Answer::Forgotten,
         ];
         for answer in answers {

@@ -5,6 +5,11 @@ mod world;
 
 use self::world::*;
 use super::*;
+use crate::{
+    entry::Entry,
+    registry::{CONNECTION_FAILURES_MAX, ConnectionStatus},
+    sink::{Change, ChangeKind},
+};
 
 const INTERVAL_MS: i64 = 300_000;
 
@@ -254,7 +259,17 @@ fn a_permanent_failure_ends_the_job_and_is_noted_with_the_connection() {
         let suspended = failures == CONNECTION_FAILURES_MAX;
         assert_eq!(connection.consecutive_failures, failures);
         assert_eq!(connection.status, if suspended { ConnectionStatus::Suspended } else { ConnectionStatus::Failed });
+        assert_eq!(connection.is_active, !suspended);
     }
+    // From now on B2 is left alone, until somebody says that the key works.
+    let asked = world.inner.requests.borrow().len();
+    let job = world.job();
+    let error = job.error.unwrap();
+    assert_eq!((job.status, error.kind.as_str(), error.transient), (JobStatus::Failed, "conflict", false));
+    assert!(error.message.contains("SUSPENDED") && error.message.contains("/test"), "{}", error.message);
+    assert_eq!((world.inner.requests.borrow().len(), job.cost.class_c), (asked, 0));
+    assert_eq!(world.connection().consecutive_failures, CONNECTION_FAILURES_MAX);
+    world.change_connection(|it| it.note_success(it.updated_at));
     assert_eq!(world.job().status, JobStatus::Completed);
     let connection = world.connection();
     assert_eq!((connection.status, connection.consecutive_failures), (ConnectionStatus::Active, 0));
@@ -420,8 +435,7 @@ fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
         let job = world.job();
         assert_eq!(job.error.unwrap().kind, "too_many_deletions");
         world.check_stored();
-        let gone =
-            world.inner.sink.deliveries().iter().filter(|it| it.kind == crate::sink::ChangeKind::Deleted).count();
+        let gone = world.inner.sink.deliveries().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
         assert_eq!(gone, 0);
     }
     world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
@@ -617,6 +631,152 @@ fn a_job_whose_record_could_not_be_published_is_published_later() {
     world.run();
     let published: Vec<_> = world.inner.published.borrow().iter().map(|job| job.status).collect();
     assert_eq!(published, [JobStatus::Completed, JobStatus::Interrupted]);
+}
+
+/// A cap of one call every so many seconds.
+fn cap(world: &World, seconds_a_call: u64) {
+    world.change_sync(|sync| sync.max_class_c_per_day = Some(cost::DAY_S / seconds_a_call));
+    world.ask(Command::Configured);
+}
+
+#[test]
+fn a_cap_on_class_c_calls_stretches_the_interval_and_says_so() {
+    let world = World::new(keys(35, 100));
+    world.job();
+    let begun = world.job().created_at; // Four pages, and no authorization.
+    assert_eq!((world.status().stretched, world.status().completed_cost.unwrap().class_c), (None, 4));
+    cap(&world, 240);
+    let status = world.status();
+    // The first job made five calls, and began before: the later of the two ends decides.
+    let (first, second) = (1_200_000, 960_000);
+    let first_began = status.last_sync_at.unwrap().min(begun);
+    assert_eq!(status.next_sync_at, Some(first_began.plus_millis(first).max(begun.plus_millis(second))));
+    let stretched = status.stretched.unwrap();
+    assert_eq!(stretched.interval_seconds, 1_200);
+    assert!(
+        stretched.reason.contains("max_class_c_per_day") && stretched.reason.contains("360 a day"),
+        "{}",
+        stretched.reason
+    );
+
+    // It holds for whoever comes next, for the cron and for the alarm, and no poll begins before.
+    let world = world.next_instance();
+    world.wait(first - 1_000);
+    world.poke();
+    world.drive();
+    assert_eq!((world.status().runs, world.status().next_sync_at), (2, status.next_sync_at));
+    world.wait(1_000);
+    world.drive();
+    assert_eq!(world.status().runs, 3);
+
+    // A trigger is not held back. What it made counts as well, and does not shorten what others reserved.
+    let before = world.status().next_sync_at.unwrap();
+    world.wait(INTERVAL_MS);
+    let triggered = world.job().created_at;
+    assert_eq!(world.status().next_sync_at, Some(triggered.plus_millis(second).max(before)));
+    let gone = Some((404, "<Error><Code>NoSuchBucket</Code></Error>"));
+    *world.inner.answers.borrow_mut() = [gone, None, gone].into(); // The account is asked for anew in between.
+    world.wait(1_000);
+    let failed = world.job();
+    assert_eq!(failed.status, JobStatus::Failed);
+    assert_eq!(world.status().next_sync_at, Some(triggered.plus_millis(second)), "it is no way around the cap");
+
+    // Without the cap it polls as before.
+    world.change_sync(|sync| sync.max_class_c_per_day = None);
+    world.ask(Command::Configured);
+    assert_eq!(world.status().stretched, None);
+    assert!(world.status().next_sync_at < Some(triggered.plus_millis(second)));
+}
+
+#[test]
+fn a_cap_that_is_kept_anyway_changes_nothing() {
+    let world = World::new(keys(35, 100));
+    cap(&world, 60);
+    world.job();
+    assert_eq!(world.status().stretched, None, "five calls, 300 seconds");
+    assert_eq!(world.status().next_sync_at, Some(world.now().plus_millis(INTERVAL_MS)));
+    world.change_sync(|sync| sync.mode = SyncMode::OneTime);
+    cap(&world, 3_600);
+    assert_eq!((world.status().next_sync_at, world.status().stretched), (None, None), "it polls never");
+}
+
+fn refuse(world: &World, key: &str) -> Change {
+    let entry = Entry { key: key.to_owned(), etag: "e".to_owned(), size: 1, last_modified: world.now() };
+    let change = Change::appeared("sync_1", ChangeKind::Created, entry);
+    let home = world.home();
+    let refused = DeadLetters::change(home.documents(), |letters| letters.refuse(&change, "full", 3, world.now()));
+    poll_to_end(refused).unwrap().unwrap();
+    change
+}
+
+fn requeue(world: &World) -> (u64, Option<JobRecord>) {
+    match world.ask(Command::Requeue { error_types: Vec::new() }) {
+        Answer::Marked { letters, job } => (letters, job.map(|job| *job)),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn dead_letters(world: &World, offset: u64, limit: u64) -> (Vec<String>, u64) {
+    let command = Command::DeadLetters { only_max_retries: true, error_types: Vec::new(), offset, limit };
+    match world.ask(command) {
+        Answer::DeadLetters { letters, total } => (letters.into_iter().map(|it| it.key).collect(), total),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn dead_letters_are_listed_sent_back_and_given_up() {
+    let world = World::new(keys(5, 100));
+    world.job();
+    assert_eq!(world.status().dead_letters, Some(Default::default()));
+    assert_eq!(requeue(&world), (0, None), "there is nothing to start a job for");
+    for key in ["a", "b", "c"] {
+        refuse(&world, key);
+        world.wait(1);
+    }
+    assert_eq!(world.status().dead_letters.unwrap().values().sum::<u64>(), 3);
+    assert_eq!(dead_letters(&world, 0, 2), (vec!["c".to_owned(), "b".to_owned()], 3));
+    assert_eq!(dead_letters(&world, 2, 2), (vec!["a".to_owned()], 3));
+    let error_types = vec![crate::dead_letters::ERROR_TYPE_REFUSED.to_owned()];
+    assert_eq!(world.ask(Command::MarkFailed { error_types }), Answer::Marked { letters: 3, job: None });
+    let (letters, job) = requeue(&world);
+    assert_eq!((letters, job.map(|job| job.trigger)), (3, Some(Trigger::Manual)));
+    assert_eq!(dead_letters(&world, 0, 9).1, 0, "they are on their way");
+    world.run();
+    assert_eq!(world.status().last_job.unwrap().status, JobStatus::Completed);
+}
+
+#[test]
+fn letters_sent_back_while_a_job_runs_go_with_the_next_which_begins_at_once() {
+    let world = World::new(keys(35, 100)).a_page_a_step();
+    world.change_sync(|sync| {
+        sync.mode = SyncMode::OneTime;
+        sync.max_class_c_per_day = Some(1);
+    });
+    refuse(&world, "a");
+    let (running, _) = world.trigger();
+    assert_eq!(requeue(&world), (1, None));
+    world.run();
+    assert_eq!(world.status().next_sync_at, Some(world.now()));
+    world.run();
+    world.drive();
+    world.run();
+    let status = world.status();
+    assert_eq!((status.runs, status.last_job.unwrap().status), (2, JobStatus::Completed));
+    assert!(world.inner.published.borrow().iter().any(|job| job.job_id == running.job_id));
+    assert_eq!(world.status().next_sync_at, None, "once");
+}
+
+#[test]
+fn letters_sent_back_to_a_paused_or_deleted_sync_start_nothing() {
+    let world = World::new(keys(5, 100));
+    refuse(&world, "a");
+    world.ask(pause());
+    assert_eq!(requeue(&world), (1, None));
+    assert_eq!(world.status().current_job, None);
+    world.ask(Command::Forget);
+    let error = world.try_ask(Command::Requeue { error_types: Vec::new() }).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::NotFound);
 }
 
 /// One job over a bucket with changes, broken once at its n-th effect.

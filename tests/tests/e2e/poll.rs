@@ -155,3 +155,41 @@ fn a_paused_sync_rests_until_it_is_resumed() -> Outcome {
     assert!(versions(&objects).values().all(|version| *version == 1));
     Ok(())
 }
+
+#[test]
+fn a_cap_on_class_c_calls_puts_polls_off_and_the_sync_says_so() -> Outcome {
+    const HOUR_MS: i64 = 3_600_000;
+    let service = Service::start(ServiceConfig::default())?;
+    service.fake().create_bucket(BUCKET)?;
+    seed_plain_bucket(service.fake(), BUCKET, 2_500, 8)?;
+    let it = service.connect("cap", BUCKET)?;
+    let path = it.sync.path();
+    let job = service.run_job(&it.sync, SOON)?;
+    assert_eq!((&job["status"], number(&job, "/metadata/class_c_calls")), (&json!("completed"), 3), "{job}");
+    assert_eq!(job["metadata"]["dollars"], 0.000_012, "{job}");
+
+    // One call an hour: three pages every three hours.
+    let state = service.call("PATCH", &path, Some(&json!({"max_class_c_per_day": 24})))?;
+    assert_eq!(number(&state, "/stretched/interval_seconds"), 10_800, "{state}");
+    assert_eq!(number(&state, "/cost/per_day/class_c_calls"), 24, "{state}");
+    assert_eq!(state["cost"]["last_job"]["dollars"], 0.000_012, "{state}");
+    assert_eq!(state["dead_letters"], 0, "{state}");
+    let known = service.job_ids(&it.sync)?;
+    service.cron(now_ms() + 2 * HOUR_MS)?;
+    assert_eq!(service.job_ids(&it.sync)?, known);
+    service.cron(now_ms() + 3 * HOUR_MS)?;
+    let job = service.wait_for_new_job(&it.sync, &known, SOON)?;
+    assert_eq!((&job["status"], &job["trigger"]), (&json!("completed"), &json!("scheduled")), "{job}");
+
+    let state = service.call("PATCH", &path, Some(&json!({"max_class_c_per_day": null})))?;
+    assert!(state["stretched"].is_null() && state["max_class_c_per_day"].is_null(), "{state}");
+
+    // There are no dead letters, and so nothing to send back.
+    let letters = service.call("POST", &format!("{path}/dlq"), None)?;
+    assert_eq!((&letters["total"], &letters["results"]), (&json!(0), &json!([])), "{letters}");
+    let requeued = service.call("POST", &format!("{path}/dlq/requeue"), None)?;
+    assert_eq!((&requeued["requeued"], &requeued["sync_job_id"]), (&json!(0), &json!(null)), "{requeued}");
+    let all = json!({"error_types": ["delivery_refused"]});
+    assert_eq!(service.call("POST", &format!("{path}/dlq/bulk-mark-failed"), Some(&all))?["updated"], 0);
+    Ok(())
+}

@@ -1,0 +1,71 @@
+//! Which connections or syncs a list shows: both are asked for in the same way.
+
+use super::{
+    body::{Fields, parse_object},
+    errors::{ApiError, Problem},
+};
+
+/// Every status that the client knows, for filters of lists.
+const STATUSES: [(&str, &str); 16] = [
+    ("PENDING", "PENDING"),
+    ("QUEUED", "QUEUED"),
+    ("IN_PROGRESS", "IN_PROGRESS"),
+    ("PROCESSING", "PROCESSING"),
+    ("COMPLETED", "COMPLETED"),
+    ("COMPLETED_WITH_ERRORS", "COMPLETED_WITH_ERRORS"),
+    ("FAILED", "FAILED"),
+    ("CANCELED", "CANCELED"),
+    ("INTERRUPTED", "INTERRUPTED"),
+    ("UNKNOWN", "UNKNOWN"),
+    ("SKIPPED", "SKIPPED"),
+    ("DRAFT", "DRAFT"),
+    ("ACTIVE", "ACTIVE"),
+    ("ARCHIVED", "ARCHIVED"),
+    ("SUSPENDED", "SUSPENDED"),
+    ("DEACTIVATED", "DEACTIVATED"),
+];
+
+/// The longest owner, in characters.
+const OWNER_CHARS_MAX: usize = 200;
+
+/// What the body of a list asks for; what it leaves out does not matter.
+pub(super) struct ListFilter {
+    owner: Option<String>,
+    status: Option<&'static str>,
+    is_active: Option<bool>,
+}
+
+impl ListFilter {
+    /// Reads the body: `owner`, the field that says to whom the items belong; `status`; `is_active`. Problems go with those
+    /// of the query.
+    pub(super) fn parse(body: &[u8], owner: &'static str, problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(parse_object(body)?, problems);
+        let filter = Self {
+            owner: fields.text(owner, 1, OWNER_CHARS_MAX),
+            status: fields.choice("status", &STATUSES),
+            is_active: fields.flag("is_active"),
+        };
+        fields.done();
+        Ok(filter)
+    }
+
+    /// Whether an item of that owner may match.
+    pub(super) fn belongs_to(&self, owner: &str) -> bool {
+        self.owner.as_ref().is_none_or(|wanted| wanted == owner)
+    }
+
+    /// Whether one status is asked for.
+    pub(super) fn names_status(&self) -> bool {
+        self.status.is_some()
+    }
+
+    /// Whether it matters how an item stands.
+    pub(super) fn asks_how_it_stands(&self) -> bool {
+        self.status.is_some() || self.is_active.is_some()
+    }
+
+    /// Whether an item that stands so matches.
+    pub(super) fn stands_as(&self, status: &str, is_active: bool) -> bool {
+        self.status.is_none_or(|wanted| wanted == status) && self.is_active.is_none_or(|wanted| wanted == is_active)
+    }
+}
