@@ -30,6 +30,7 @@ Usage: cargo xtask <command> [options]
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
+      --conformance    only the Worker with the conformance suites in it, for the tests
       --dev            the Worker without optimisation: quicker to build, larger to run
   setup            Install what the other commands need; they also do so by themselves
   tidy             Check what compilers do not: panics, pinned versions, paths of one machine, docs, file sizes
@@ -104,7 +105,7 @@ mod tests {
         assert_eq!(error_of(&["tidy", "--fast"]), "`cargo xtask tidy` takes no options, but got `--fast`.");
         assert_eq!(
             error_of(&["build", "--wroker"]),
-            "`cargo xtask build` knows --worker, --component and --dev, but got `--wroker`."
+            "`cargo xtask build` knows --worker, --component, --conformance and --dev, but got `--wroker`."
         );
     }
 
