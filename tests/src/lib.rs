@@ -6,6 +6,7 @@
 
 pub mod fake_b2;
 pub mod folder;
+pub mod fuzz;
 pub mod service;
 pub mod twin;
 pub mod virtual_world;
