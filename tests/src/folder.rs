@@ -1,7 +1,7 @@
 //! Blobs, documents and deliveries in folders of this machine's disk: for native embedders, and for tests.
 //!
-//! - [`FolderBlobs`] and [`FolderDocuments`] write into a temporary file, have it written through to the disk, and rename
-//!   it: a reader sees the old value or the new one, also after a crash, and never a part.
+//! - [`FolderBlobs`] and [`FolderDocuments`] write into a temporary file, have it written through to the disk, and
+//!   rename it: a reader sees the old value or the new one, also after a crash, and never a part.
 //! - [`FolderDocuments`] compares and swaps under a lock on a file, which the system releases when its process dies.
 //!   Any number of threads and processes of one machine may share a folder; over a network file system the locks
 //!   are as good as that file system's.
@@ -80,8 +80,8 @@ impl BlobStore for FolderBlobs {
 
 /// Documents as files of one folder: see [the module](self).
 ///
-/// A file is one line of JSON (`v`, `revision`, `deleted`) and behind it the value. That of a deleted document stays, with
-/// its revision and without a value.
+/// A file is one line of JSON (`v`, `revision`, `deleted`) and behind it the value. That of a deleted document stays,
+/// with its revision and without a value.
 #[derive(Clone, Debug)]
 pub struct FolderDocuments {
     folder: PathBuf,
@@ -153,10 +153,10 @@ impl DocumentStore for FolderDocuments {
 
 /// Changes as lines of a log, `deliveries.jsonl`: see [the module](self).
 ///
-/// A line is one change as JSON: `v` (1), `id`, `kind` (`created`, `updated`, `deleted`), `key`, `etag`, `size` in bytes,
-/// `last_modified` in milliseconds since 1970. A change may stand there more than once, under the same id; who
-/// applies the lines in their order has what the bucket has. A crash can leave a part of a line at the end: readers leave
-/// it out, and the next delivery removes it, because it was never acknowledged and is delivered again.
+/// A line is one change as JSON: `v` (1), `id`, `kind` (`created`, `updated`, `deleted`), `key`, `etag`, `size` in
+/// bytes, `last_modified` in milliseconds since 1970. A change may stand there more than once, under the same id; who
+/// applies the lines in their order has what the bucket has. A crash can leave a part of a line at the end: readers
+/// leave it out, and the next delivery removes it, because it was never acknowledged and is delivered again.
 #[derive(Clone, Debug)]
 pub struct FolderSink {
     folder: PathBuf,
@@ -270,8 +270,8 @@ fn whole_lines_end(log: &mut File) -> std::io::Result<u64> {
     Ok(0)
 }
 
-/// The file that a name is kept in: the kind, and the name with every byte but `a`–`z`, `0`–`9`, `-` and `_` as `%` and two
-/// digits. So no name leaves the folder, none is special to a system, and names that differ in case or in the form
+/// The file that a name is kept in: the kind, and the name with every byte but `a`–`z`, `0`–`9`, `-` and `_` as `%` and
+/// two digits. So no name leaves the folder, none is special to a system, and names that differ in case or in the form
 /// of an accent only stay apart where the file system takes those for one.
 fn file_name(kind: &str, name: &str) -> String {
     let mut encoded = format!("{kind}-");

@@ -235,12 +235,12 @@ mod tests {
 
     #[test]
     fn list_xml() {
-        brief("list-xml", BRIEF, 30);
+        brief("list-xml", BRIEF, 24);
     }
 
     #[test]
     fn authorize() {
-        brief("authorize", BRIEF, 20);
+        brief("authorize", BRIEF, 13);
     }
 
     #[test]
@@ -250,7 +250,7 @@ mod tests {
 
     #[test]
     fn filter() {
-        brief("filter", BRIEF_FILTERS, 10);
+        brief("filter", BRIEF_FILTERS, 20);
     }
 
     #[test]
@@ -260,7 +260,7 @@ mod tests {
 
     #[test]
     fn entries() {
-        brief("entries", BRIEF, 8);
+        brief("entries", BRIEF, 7);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Fuzzing on stable Rust: every decoder of foreign or stored bytes against inputs made from real ones.
 //!
 //! [`TARGETS`] are the decoders, each with the properties that hold on *any* bytes; [`run`] mutates a target's seeds
-//! ([`Mutator`]) and keeps an input that brings an outcome not seen before, so that later ones begin from there. A run is
-//! a pure function of (target, seed, iterations): nothing reads a clock, so a failure is repeated by its numbers, or by
-//! the input itself, which is cut down before it is told.
+//! ([`Mutator`]) and keeps an input that brings an outcome not seen before, so that later ones begin from there. A run
+//! is a pure function of (target, seed, iterations): nothing reads a clock, so a failure is repeated by its numbers, or
+//! by the input itself, which is cut down before it is told.
 //!
 //! Why neither `cargo fuzz` nor bolero: the first needs a nightly compiler, and the second, on stable, draws random
 //! bytes, which no XML parser lets past its first line. A target is a function of bytes, so that either can call it.
@@ -144,10 +144,15 @@ pub fn run(
     Ok(report)
 }
 
-/// The outcome without what differs from input to input: numbers, and what is quoted.
+/// The outcome without what differs from input to input: only letters, and of those none that stand between the first
+/// sign of a quotation and the last. What is quoted may hold such signs itself.
 fn kind_of(outcome: &str) -> String {
-    let unquoted = outcome.split(['"', '\'', '`']).step_by(2).collect::<String>();
-    unquoted.chars().filter(|c| !c.is_ascii_digit()).take(120).collect()
+    let quotation = |c| matches!(c, '"' | '\'' | '`' | '<' | '>');
+    let (before, rest) = outcome.split_once(quotation).unwrap_or((outcome, ""));
+    let behind = rest.rsplit_once(quotation).map_or("", |(_, behind)| behind);
+    let letters =
+        |text: &str| text.chars().filter(|c| c.is_ascii_alphabetic() || *c == ' ').take(80).collect::<String>();
+    letters(before) + &letters(behind)
 }
 
 /// Removes what the failure does not need, in ever smaller pieces.
@@ -204,6 +209,6 @@ mod tests {
 
     #[test]
     fn kinds_leave_out_what_differs() {
-        assert_eq!(kind_of("at byte 17: \"a b\" is not 'c'"), "at byte :  is not ");
+        assert_eq!(kind_of("at byte 17: \"a \\\"b\" is not 'c' at all"), "at byte   at all");
     }
 }

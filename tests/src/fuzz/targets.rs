@@ -380,8 +380,9 @@ fn source_path(input: &[u8], meter: &Meter) -> Outcome {
     Ok(if path.prefix().is_empty() { "a bucket" } else { "a prefix" }.to_owned())
 }
 
-/// The most memory that compiled filters may take, whatever was written, in bytes. Two lists of a hundred globs, each of which
-/// is compiled alone before all are.
+/// The most memory that filters of [`Target::input_bytes_max`] may take, in bytes, whatever was written. Not yet what
+/// the limits of a whole specification keep to: a hundred includes of `**/a/**/a/…` and a hundred excludes of `*a*a…`,
+/// each of a thousand bytes, take 78 MB.
 const FILTER_BYTES_MAX: usize = 64 << 20;
 
 fn filter_seeds() -> Vec<Vec<u8>> {
@@ -450,8 +451,8 @@ fn filter(input: &[u8], meter: &Meter) -> Outcome {
 
 // --- what is stored ---
 
-/// A key of an item is at least two bytes, and may repeat up to [`KEY_BYTES_MAX`] of the key before it: that is what an item can
-/// cost, beyond a multiple of its own bytes.
+/// A key of an item is at least two bytes, and may repeat up to [`KEY_BYTES_MAX`] of the key before it: that is what an
+/// item can cost, beyond a multiple of its own bytes.
 fn items_bound(input: &[u8], item_bytes_min: usize) -> usize {
     BASE_BYTES + (KEY_BYTES_MAX + 512) * (input.len() / item_bytes_min + 1) + 16 * input.len()
 }
@@ -495,8 +496,8 @@ fn segment_refs(count: u64) -> Vec<SegmentRef> {
         .collect()
 }
 
-/// A long key, and many items that repeat it whole: the most memory that few bytes can ask for. `fixed` is how many bytes of an
-/// item follow its key before two numbers.
+/// A long key, and many items that repeat it whole: the most memory that few bytes can ask for. `fixed` is how many
+/// bytes of an item follow its key before two numbers.
 fn bomb(kind: u8, fixed: usize) -> Vec<u8> {
     const ITEMS: u8 = 100;
     let key_length = [(KEY_BYTES_MAX & 0x7f) as u8 | 0x80, (KEY_BYTES_MAX >> 7) as u8];
