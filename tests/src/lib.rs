@@ -5,6 +5,8 @@
 #![forbid(unsafe_code)]
 
 pub mod fake_b2;
+pub mod folder;
+pub mod fuzz;
 pub mod service;
 pub mod twin;
 pub mod virtual_world;

@@ -42,6 +42,26 @@ pub enum Outbound {
     LocalAndPublic,
 }
 
+/// Which build of the worker runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Bundle {
+    /// The one that is deployed: `cargo xtask build --worker`.
+    #[default]
+    Deployed,
+    /// The same and a Durable Object `CONFORMANCE`, which runs the suites: `cargo xtask build --conformance`.
+    Conformance,
+}
+
+impl Bundle {
+    /// Where its build puts it, and the option of `cargo xtask build` that makes it.
+    const fn place(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Deployed => ("worker/build", "--worker"),
+            Self::Conformance => ("tests/worker-conformance/build", "--conformance"),
+        }
+    }
+}
+
 /// How to start a [`Workerd`].
 #[derive(Clone, Debug)]
 pub struct WorkerdConfig {
@@ -51,18 +71,27 @@ pub struct WorkerdConfig {
     pub vars: BTreeMap<String, String>,
     /// Where the worker may connect to.
     pub outbound: Outbound,
+    /// Which build of the worker runs.
+    pub bundle: Bundle,
 }
 
 impl WorkerdConfig {
     /// No variables, and no connections but local ones.
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
-        Self { state_dir: state_dir.into(), vars: BTreeMap::new(), outbound: Outbound::Local }
+        Self { state_dir: state_dir.into(), vars: BTreeMap::new(), outbound: Outbound::Local, bundle: Bundle::Deployed }
     }
 
     /// The same configuration with one more variable or secret.
     #[must_use]
     pub fn var(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.vars.insert(name.into(), value.into());
+        self
+    }
+
+    /// The same configuration with another build of the worker.
+    #[must_use]
+    pub fn bundle(mut self, bundle: Bundle) -> Self {
+        self.bundle = bundle;
         self
     }
 
@@ -138,22 +167,23 @@ impl Workerd {
     /// When the worker is not built, workerd is not installed, or it does not listen within half a minute.
     pub fn start(config: WorkerdConfig) -> Result<Self, WorkerdError> {
         let root = workspace();
-        let WorkerdConfig { state_dir, vars, outbound } = config;
+        let WorkerdConfig { state_dir, vars, outbound, bundle } = config;
+        let (build, option) = bundle.place();
         for folder in ["objects", "blobs", "worker"] {
             create_folder(&state_dir.join(folder))?;
         }
         // A copy, so that a build that runs meanwhile changes nothing, and since `embed` takes no absolute paths.
         for file in ["index.js", "index_bg.wasm"] {
-            let built = root.join("worker/build").join(file);
+            let built = root.join(build).join(file);
             fs::copy(&built, state_dir.join("worker").join(file)).map_err(|error| {
                 WorkerdError::new(format!(
-                    "The worker is not built: {} cannot be read ({error}). Run `cargo xtask build --worker`.",
+                    "The worker is not built: {} cannot be read ({error}). Run `cargo xtask build {option}`.",
                     built.display()
                 ))
             })?;
         }
         write(&state_dir.join("worker/driver.js"), DRIVER)?;
-        write(&state_dir.join("config.capnp"), &config::capnp(&compatibility_date(&root)?, &vars, outbound))?;
+        write(&state_dir.join("config.capnp"), &config::capnp(&compatibility_date(&root)?, &vars, outbound, bundle))?;
 
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)

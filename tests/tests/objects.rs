@@ -3,16 +3,17 @@
 use std::cell::Cell;
 
 use b2sync_core::catalogue::{
-    CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, MemoryCatalogue, ObjectCursor,
-    ObjectQuery,
+    CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeKindWire, ChangeWire,
+    MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
 };
 use b2sync_core::conformance::registry::registry_conformance;
+use b2sync_core::conformance::sink::{CatalogueReader, SYNC_ID, sink_conformance};
 use b2sync_core::error::Error;
 use b2sync_core::error_wire::ErrorWire;
 use b2sync_core::registry::{RegistryCall, RemoteRegistry, parse_answer};
 use b2sync_core::time::Timestamp;
-use b2sync_tests::virtual_world::SeededEntropy;
-use b2sync_tests::workerd::{Workerd, WorkerdConfig};
+use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
+use b2sync_tests::workerd::{Bundle, Workerd, WorkerdConfig};
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -36,6 +37,62 @@ fn the_registry_does_what_every_registry_must() -> Outcome {
         })
     }))?;
     assert!(registries.get() > 0);
+    Ok(())
+}
+
+/// The suites run inside workerd, on the Worker's own adapters: see `tests/worker-conformance`.
+fn suite_inside_workerd(suite: &str) -> Outcome {
+    let folder = TempDir::new()?;
+    let workerd = Workerd::start(WorkerdConfig::new(folder.path()).bundle(Bundle::Conformance))?;
+    assert_eq!(workerd.object("CONFORMANCE", suite, suite)?, "conforms");
+    Ok(())
+}
+
+#[test]
+fn kv_does_what_every_blob_store_must() -> Outcome {
+    suite_inside_workerd("blobs")
+}
+
+#[test]
+fn a_durable_object_does_what_every_document_store_must() -> Outcome {
+    suite_inside_workerd("documents")
+}
+
+fn ask_catalogue(workerd: &Workerd, name: &str, call: &CatalogueCall) -> Result<CatalogueAnswer, Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::internal(error.to_string());
+    let call = serde_json::to_string(call).map_err(|error| failed(&error))?;
+    let text = workerd.object("CATALOGUE", name, &call).map_err(|error| failed(&error))?;
+    let answer: Result<CatalogueAnswer, ErrorWire> = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+    answer.map_err(Error::from)
+}
+
+#[test]
+fn the_catalogue_does_what_every_sink_must() -> Outcome {
+    let folder = TempDir::new()?;
+    let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
+    let catalogues = Cell::new(0);
+    pollster::block_on(sink_conformance(async || {
+        catalogues.set(catalogues.get() + 1);
+        let (workerd, name) = (&workerd, format!("sink-{}", catalogues.get()));
+        let reader = name.clone();
+        CatalogueReader {
+            sink: CatalogueSink {
+                send: async move |call: CatalogueCall| ask_catalogue(workerd, &name, &call),
+                clock: VirtualClock::starting_at(Timestamp::from_millis(1_700_000_000_000)),
+                target: CatalogueTarget {
+                    bucket_id: BUCKET.to_owned(),
+                    sync_id: SYNC_ID.to_owned(),
+                    connection_id: "conn_a".to_owned(),
+                    source_bucket: "media".to_owned(),
+                },
+            },
+            objects: RemoteObjects(async move |_: &str, _: &str, call: CatalogueCall| {
+                ask_catalogue(workerd, &reader, &call)
+            }),
+            namespace_id: NAMESPACE.to_owned(),
+            bucket_id: BUCKET.to_owned(),
+        }
+    }))?;
     Ok(())
 }
 

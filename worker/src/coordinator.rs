@@ -201,7 +201,7 @@ impl Sink for BucketSink {
 
 /// Documents in the object's own SQLite: strongly consistent, and one statement is one transaction.
 #[derive(Clone)]
-pub(crate) struct SqlDocuments(SqlStorage);
+pub struct SqlDocuments(SqlStorage);
 
 #[derive(Deserialize)]
 struct Row {
@@ -215,7 +215,11 @@ struct Revision {
 }
 
 impl SqlDocuments {
-    fn open(sql: SqlStorage) -> Result<Self, Error> {
+    /// Those of the object that `sql` belongs to; creates their table where it is missing.
+    ///
+    /// # Errors
+    /// [`b2sync_core::ErrorKind::Storage`].
+    pub fn open(sql: SqlStorage) -> Result<Self, Error> {
         sql.exec(
             "CREATE TABLE IF NOT EXISTS documents (name TEXT PRIMARY KEY, revision INTEGER NOT NULL, value BLOB) \
              WITHOUT ROWID",

@@ -19,15 +19,19 @@ fn failed(error: impl std::fmt::Display) -> Error {
 }
 
 /// The KV namespace.
-pub(crate) struct Kv(KvStore);
+pub struct Kv(KvStore);
 
 impl Kv {
-    pub(crate) fn of(env: &Env) -> Result<Self, Error> {
+    /// That of the binding `STATE`.
+    ///
+    /// # Errors
+    /// [`b2sync_core::ErrorKind::Storage`] when there is no such binding.
+    pub fn of(env: &Env) -> Result<Self, Error> {
         env.kv("STATE").map(Self).map_err(failed)
     }
 
     /// The blobs of one sync.
-    pub(crate) fn blobs(&self, sync_id: &str) -> KvBlobs {
+    pub fn blobs(&self, sync_id: &str) -> KvBlobs {
         KvBlobs { store: self.0.clone(), prefix: format!("state/{sync_id}/") }
     }
 
@@ -86,7 +90,7 @@ impl Kv {
 }
 
 /// The blobs of one sync.
-pub(crate) struct KvBlobs {
+pub struct KvBlobs {
     store: KvStore,
     prefix: String,
 }

@@ -25,6 +25,9 @@ mod sql;
 pub use catalogue::Catalogue;
 pub use coordinator::SyncCoordinator;
 pub use registry::Registry;
+// The stores, for the conformance suites (tests/worker-conformance). They can only be made from a deployment's bindings.
+pub use coordinator::SqlDocuments;
+pub use kv::{Kv, KvBlobs};
 
 use b2sync_core::{
     api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},

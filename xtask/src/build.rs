@@ -23,35 +23,42 @@ const WORKER_SOURCES: [&str; 8] = [
     "xtask/src/build.rs",
 ];
 
+/// What the Worker with the conformance suites has beyond them.
+const CONFORMANCE_SOURCES: [&str; 2] = ["tests/worker-conformance/src", "tests/worker-conformance/Cargo.toml"];
+
 /// What `cargo xtask build` was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Options {
     worker: bool,
     component: bool,
+    conformance: bool,
     dev: bool,
 }
 
 impl Options {
     /// The Worker as it is deployed.
-    pub(crate) const WORKER: Self = Self { worker: true, component: false, dev: false };
+    pub(crate) const WORKER: Self = Self { worker: true, component: false, conformance: false, dev: false };
     /// The component.
-    pub(crate) const COMPONENT: Self = Self { worker: false, component: true, dev: false };
+    pub(crate) const COMPONENT: Self = Self { worker: false, component: true, conformance: false, dev: false };
+    /// The Worker with the conformance suites in it.
+    pub(crate) const CONFORMANCE: Self = Self { worker: false, component: false, conformance: true, dev: true };
 
     pub(crate) fn parse(args: &[String]) -> Result<Self> {
-        let mut options = Self { worker: false, component: false, dev: false };
+        let mut options = Self { worker: false, component: false, conformance: false, dev: false };
         for arg in args {
             match arg.as_str() {
                 "--worker" => options.worker = true,
                 "--component" => options.component = true,
+                "--conformance" => options.conformance = true,
                 "--dev" => options.dev = true,
                 unknown => {
                     return Err(format!(
-                        "`cargo xtask build` knows --worker, --component and --dev, but got `{unknown}`."
+                        "`cargo xtask build` knows --worker, --component, --conformance and --dev, but got `{unknown}`."
                     ));
                 }
             }
         }
-        if !options.worker && !options.component {
+        if !options.worker && !options.component && !options.conformance {
             (options.worker, options.component) = (true, true);
         }
         Ok(options)
@@ -61,24 +68,30 @@ impl Options {
 /// Builds what `options` ask for.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.worker {
-        worker(workspace, options.dev)?;
+        worker(workspace, "worker", &WORKER_SOURCES, options.dev)?;
     }
     if options.component {
         component(workspace)?;
     }
+    if options.conformance {
+        // Never deployed, so it is built the quick way.
+        let sources = [&WORKER_SOURCES[..], &CONFORMANCE_SOURCES].concat();
+        worker(workspace, "tests/worker-conformance", &sources, true)?;
+    }
     Ok(())
 }
 
-fn worker(workspace: &Workspace, dev: bool) -> Result<()> {
+/// Builds the Worker of a package into its `build` folder.
+fn worker(workspace: &Workspace, package: &str, sources: &[&str], dev: bool) -> Result<()> {
     setup::worker_tools(workspace)?;
-    let folder = workspace.root().join("worker/build");
+    let folder = workspace.root().join(package).join("build");
     let stamp_path = folder.join(".built");
     let flavour =
         format!("worker-build {WORKER_BUILD}, wasm-bindgen {WASM_BINDGEN}, {}", if dev { "dev" } else { "release" });
-    let newest = WORKER_SOURCES.iter().filter_map(|source| newest_change(&workspace.root().join(source))).max();
+    let newest = sources.iter().filter_map(|source| newest_change(&workspace.root().join(source))).max();
     let outputs = ["index.js", "index_bg.wasm"].map(|name| folder.join(name));
     if outputs.iter().all(|path| path.exists()) && is_fresh(&stamp_path, &flavour, newest) {
-        println!("The Worker in worker/build is fresh.");
+        println!("The Worker in {package}/build is fresh.");
         return Ok(());
     }
 
@@ -88,7 +101,7 @@ fn worker(workspace: &Workspace, dev: bool) -> Result<()> {
     let mut command = Command::new(workspace.tool("worker-build"));
     command
         .arg(if dev { "--dev" } else { "--release" })
-        .current_dir(workspace.root().join("worker"))
+        .current_dir(workspace.root().join(package))
         .env("CARGO_TARGET_DIR", workspace.target())
         // Without these three, worker-build downloads them.
         .env("WASM_BINDGEN_BIN", workspace.tool("wasm-bindgen"))
@@ -169,7 +182,7 @@ mod tests {
 
     #[test]
     fn without_a_choice_both_are_built() {
-        assert_eq!(parse(&["--dev"]), Ok(Options { worker: true, component: true, dev: true }));
+        assert_eq!(parse(&["--dev"]), Ok(Options { worker: true, component: true, conformance: false, dev: true }));
         assert_eq!(parse(&["--worker"]), Ok(Options::WORKER));
         assert_eq!(parse(&["--component"]), Ok(Options::COMPONENT));
     }

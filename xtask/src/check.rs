@@ -16,17 +16,24 @@ struct Step {
     run: fn(&Workspace, &mut Counts) -> Result<()>,
 }
 
-const STEPS: [Step; 13] = [
+const STEPS: [Step; 14] = [
     Step { name: "setup", run: |workspace, _| setup::all(workspace) },
     Step { name: "format", run: |workspace, _| run(cargo(workspace).args(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |workspace, _| tidy::run(workspace) },
     Step { name: "lints: native", run: |workspace, _| clippy(workspace, &[&NATIVE[..], &[WASI_TESTS]].concat(), None) },
-    Step { name: "lints: worker", run: |workspace, _| clippy(workspace, &["b2sync-worker"], Some(WORKER_TARGET)) },
+    Step {
+        name: "lints: worker",
+        run: |workspace, _| clippy(workspace, &["b2sync-worker", "b2sync-worker-conformance"], Some(WORKER_TARGET)),
+    },
     Step {
         name: "lints: component",
         run: |workspace, _| clippy(workspace, &["b2sync-component"], Some(COMPONENT_TARGET)),
     },
     Step { name: "build: worker", run: |workspace, _| build::run(workspace, &build::Options::WORKER) },
+    Step {
+        name: "build: worker with the suites",
+        run: |workspace, _| build::run(workspace, &build::Options::CONFORMANCE),
+    },
     Step { name: "build: component", run: |workspace, _| build::run(workspace, &build::Options::COMPONENT) },
     Step { name: "deploy: dry run", run: |workspace, _| deploy_dry_run(workspace) },
     Step {

@@ -27,9 +27,14 @@ Usage: cargo xtask <command> [options]
       --objects <n>    how many files the embedded B2 has
       --source <path>  sync a real bucket instead: b2://bucket/prefix
   test             Everything that continuous integration runs: format, lints, tidy, builds, all tests
+  fuzz [TARGET]    Try inputs on every decoder, or on one, until something does not hold
+      --iterations <n> how many inputs for each
+      --seed <s>       what decides them: the same seed, the same inputs
+      --input <file>   try only this one: how a failure is repeated
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
+      --conformance    only the Worker with the conformance suites in it, for the tests
       --dev            the Worker without optimisation: quicker to build, larger to run
   setup            Install what the other commands need; they also do so by themselves
   tidy             Check what compilers do not: panics, pinned versions, paths of one machine, docs, file sizes
@@ -71,6 +76,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         }
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
+        "fuzz" => run::fuzz(&workspace, rest),
         "test" => {
             no_options(command, rest)?;
             check::run_steps(&workspace)
@@ -104,7 +110,7 @@ mod tests {
         assert_eq!(error_of(&["tidy", "--fast"]), "`cargo xtask tidy` takes no options, but got `--fast`.");
         assert_eq!(
             error_of(&["build", "--wroker"]),
-            "`cargo xtask build` knows --worker, --component and --dev, but got `--wroker`."
+            "`cargo xtask build` knows --worker, --component, --conformance and --dev, but got `--wroker`."
         );
     }
 

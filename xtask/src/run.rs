@@ -10,6 +10,11 @@ pub(crate) fn demo(workspace: &Workspace, args: &[String]) -> Result<()> {
     binary(workspace, "demo", args)
 }
 
+/// The fuzz targets.
+pub(crate) fn fuzz(workspace: &Workspace, args: &[String]) -> Result<()> {
+    binary(workspace, "fuzz", args)
+}
+
 fn binary(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
     run(cargo(workspace).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
 }

@@ -1,7 +1,7 @@
 //! The Cap'n Proto configuration that workerd is started with: the worker, its bindings as in `wrangler.toml`, KV on
 //! disk, and the driver in front.
 
-use super::Outbound;
+use super::{Bundle, Outbound};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
@@ -9,12 +9,21 @@ use std::fmt::Write;
 const DURABLE_OBJECTS: [(&str, &str); 3] =
     [("REGISTRY", "Registry"), ("SYNC_COORDINATOR", "SyncCoordinator"), ("CATALOGUE", "Catalogue")];
 
+/// What [`Bundle::Conformance`] has beyond them.
+const CONFORMANCE: (&str, &str) = ("CONFORMANCE", "Conformance");
+
 /// Writes the configuration. All paths in it are relative to the state folder.
-pub(super) fn capnp(compatibility_date: &str, vars: &BTreeMap<String, String>, outbound: Outbound) -> String {
+pub(super) fn capnp(
+    compatibility_date: &str,
+    vars: &BTreeMap<String, String>,
+    outbound: Outbound,
+    bundle: Bundle,
+) -> String {
     let mut bindings = String::new();
     let mut namespaces = String::new();
     let mut driver_bindings = String::new();
-    for (binding, class) in DURABLE_OBJECTS {
+    let extra = (bundle == Bundle::Conformance).then_some(CONFORMANCE);
+    for (binding, class) in DURABLE_OBJECTS.into_iter().chain(extra) {
         let _ = writeln!(bindings, "    (name = \"{binding}\", durableObjectNamespace = \"{class}\"),");
         let _ = writeln!(
             driver_bindings,
@@ -104,9 +113,11 @@ mod tests {
     #[test]
     fn public_addresses_are_allowed_only_when_asked_for() {
         let vars = BTreeMap::from([("API_KEY".to_owned(), "k".to_owned())]);
-        let local = capnp("2026-01-01", &vars, Outbound::Local);
+        let local = capnp("2026-01-01", &vars, Outbound::Local, Bundle::Deployed);
         assert!(local.contains(r#"(name = "API_KEY", text = "k")"#), "{local}");
         assert!(!local.contains("public"), "{local}");
-        assert!(capnp("2026-01-01", &vars, Outbound::LocalAndPublic).contains(r#"["local", "public"]"#));
+        assert!(
+            capnp("2026-01-01", &vars, Outbound::LocalAndPublic, Bundle::Deployed).contains(r#"["local", "public"]"#)
+        );
     }
 }

@@ -1,0 +1,256 @@
+//! The suites against what the core itself brings, and against implementations that break a rule: a suite that lets
+//! those pass is worth nothing.
+
+use std::cell::RefCell;
+
+use pollster::block_on;
+
+use super::{
+    blobs::blob_conformance,
+    documents::document_conformance,
+    sink::{CatalogueReader, ReadableSink, SYNC_ID, sink_conformance},
+    *,
+};
+use crate::{
+    catalogue::{CatalogueTarget, MemoryCatalogue, RemoteObjects},
+    entry::Entry,
+    sink::{Change, ChangeKind, Delivery, MemorySink, Sink},
+    store::{BlobStore, Document, DocumentStore, MemoryBlobs, MemoryDocuments, Swapped},
+    time::{Clock, Timestamp},
+};
+
+#[test]
+fn memory_conforms() {
+    block_on(blob_conformance(async || MemoryBlobs::default())).unwrap();
+    block_on(document_conformance(async || MemoryDocuments::default())).unwrap();
+    block_on(sink_conformance(async || MemorySink::default())).unwrap();
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(1_700_000_000_000)
+    }
+
+    async fn sleep(&self, _millis: u64) {}
+}
+
+#[test]
+fn the_catalogue_in_memory_conforms() {
+    let catalogues: Vec<_> = (0..10).map(|_| MemoryCatalogue::new()).collect();
+    let unused = RefCell::new(catalogues.iter());
+    block_on(sink_conformance(async || {
+        let catalogue = unused.borrow_mut().next().unwrap();
+        let target = CatalogueTarget {
+            bucket_id: "bkt".into(),
+            sync_id: SYNC_ID.into(),
+            connection_id: "conn_a".into(),
+            source_bucket: "media".into(),
+        };
+        CatalogueReader {
+            sink: catalogue.sink("ns", target, Stopped),
+            objects: RemoteObjects(async |namespace_id: &str, bucket_id: &str, call| {
+                catalogue.call(namespace_id, bucket_id, call)
+            }),
+            namespace_id: "ns".into(),
+            bucket_id: "bkt".into(),
+        }
+    }))
+    .unwrap();
+}
+
+/// Which rule a store breaks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Defect {
+    EmptyIsNothing,
+    NamesFoldCase,
+    DeleteTakesAllBelow,
+    CutsLargeValues,
+    ConflictsAreLost,
+    RevisionsBeginAgain,
+    CreationOverwrites,
+    ConflictWrites,
+}
+
+struct DefectiveBlobs(Defect, MemoryBlobs);
+
+impl DefectiveBlobs {
+    fn name(&self, name: &str) -> String {
+        if self.0 == Defect::NamesFoldCase { name.to_lowercase() } else { name.to_owned() }
+    }
+}
+
+impl BlobStore for DefectiveBlobs {
+    async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        let value = self.1.get(&self.name(name)).await?;
+        Ok(value.filter(|value| self.0 != Defect::EmptyIsNothing || !value.is_empty()))
+    }
+
+    async fn put(&self, name: &str, mut value: Bytes) -> Result<(), Error> {
+        if self.0 == Defect::CutsLargeValues {
+            value.truncate(1 << 20);
+        }
+        self.1.put(&self.name(name), value).await
+    }
+
+    async fn delete(&self, name: &str) -> Result<(), Error> {
+        if self.0 == Defect::DeleteTakesAllBelow {
+            for other in self.1.names().iter().filter(|other| other.starts_with(name)) {
+                self.1.delete(other).await?;
+            }
+        }
+        self.1.delete(&self.name(name)).await
+    }
+}
+
+#[test]
+fn defective_blobs_are_told() {
+    for (defect, told) in [
+        (Defect::EmptyIsNothing, "values are kept: get segment/"),
+        (Defect::NamesFoldCase, "names are apart: get segment/a"),
+        (Defect::DeleteTakesAllBelow, "names are apart: get segment/ after deleting segment"),
+        (Defect::CutsLargeValues, "a large value is kept: get: got 1048576 bytes with the hash"),
+    ] {
+        let broken = block_on(blob_conformance(async || DefectiveBlobs(defect, MemoryBlobs::default()))).unwrap_err();
+        assert!(broken.starts_with(told), "{defect:?}: {broken}");
+    }
+}
+
+struct DefectiveDocuments(Defect, MemoryDocuments);
+
+impl DocumentStore for DefectiveDocuments {
+    async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
+        let found = self.1.load(name).await?;
+        Ok(found.filter(|found| self.0 != Defect::EmptyIsNothing || !found.value.is_empty()))
+    }
+
+    async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
+        let current = self.1.load(name).await?.map_or(0, |found| found.revision);
+        match self.0 {
+            Defect::ConflictsAreLost => match self.1.swap(name, current, value).await? {
+                Swapped::Done(_) if current != expected => Ok(Swapped::Conflict),
+                swapped => Ok(swapped),
+            },
+            Defect::CreationOverwrites if expected == 0 => self.1.swap(name, current, value).await,
+            Defect::ConflictWrites if current > 0 => match self.1.swap(name, expected, value.clone()).await? {
+                Swapped::Conflict => self.1.swap(name, current, value).await.map(|_| Swapped::Conflict),
+                done => Ok(done),
+            },
+            // Counts from the document that is there, and so from nothing after a deletion.
+            Defect::RevisionsBeginAgain => match self.1.swap(name, expected, value).await? {
+                Swapped::Done(_) => Ok(Swapped::Done(expected + 1)),
+                Swapped::Conflict => Ok(Swapped::Conflict),
+            },
+            _ => self.1.swap(name, expected, value).await,
+        }
+    }
+}
+
+#[test]
+fn defective_documents_are_told() {
+    for (defect, told) in [
+        (Defect::EmptyIsNothing, "values are kept: the revision"),
+        (Defect::ConflictsAreLost, "what is missing is none: a deletion of nothing"),
+        (Defect::ConflictWrites, "another revision is a conflict: nothing was written"),
+        (Defect::CreationOverwrites, "another revision is a conflict: an update from 0"),
+        (Defect::RevisionsBeginAgain, "a deletion leaves the revision: a new creation counts on"),
+    ] {
+        let new = async || DefectiveDocuments(defect, MemoryDocuments::default());
+        let broken = block_on(document_conformance(new)).unwrap_err();
+        assert!(broken.starts_with(told), "{defect:?}: {broken}");
+    }
+}
+
+/// Awaits between its look and its write: what a store without compare-and-swap does.
+#[derive(Default)]
+struct LookThenWrite(MemoryDocuments);
+
+impl DocumentStore for LookThenWrite {
+    async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
+        self.0.load(name).await
+    }
+
+    async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
+        let current = self.0.load(name).await?.map_or(0, |found| found.revision);
+        let mut waited = false;
+        poll_fn(|context| {
+            context.waker().wake_by_ref();
+            if std::mem::replace(&mut waited, true) { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        if current != expected {
+            return Ok(Swapped::Conflict);
+        }
+        let current = self.0.load(name).await?.map_or(0, |found| found.revision);
+        self.0.swap(name, current, value).await
+    }
+}
+
+#[test]
+fn a_race_that_both_win_is_told() {
+    let broken = block_on(document_conformance(async || LookThenWrite::default())).unwrap_err();
+    assert!(broken.starts_with("one of several creations wins: one wins, and the others are told so"), "{broken}");
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum SinkDefect {
+    OneAnswerForAll,
+    ReversesTheBatch,
+    IgnoresDeletions,
+    RefusesUnknownKeys,
+    EachIdOnce,
+}
+
+struct DefectiveSink(SinkDefect, MemorySink);
+
+impl Sink for DefectiveSink {
+    fn batch_max(&self) -> usize {
+        self.1.batch_max()
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let mut changes = changes.to_vec();
+        let mut answers = vec![Delivery::Delivered; changes.len()];
+        match self.0 {
+            SinkDefect::OneAnswerForAll => answers.truncate(1),
+            SinkDefect::ReversesTheBatch => changes.reverse(),
+            SinkDefect::IgnoresDeletions => changes.retain(|change| change.kind != ChangeKind::Deleted),
+            SinkDefect::RefusesUnknownKeys => {
+                let known = self.1.current();
+                for (change, answer) in changes.iter().zip(&mut answers) {
+                    if change.kind == ChangeKind::Updated && !known.contains_key(&change.entry.key) {
+                        *answer = Delivery::Refused("unknown".to_owned());
+                    }
+                }
+            }
+            // Remembering ids for ever is not harmless: a file that changes back has the same id again.
+            SinkDefect::EachIdOnce => {
+                let seen = self.1.deliveries();
+                changes.retain(|change| !seen.iter().any(|seen| seen.id == change.id));
+            }
+        }
+        self.1.deliver(&changes).await?;
+        Ok(answers)
+    }
+}
+
+impl ReadableSink for DefectiveSink {
+    async fn current(&self) -> Result<Vec<Entry>, Error> {
+        ReadableSink::current(&self.1).await
+    }
+}
+
+#[test]
+fn defective_sinks_are_told() {
+    for (defect, told) in [
+        (SinkDefect::OneAnswerForAll, "each change has its answer: 2 changes"),
+        (SinkDefect::ReversesTheBatch, "a batch is applied in its order"),
+        (SinkDefect::IgnoresDeletions, "changes are seen: updated and deleted"),
+        (SinkDefect::RefusesUnknownKeys, "a batch is applied in its order: one answer for each change"),
+        (SinkDefect::EachIdOnce, "a version may come back: back as they were"),
+    ] {
+        let broken = block_on(sink_conformance(async || DefectiveSink(defect, MemorySink::default()))).unwrap_err();
+        assert!(broken.starts_with(told), "{defect:?}: {broken}");
+    }
+}
