@@ -76,6 +76,10 @@ pub const WIPE_AGAIN_MS: i64 = 65_000;
 pub const POKE_RUNNING_MS: i64 = 60_000;
 /// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
 pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
+/// The most ranges of a listing that one step reads at the same time: a Worker has six connections.
+pub const STREAMS_MAX: usize = 6;
+/// One more range is read at the same time for so many files, where a sync does not say how many.
+pub const STREAM_FILES: u64 = 100_000;
 /// The wait before a store that failed is asked once more, in milliseconds.
 const STORE_AGAIN_MS: u64 = 500;
 /// Compare-and-swap rounds before a call gives up.
@@ -192,6 +196,9 @@ struct State {
     /// Dead letters were sent back while a job was running: another begins once it has completed.
     #[serde(default)]
     run_again: bool,
+    /// Dead letters wait to be offered again.
+    #[serde(default)]
+    requeued: bool,
 }
 
 impl State {
@@ -208,6 +215,7 @@ impl State {
             forgotten: false,
             unpublished: Vec::new(),
             run_again: false,
+            requeued: false,
         }
     }
 
@@ -266,9 +274,12 @@ impl State {
         let stretched = stretched.min(FAILING_INTERVAL_S_MAX.max(interval));
         let transient = status.last_error.as_ref().is_some_and(|error| error.transient);
         let ended = status.last_job.as_ref().map(|job| job.status);
+        let limited = status.last_job.as_ref().is_some_and(|job| job.limited);
         status.next_sync_at = match (sync.mode, ended) {
             // A single import waits to be triggered, and is repeated only while a mere repetition may help.
             (SyncMode::OneTime, Some(JobStatus::Failed)) if transient => Some(retry_at(stretched)),
+            // It took as many files as one run may; the next goes on.
+            (SyncMode::OneTime, Some(JobStatus::Completed)) if limited => Some(retry_at(interval)),
             (SyncMode::OneTime, _) => None,
             (_, Some(_)) if failures > 0 => Some(retry_at(stretched)),
             // From the start of the latest job, so that a slow one does not stretch the interval.
@@ -280,7 +291,7 @@ impl State {
         };
         status.state = match (ended, sync.mode) {
             (None, _) => SyncState::Pending,
-            (Some(JobStatus::Completed), SyncMode::OneTime) => SyncState::Completed,
+            (Some(JobStatus::Completed), SyncMode::OneTime) if !limited => SyncState::Completed,
             (Some(JobStatus::Failed), _) if !transient => SyncState::Failed,
             _ => SyncState::Active,
         };
@@ -327,6 +338,7 @@ impl State {
             known_before: self.status.files_known,
             error: None,
             warning: None,
+            limited: false,
         };
         self.status.runs += 1;
         self.status.state = SyncState::Active;
@@ -395,7 +407,15 @@ impl State {
                 if *outcome == Outcome::Continue {
                     return None;
                 }
-                job.warning = warning;
+                job.limited = report.limited;
+                job.warning = if report.limited {
+                    Some(format!(
+                        "Stopped after {} files, as max_objects_per_run says; the next run goes on with the others.",
+                        report.counts.created + report.counts.updated
+                    ))
+                } else {
+                    warning
+                };
                 self.end_job(JobStatus::Completed, None, now)
             }
             Err(error) if error.is_transient() && self.step_failures + 1 < STEP_FAILURES_MAX => {
@@ -638,7 +658,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     return Ok(true);
                 }
                 let ended = state.apply_report(&report, warning.clone(), now);
-                if ended.is_some() {
+                if let Some(job) = &ended {
+                    // Those that were sent back since this step began wait for the next job.
+                    let offered = job.status == JobStatus::Completed && begun.requeued && !state.run_again;
+                    state.requeued &= !offered;
                     state.plan_next(&sync, now);
                 }
                 let broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
@@ -727,7 +750,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
             job.started_at.get_or_insert(now);
             let job = job.clone();
             let step = self.take_lease(state, now);
-            Ok((Some(Begun { job, step, confirm_deletes: state.confirm_deletes }), Some(step)))
+            let begun = Begun { job, step, confirm_deletes: state.confirm_deletes, requeued: state.requeued };
+            Ok((Some(begun), Some(step)))
         })
         .await
     }
@@ -817,8 +841,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
             fingerprint: &fingerprint(sync, filters),
             reconcile: sync.reconcile,
             confirm_deletes: begun.confirm_deletes,
-            objects_max: None,
-            streams: 1,
+            objects_max: sync.max_objects_per_run,
+            streams: streams(sync, begun.job.known_before),
+            redeliver: begun.requeued,
         };
         let mut report = engine.step(&order, &config.budget).await;
         report.cost = add_cost(report.cost, authorizing);
@@ -911,6 +936,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         self.change(sync_id, |state| {
             let paused = state.status.paused_at.is_some() || !sync.is_active;
             let mut job = None;
+            state.requeued |= waiting;
             if waiting && state.status.current_job.is_some() {
                 state.run_again = true;
             } else if waiting && !paused {
@@ -1079,6 +1105,7 @@ struct Begun {
     /// The number of its lease.
     step: u64,
     confirm_deletes: bool,
+    requeued: bool,
 }
 
 /// What a step used of the connection, and what it learned of the account.
@@ -1130,6 +1157,13 @@ fn is_worth_publishing(job: &JobRecord) -> bool {
 /// Whether an error is the connection's fault rather than the sync's or B2's.
 const fn blames_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::Sealing)
+}
+
+/// How many ranges of a listing are read at the same time.
+fn streams(sync: &SyncRecord, files_known: u64) -> usize {
+    let asked = sync.sync_concurrency.map(|asked| usize::try_from(asked).unwrap_or(STREAMS_MAX));
+    let by_size = || usize::try_from(files_known / STREAM_FILES).unwrap_or(STREAMS_MAX);
+    asked.unwrap_or_else(by_size).clamp(1, STREAMS_MAX)
 }
 
 /// Where the segments of a sync begin.

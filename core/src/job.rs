@@ -152,6 +152,9 @@ pub struct JobRecord {
     /// What its user should know though it did not fail (`Nothing matched: …`).
     #[serde(default)]
     pub warning: Option<String>,
+    /// Whether it ended before all was compared, because it delivered as many files as one run may.
+    #[serde(default)]
+    pub limited: bool,
 }
 
 impl JobRecord {

@@ -109,6 +109,9 @@ impl Twin {
                 fingerprint: "twin",
                 reconcile: Reconcile::default(),
                 confirm_deletes: false,
+                objects_max: None,
+                streams: 1,
+                redeliver: false,
             };
             while engine.step(&order, &Budget::UNLIMITED).await.outcome? == Outcome::Continue {}
             Ok(self.sink.deliveries().split_off(before))

@@ -107,6 +107,9 @@ impl Job {
             fingerprint: &self.fingerprint,
             reconcile: self.order.reconcile.into(),
             confirm_deletes: self.order.confirm_deletes,
+            objects_max: None,
+            streams: 1,
+            redeliver: false,
         };
         let report = engine.step(&order, &budget).await;
         let account = source.refreshed().unwrap_or(account);

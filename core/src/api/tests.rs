@@ -178,6 +178,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         known_before: 40,
         error: None,
         warning: None,
+        limited: false,
     }
 }
 

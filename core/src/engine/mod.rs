@@ -110,6 +110,8 @@ pub struct Order<'a> {
     pub confirm_deletes: bool,
     /// How many created and updated files the job delivers at most; the next one goes on. `None`: all.
     pub objects_max: Option<u64>,
+    /// Dead letters were sent back: offer them again.
+    pub redeliver: bool,
     /// How many ranges of the listing are read at the same time; what comes of it is the same.
     pub streams: usize,
 }
@@ -240,6 +242,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let resumed = run.resume(state, order).await?;
         run.phase = Phase::Discovering;
         self.deliver_in_doubt(state, run, order).await?;
+        if order.redeliver {
+            let requeued = state.load_dead_letters().await?.requeued();
+            self.deliver_changes(state, run, &requeued).await?;
+        }
         let mut base = match resumed {
             Resumed::Listed => Base::default(),
             Resumed::At { open } => {
@@ -583,11 +589,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         self.source.still_wanted().await?;
         if mutation::is_on(Mutation::SkipWriteAhead) {
-            self.deliver(run, order, noted).await?;
+            self.deliver(state, run, order, noted).await?;
             return run.save_checkpoint(state, order, None).await;
         }
         run.save_checkpoint(state, order, Some(&noted)).await?;
-        self.deliver(run, order, noted).await
+        self.deliver(state, run, order, noted).await
     }
 
     /// Delivers what was noted and may not have been delivered.
@@ -597,7 +603,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             return Ok(());
         }
         self.source.still_wanted().await?;
-        self.deliver(run, order, noted).await
+        self.deliver(state, run, order, noted).await
     }
 
     /// Delivers the deletions; `false`: the budget is used up before all are.
@@ -632,14 +638,20 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.deletions_delivered += batch.len() as u64;
                 let noted: Vec<Noted> = batch.iter().cloned().map(Noted::Vanished).collect();
                 run.save_checkpoint(state, order, Some(&noted)).await?;
-                self.deliver(run, order, noted).await?;
+                self.deliver(state, run, order, noted).await?;
             }
         }
         Ok(true)
     }
 
-    /// Delivers changes in batches; what the sink refuses is offered again.
-    async fn deliver(&self, run: &mut Run, order: &Order<'_>, noted: Vec<Noted>) -> Result<(), Error> {
+    /// Delivers what was noted.
+    async fn deliver(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        noted: Vec<Noted>,
+    ) -> Result<(), Error> {
         let changes: Vec<Change> = noted
             .into_iter()
             .map(|noted| match noted {
@@ -647,16 +659,52 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 Noted::Vanished(known) => Change::deleted(order.sync_id, known),
             })
             .collect();
+        self.deliver_changes(state, run, &changes).await
+    }
+
+    /// Delivers changes in batches. What the sink refuses is offered again, and becomes a dead letter in the end; the
+    /// letter of a key goes when a change of that key is delivered.
+    async fn deliver_changes(&self, state: &State<'_, B, D>, run: &mut Run, changes: &[Change]) -> Result<(), Error> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        if run.dead_letters.is_none() {
+            let letters = state.load_dead_letters().await?;
+            run.dead_letters = Some(letters.iter().map(|letter| letter.key.clone()).collect());
+        }
         for batch in changes.chunks(run.batch_max) {
-            self.deliver_batch(run, batch).await?;
+            let refused = self.deliver_batch(run, batch).await?;
+            let dead = run.dead_letters.get_or_insert_default();
+            let delivered = |change: &Change| !refused.iter().any(|(it, _)| it.id == change.id);
+            let freed: Vec<&Change> =
+                batch.iter().filter(|change| dead.contains(&change.entry.key) && delivered(change)).collect();
+            if refused.is_empty() && freed.is_empty() {
+                continue;
+            }
+            let now = self.clock.now();
+            state
+                .change_dead_letters(|letters| {
+                    freed.iter().for_each(|change| letters.delivered(change));
+                    refused.iter().try_for_each(|(change, why)| letters.refuse(change, why, DELIVERY_ATTEMPTS_MAX, now))
+                })
+                .await?;
+            for change in freed {
+                dead.remove(&change.entry.key);
+            }
+            dead.extend(refused.iter().map(|(change, _)| change.entry.key.clone()));
+            run.counts.failed += refused.len() as u64;
         }
         Ok(())
     }
 
-    async fn deliver_batch(&self, run: &mut Run, batch: &[Change]) -> Result<(), Error> {
-        let mut left = batch.to_vec();
-        let mut reason = String::new();
-        for _ in 0..DELIVERY_ATTEMPTS_MAX {
+    /// Delivers one batch, and answers what the sink refused each time, with the reason.
+    async fn deliver_batch(&self, run: &mut Run, batch: &[Change]) -> Result<Vec<(Change, String)>, Error> {
+        let mut refused: Vec<(Change, String)> = Vec::new();
+        for attempt in 0..DELIVERY_ATTEMPTS_MAX {
+            let left = match attempt {
+                0 => batch.to_vec(),
+                _ => refused.into_iter().map(|(change, _)| change).collect(),
+            };
             run.sink_calls += 1;
             let answers = self.sink.deliver(&left).await?;
             if answers.len() != left.len() {
@@ -667,30 +715,18 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 )
                 .with_retry(Retry::Temporary));
             }
-            let mut refused = Vec::new();
+            refused = Vec::new();
             for (change, answer) in left.into_iter().zip(answers) {
                 match answer {
                     Delivery::Delivered => run.count_delivered(&change),
-                    Delivery::Refused(why) => {
-                        reason = why;
-                        refused.push(change);
-                    }
+                    Delivery::Refused(why) => refused.push((change, why)),
                 }
             }
-            left = refused;
-            if left.is_empty() {
-                return Ok(());
+            if refused.is_empty() {
+                break;
             }
         }
-        let key = left.first().map_or("", |change| change.entry.key.as_str());
-        Err(Error::new(
-            ErrorKind::Sink,
-            format!(
-                "The sink refused {} changes {DELIVERY_ATTEMPTS_MAX} times, the first for {key:?}: {reason}.",
-                left.len()
-            ),
-            "They are delivered again by the next job, under the same ids.",
-        ))
+        Ok(refused)
     }
 }
 

@@ -80,6 +80,8 @@ pub(super) struct Run {
     scratch: Vec<String>,
     /// To be delivered.
     pub(super) noted: Vec<Noted>,
+    /// The keys that dead letters are of; `None`: not read yet.
+    pub(super) dead_letters: Option<BTreeSet<String>>,
     /// Created and updated files found by this job.
     pub(super) objects_found: u64,
     /// Blobs stored that neither a checkpoint nor the root names yet.
@@ -145,6 +147,7 @@ impl Run {
             scratch: Vec::new(),
             noted: Vec::new(),
             objects_found: 0,
+            dead_letters: None,
             unsaved: BTreeSet::new(),
             counts: JobCounts::default(),
             phase: Phase::Queued,
@@ -206,6 +209,7 @@ impl Run {
             counts,
             objects_found: counts.created + counts.updated,
             unsaved: mem::take(&mut self.unsaved),
+            dead_letters: self.dead_letters.take(),
             sink_calls: self.sink_calls,
             keys: self.keys,
             ..Self::new(order, self.batch_max)

@@ -5,6 +5,7 @@ use std::cell::Cell;
 use bytes::Bytes;
 
 use crate::{
+    dead_letters::DeadLetters,
     error::{Error, ErrorKind, Retry},
     snapshot::{
         ContentHash, Known,
@@ -47,6 +48,28 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// Begins to count.
     pub fn new(blobs: &'a B, documents: &'a D) -> Self {
         Self { blobs, documents, reads: Cell::new(0), writes: Cell::new(0), deletions: Cell::new(0) }
+    }
+
+    /// The dead letters.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`], [`ErrorKind::StateCorrupt`].
+    pub async fn load_dead_letters(&self) -> Result<DeadLetters, Error> {
+        add_one(&self.reads);
+        Ok(DeadLetters::load(self.documents).await?.0)
+    }
+
+    /// Changes the dead letters as `decide` says, which may be asked several times.
+    ///
+    /// # Errors
+    /// As [`DeadLetters::change`].
+    pub async fn change_dead_letters(
+        &self,
+        decide: impl FnMut(&mut DeadLetters) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        add_one(&self.reads);
+        add_one(&self.writes);
+        DeadLetters::change(self.documents, decide).await
     }
 
     /// Reads so far.

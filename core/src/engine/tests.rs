@@ -15,6 +15,7 @@ use super::{
     *,
 };
 use crate::{
+    dead_letters::DeadLetters,
     entry::{EntryBuffer, EntryRef},
     filter::FilterSpec,
     sink::MemorySink,
@@ -183,14 +184,12 @@ impl World {
         }
     }
 
+    fn engine(&self) -> Engine<'_, Bucket, Breaking<Homes>, Breaking<Homes>, Breaking<Homes>, Stopped> {
+        Engine { source: &self.bucket, blobs: &self.home, documents: &self.home, sink: &self.home, clock: &Stopped }
+    }
+
     fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
-        let engine = Engine {
-            source: &self.bucket,
-            blobs: &self.home,
-            documents: &self.home,
-            sink: &self.home,
-            clock: &Stopped,
-        };
+        let engine = self.engine();
         let order = Order {
             job_id,
             sync_id: "sync_1",
@@ -201,6 +200,7 @@ impl World {
             confirm_deletes: self.confirm_deletes,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
+            redeliver: false,
         };
         block_on(engine.step(&order, budget))
     }
@@ -431,7 +431,7 @@ fn a_segment_that_hostile_names_never_cut_ends_all_the_same() {
 }
 
 #[test]
-fn refused_changes_stop_the_job_and_are_not_lost() {
+fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
     struct Refusing;
     impl Sink for Refusing {
         fn batch_max(&self) -> usize {
@@ -446,7 +446,7 @@ fn refused_changes_stop_the_job_and_are_not_lost() {
     let engine =
         Engine { source: &world.bucket, blobs: &world.home, documents: &world.home, sink: &Refusing, clock: &Stopped };
     let order = Order {
-        job_id: "job_1",
+        job_id: "job_first",
         sync_id: "sync_1",
         cut: world.cut,
         filter: &world.filter,
@@ -455,11 +455,26 @@ fn refused_changes_stop_the_job_and_are_not_lost() {
         confirm_deletes: false,
         objects_max: None,
         streams: 1,
+        redeliver: false,
     };
     let report = block_on(engine.step(&order, &Budget::UNLIMITED));
-    let error = report.outcome.unwrap_err();
-    assert!(error.message().contains("full"), "{error}");
-    assert_eq!(world.job(&Budget::UNLIMITED).counts.created, 3);
+    assert_eq!(report.outcome.unwrap(), Outcome::Done);
+    assert_eq!((report.counts.created, report.counts.failed), (0, 3));
+    let letters = || block_on(DeadLetters::load(&world.home)).unwrap().0;
+    assert_eq!(letters().len(), 3);
+    assert!(letters().iter().all(|letter| letter.reason == "full" && letter.attempts == DELIVERY_ATTEMPTS_MAX));
+    // A newer version makes the letter of its key pointless.
+    let mut entries = keys(0..3);
+    entries[1] = entry("k00001", 2);
+    world.bucket.set(entries);
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.updated, 1);
+    assert_eq!(letters().len(), 2);
+    // Those that were sent back are offered first.
+    block_on(DeadLetters::change(&world.home, |letters| Ok(letters.requeue(&[], Stopped.now())))).unwrap();
+    let engine = world.engine();
+    let report = block_on(engine.step(&Order { job_id: "job_last", redeliver: true, ..order }, &Budget::UNLIMITED));
+    assert_eq!((report.outcome.unwrap(), report.counts.created), (Outcome::Done, 2));
+    assert!(letters().is_empty());
     world.check();
 }
 

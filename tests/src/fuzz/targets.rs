@@ -175,7 +175,7 @@ pub static TARGETS: [Target; 8] = [
     Target {
         name: "index",
         about: "a stored index",
-        seeds: || (0..4).map(|count| index::encode(&segment_refs(count))).chain([bomb(b'I', 32)]).collect(),
+        seeds: || (0..4).map(|count| index::encode(index::Level::Leaf, &segment_refs(count))).chain([bomb(b'I', 32)]).collect(),
         words: &[b"b2I\x01", b"b2I\x02", b"b2S\x01", b"b2I\x01\x00\x00"],
         input_bytes_max: 8 << 10,
         check: index_bytes,
@@ -533,11 +533,11 @@ fn entries_bytes(input: &[u8], meter: &Meter) -> Outcome {
 }
 
 fn index_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let segments = match meter.measured(items_bound(input, 36), || index::decode(input))? {
+    let (level, segments) = match meter.measured(items_bound(input, 36), || index::decode(input))? {
         Ok(segments) => segments,
         Err(error) => return Ok(error.to_string()),
     };
-    same(&segments, index::decode(&index::encode(&segments)))?;
+    same(&(level, segments.clone()), index::decode(&index::encode(level, &segments)))?;
     Ok(if segments.is_empty() { "no segments" } else { "segments" }.to_owned())
 }
 
