@@ -103,6 +103,46 @@ impl EntryBuffer {
     }
 }
 
+/// An [`EntryBuffer`] in the making, from bytes of which it is not yet known whether they are UTF-8: that is asked once,
+/// in the end, for all of them.
+#[derive(Debug)]
+pub(crate) struct EntryBytes {
+    text: Vec<u8>,
+    items: Vec<Item>,
+}
+
+impl EntryBytes {
+    /// With room for `entries` entries and `text` bytes of keys and ETags.
+    pub(crate) fn with_capacity(entries: usize, text: usize) -> Self {
+        Self { text: Vec::with_capacity(text), items: Vec::with_capacity(entries) }
+    }
+
+    /// Appends an entry, whose key `write_key` appends to what it is given; `None` when that does.
+    #[inline(always)]
+    pub(crate) fn push(
+        &mut self,
+        write_key: impl FnOnce(&mut Vec<u8>) -> Option<()>,
+        etag: &[u8],
+        size: u64,
+        last_modified: Timestamp,
+    ) -> Option<()> {
+        write_key(&mut self.text)?;
+        let key_end = self.text.len();
+        self.text.extend_from_slice(etag);
+        self.items.push(Item { key_end, etag_end: self.text.len(), size, last_modified });
+        Some(())
+    }
+
+    /// The entries; `None` when a key or an ETag is not UTF-8.
+    pub(crate) fn finish(self) -> Option<EntryBuffer> {
+        let text = String::from_utf8(self.text).ok()?;
+        // The whole may be UTF-8 when a part is not: a character that begins in a key and ends in an ETag.
+        let whole =
+            self.items.iter().all(|item| text.is_char_boundary(item.key_end) && text.is_char_boundary(item.etag_end));
+        whole.then_some(EntryBuffer { text, items: self.items })
+    }
+}
+
 impl<'a> Extend<EntryRef<'a>> for EntryBuffer {
     fn extend<T: IntoIterator<Item = EntryRef<'a>>>(&mut self, entries: T) {
         for entry in entries {
@@ -177,6 +217,32 @@ mod tests {
         let buffer: EntryBuffer = entries.iter().map(EntryRef::from).collect();
         assert_eq!(buffer.len(), 3);
         assert_eq!(buffer.iter().map(EntryRef::to_entry).collect::<Vec<_>>(), entries);
+    }
+
+    #[test]
+    fn bytes_are_entries_only_if_each_text_is_utf8() {
+        let entries = |key: &[u8], etag: &[u8]| {
+            let mut bytes = EntryBytes::with_capacity(1, 8);
+            let write = |text: &mut Vec<u8>| {
+                text.extend_from_slice(key);
+                Some(())
+            };
+            bytes.push(write, etag, 1, Timestamp::from_millis(2))?;
+            bytes.finish()
+        };
+        let whole = entries("é".as_bytes(), b"e").unwrap();
+        assert_eq!(
+            whole,
+            EntryBuffer::from_iter([EntryRef {
+                key: "é",
+                etag: "e",
+                size: 1,
+                last_modified: Timestamp::from_millis(2)
+            }])
+        );
+        assert_eq!(entries(b"\xc3", b"e"), None);
+        assert_eq!(entries(b"\xc3", b"\xa9"), None);
+        assert!(EntryBytes::with_capacity(1, 8).push(|_| None, b"e", 1, Timestamp::default()).is_none());
     }
 
     proptest! {

@@ -16,10 +16,13 @@
 //! A folder marker (a key ending in `/`) is an ordinary entry whose base name is empty: `*` matches it, `*.mp4` does
 //! not.
 
+mod shape;
+
 use std::fmt;
 
 use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
 
+use self::shape::{Path, Shapes};
 use crate::{
     entry::EntryRef,
     error::{Error, ErrorKind, quoted},
@@ -114,7 +117,7 @@ impl FilterSpec {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Filter {
-    root: SourcePath,
+    source: SourcePath,
     include: PatternSet,
     exclude: PatternSet,
     /// Lower case, each with its dot.
@@ -124,6 +127,8 @@ pub struct Filter {
     modified_after: Option<Timestamp>,
     modified_before: Option<Timestamp>,
     mime_types: Vec<MimePattern>,
+    /// Whether nothing is asked of the key.
+    takes_any_name: bool,
 }
 
 /// What a [`Filter`] says of one entry, and which of its parts said it. The parts are asked in this order.
@@ -236,10 +241,14 @@ impl Filter {
                 )
             })?);
         }
+        let include = PatternSet::compile("include_patterns", &spec.include_patterns)?;
+        let exclude = PatternSet::compile("exclude_patterns", &spec.exclude_patterns)?;
+        let takes_any_name = extensions.is_empty() && mime_types.is_empty() && include.is_empty() && exclude.is_empty();
         Ok(Self {
-            root: source.clone(),
-            include: PatternSet::compile("include_patterns", &spec.include_patterns)?,
-            exclude: PatternSet::compile("exclude_patterns", &spec.exclude_patterns)?,
+            source: source.clone(),
+            include,
+            exclude,
+            takes_any_name,
             extensions,
             min_size_bytes,
             max_size_bytes,
@@ -251,7 +260,7 @@ impl Filter {
 
     /// Whether the sync takes `entry`.
     pub fn matches<'e>(&self, entry: impl Into<EntryRef<'e>>) -> bool {
-        self.explain(entry) == Verdict::Accepted
+        matches!(self.explain(entry), Verdict::Accepted)
     }
 
     /// Whether the sync takes `entry`, and if not, which filter says so: what answers "nothing matched".
@@ -269,37 +278,59 @@ impl Filter {
         if self.modified_before.is_some_and(|before| entry.last_modified >= before) {
             return Verdict::TooNew;
         }
-        let path = self.root.relative(entry.key);
-        let name = path.rsplit_once('/').map_or(path, |(_, name)| name);
-        if !self.extensions.is_empty() {
-            let name = name.to_lowercase();
-            if !self.extensions.iter().any(|extension| name.ends_with(extension)) {
-                return Verdict::OtherExtension;
-            }
+        if self.takes_any_name {
+            return Verdict::Accepted;
+        }
+        let path = Path::new(self.source.relative(entry.key));
+        if !self.extensions.is_empty() && !self.has_extension(path.name) {
+            return Verdict::OtherExtension;
         }
         if !self.mime_types.is_empty() {
-            let guessed = mime::guess(name);
+            let guessed = mime::guess(path.name);
             if !self.mime_types.iter().any(|pattern| pattern.matches(guessed)) {
                 return Verdict::OtherMimeType;
             }
         }
-        if !self.include.is_empty() && self.include.first_match(path, name).is_none() {
+        if !self.include.is_empty() && !self.include.is_match(path) {
             return Verdict::NotIncluded;
         }
-        match self.exclude.first_match(path, name) {
+        match self.exclude.first_match(path) {
             Some(pattern) => Verdict::Excluded { pattern },
             None => Verdict::Accepted,
         }
     }
+
+    fn has_extension(&self, name: &str) -> bool {
+        if name.is_ascii() {
+            let name = name.as_bytes();
+            let ends_with = |extension: &str| {
+                let start = name.len().checked_sub(extension.len());
+                start
+                    .and_then(|start| name.get(start..))
+                    .is_some_and(|end| end.eq_ignore_ascii_case(extension.as_bytes()))
+            };
+            self.extensions.iter().any(|extension| ends_with(extension))
+        } else {
+            // A letter outside ASCII may become one inside, and more or fewer bytes.
+            let name = name.to_lowercase();
+            self.extensions.iter().any(|extension| name.ends_with(extension))
+        }
+    }
 }
 
-/// One list of globs: those for the base name and those for the path, each compiled into one automaton.
+/// One list of globs: those for the base name and those for the path.
 #[derive(Clone, Debug)]
 struct PatternSet {
-    names: GlobSet,
-    name_patterns: Vec<String>,
-    paths: GlobSet,
-    path_patterns: Vec<String>,
+    names: Patterns,
+    paths: Patterns,
+}
+
+/// Globs of one kind, compiled into one automaton, and as shapes when all of them have one.
+#[derive(Clone, Debug)]
+struct Patterns {
+    written: Vec<String>,
+    globs: GlobSet,
+    shapes: Option<Shapes>,
 }
 
 impl PatternSet {
@@ -307,6 +338,7 @@ impl PatternSet {
         check_list(list, patterns)?;
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         let (mut name_patterns, mut path_patterns) = (Vec::new(), Vec::new());
+        let (mut name_texts, mut path_texts) = (Vec::new(), Vec::new());
         for (index, pattern) in patterns.iter().enumerate() {
             let wrong = |what: String| {
                 invalid(
@@ -332,42 +364,76 @@ impl PatternSet {
                 .map_err(|error| wrong(format!("is not a glob: {}", error.kind())))?;
             // A set is compiled as a whole; a pattern too large for it is found alone, where its index is known.
             GlobSet::new([glob.clone()]).map_err(|error| wrong(format!("cannot be used: {}", error.kind())))?;
-            let (set, kept) = if is_path { (&mut paths, &mut path_patterns) } else { (&mut names, &mut name_patterns) };
+            let (set, kept, texts) = if is_path {
+                (&mut paths, &mut path_patterns, &mut path_texts)
+            } else {
+                (&mut names, &mut name_patterns, &mut name_texts)
+            };
             set.add(glob);
             kept.push(pattern.clone());
+            texts.push(text);
         }
-        let build = |builder: GlobSetBuilder| {
-            builder.build().map_err(|error| {
-                invalid(
-                    list,
-                    format!("The patterns together are too large: {}.", error.kind()),
-                    "Use fewer or simpler patterns.",
-                )
-            })
-        };
-        Ok(Self { names: build(names)?, name_patterns, paths: build(paths)?, path_patterns })
+        let build =
+            |builder: GlobSetBuilder, written: Vec<String>, texts: Vec<&str>, is_path: bool| -> Result<_, Error> {
+                let globs = builder.build().map_err(|error| {
+                    invalid(
+                        list,
+                        format!("The patterns together are too large: {}.", error.kind()),
+                        "Use fewer or simpler patterns.",
+                    )
+                })?;
+                Ok(Patterns { written, globs, shapes: Shapes::parse(texts.into_iter(), is_path) })
+            };
+        Ok(Self {
+            names: build(names, name_patterns, name_texts, false)?,
+            paths: build(paths, path_patterns, path_texts, true)?,
+        })
     }
 
     fn is_empty(&self) -> bool {
-        self.names.is_empty() && self.paths.is_empty()
+        self.names.written.is_empty() && self.paths.written.is_empty()
+    }
+
+    fn is_match(&self, path: Path<'_>) -> bool {
+        self.names.is_match(path, path.name) || self.paths.is_match(path, path.whole)
     }
 
     /// The first pattern that matches, base names before paths.
-    fn first_match(&self, path: &str, name: &str) -> Option<&str> {
-        let find = |set: &GlobSet, patterns: &'_ [String], text: &str| {
-            // `is_match` allocates nothing; which one it was is asked only of the few that match.
-            let candidate = Candidate::from_bytes(text);
-            if !set.is_match_candidate(&candidate) {
-                return None;
-            }
-            let first = set.matches_candidate(&candidate).into_iter().min()?;
-            (first < patterns.len()).then_some(first)
-        };
-        if let Some(index) = find(&self.names, &self.name_patterns, name) {
-            return self.name_patterns.get(index).map(String::as_str);
+    fn first_match(&self, path: Path<'_>) -> Option<&str> {
+        self.names.first_match(path, path.name).or_else(|| self.paths.first_match(path, path.whole))
+    }
+}
+
+impl Patterns {
+    /// By their shapes, if they have one and can be asked.
+    fn shapes(&self, path: Path<'_>) -> Option<&Shapes> {
+        self.shapes.as_ref().filter(|_| path.name != "..")
+    }
+
+    /// `text` is what globset is shown of `path`.
+    fn is_match(&self, path: Path<'_>, text: &str) -> bool {
+        match self.shapes(path) {
+            Some(shapes) => shapes.first_match(path).is_some(),
+            None => self.globs.is_match(text),
         }
-        let index = find(&self.paths, &self.path_patterns, path)?;
-        self.path_patterns.get(index).map(String::as_str)
+    }
+
+    /// The first pattern that matches, as its user wrote it; `text` as above.
+    fn first_match(&self, path: Path<'_>, text: &str) -> Option<&str> {
+        let first = match self.shapes(path) {
+            Some(shapes) => shapes.first_match(path),
+            None => self.first_glob(text),
+        };
+        self.written.get(first?).map(String::as_str)
+    }
+
+    fn first_glob(&self, text: &str) -> Option<usize> {
+        // `is_match` allocates nothing; which one it was is asked only of the few that match.
+        let candidate = Candidate::from_bytes(text);
+        if !self.globs.is_match_candidate(&candidate) {
+            return None;
+        }
+        self.globs.matches_candidate(&candidate).into_iter().min()
     }
 }
 
@@ -677,6 +743,64 @@ mod tests {
         );
     }
 
+    /// The same filter without shapes.
+    fn by_globs(filter: &Filter) -> Filter {
+        let mut filter = filter.clone();
+        for set in [&mut filter.include, &mut filter.exclude] {
+            (set.names.shapes, set.paths.shapes) = (None, None);
+        }
+        filter
+    }
+
+    #[test]
+    fn the_usual_patterns_have_a_shape() {
+        for (pattern, expected) in [
+            ("*", true),
+            ("*.mp4", true),
+            ("*_thumbnail.*", true),
+            ("IMG_*_final*.jp*g", true),
+            ("README", true),
+            ("*.{mp4,mov}", true),
+            ("日本*", true),
+            ("drafts/**", true),
+            ("/*.mp4", true),
+            ("a/b/*.mp4", true),
+            ("**/*.mp4", true),
+            ("raw/**/*.{mp4,mov}", true),
+            ("a?c", false),
+            ("[ab]*", false),
+            ("\\*", false),
+            ("a**", false),
+            ("{a,}", false),
+            ("{a*,b}", false),
+            ("{a,b}{c,d}", false),
+            ("a/*/b", false),
+            ("a/**/b/**", false),
+            ("/**", false),
+        ] {
+            let filter = filter("bucket", &[pattern], &[]);
+            assert_eq!(
+                filter.include.names.shapes.is_some() && filter.include.paths.shapes.is_some(),
+                expected,
+                "{pattern}"
+            );
+        }
+        let many: Vec<_> = (0..25).map(|n| format!("*.{n}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(filter("bucket", &many[1..], &[]).include.names.shapes.is_some());
+        assert!(filter("bucket", &many, &[]).include.names.shapes.is_none());
+    }
+
+    #[test]
+    fn two_dots_are_left_to_the_globs() {
+        for pattern in ["..", "*.", ".*", "*", "**/..", "a/..", "a/**"] {
+            for key in ["..", "a/..", "a/b/..", "...", "a/..."] {
+                let filter = filter("bucket", &[pattern], &[]);
+                assert_eq!(filter.matches(&entry(key)), by_globs(&filter).matches(&entry(key)), "{pattern} {key}");
+            }
+        }
+    }
+
     /// A glob matcher written from the module documentation, slow and plain: the oracle.
     fn oracle(pattern: &[char], text: &[char]) -> bool {
         match pattern {
@@ -723,6 +847,67 @@ mod tests {
             let expected = (include.is_empty() || include.iter().any(|pattern| oracle_matches(pattern, &path)))
                 && !exclude.iter().any(|pattern| oracle_matches(pattern, &path));
             prop_assert_eq!(filter.matches(&entry(&format!("root/{path}"))), expected);
+        }
+
+        /// Patterns of every shape there is, and of some that are close to one.
+        #[test]
+        fn shapes_are_the_globs_they_stand_for(
+            patterns in proptest::collection::vec(
+                "(/|\\./)?(\\*\\*/|[ab.]{1,2}/|//|[a*]/){0,2}[ab.*é,]{0,4}([{][ab.*é,]{0,4}[}])?[ab.*?]{0,3}(/\\*\\*|/)?",
+                0..4,
+            ),
+            names in proptest::collection::vec("[ab.*{},é\\n]{0,10}", 0..5),
+            exclude in any::<bool>(),
+        ) {
+            let list = patterns.iter().map(String::as_str).collect::<Vec<_>>();
+            let spec = if exclude {
+                FilterSpec { exclude_patterns: strings(&list), ..FilterSpec::default() }
+            } else {
+                FilterSpec { include_patterns: strings(&list), ..FilterSpec::default() }
+            };
+            if let Ok(filter) = Filter::compile(&spec, &SourcePath::parse("bucket/r/").unwrap()) {
+                let key = entry(&format!("r/{}", names.join("/")));
+                let by_globs = by_globs(&filter);
+                prop_assert_eq!(filter.explain(&key), by_globs.explain(&key));
+            }
+        }
+
+        /// Keys made to match, so that both answers are common.
+        #[test]
+        fn shapes_are_the_globs_they_stand_for_when_they_match(
+            pattern in "((\\*\\*/)|[ab]/(\\*\\*/)?)?[ab.*]{0,5}([{][ab],[ab.]{1,2}[}])?[ab.*]{1,4}|[ab]/\\*\\*",
+            fills in proptest::collection::vec("[ab./]{0,2}", 8),
+            alternative in any::<bool>(),
+        ) {
+            let spec = FilterSpec { include_patterns: vec![pattern.clone()], ..FilterSpec::default() };
+            let filter = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()).unwrap();
+            let mut key = String::new();
+            let mut fills = fills.iter().cycle();
+            let mut inside = None;
+            for c in pattern.chars() {
+                match c {
+                    '*' => key += fills.next().unwrap(),
+                    '{' => inside = Some(false),
+                    ',' if inside.is_some() => inside = Some(true),
+                    '}' => inside = None,
+                    c if inside.is_none_or(|second| second == alternative) => key.push(c),
+                    _ => {}
+                }
+            }
+            prop_assert_eq!(filter.matches(&entry(&key)), by_globs(&filter).matches(&entry(&key)), "{:?}", key);
+        }
+
+        #[test]
+        fn an_extension_is_what_the_lower_case_name_ends_with(
+            extensions in proptest::collection::vec("[.]?[akKéÉKßİσΣ.]{1,3}", 1..3),
+            name in "[akKKéÉßİσΣ./]{0,6}",
+        ) {
+            let spec = FilterSpec { extensions, ..FilterSpec::default() };
+            if let Ok(filter) = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()) {
+                let lower = name.rsplit('/').next().unwrap().to_lowercase();
+                let expected = filter.extensions.iter().any(|extension| lower.ends_with(extension));
+                prop_assert_eq!(filter.matches(&entry(&name)), expected);
+            }
         }
 
         #[test]

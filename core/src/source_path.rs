@@ -72,6 +72,8 @@ impl fmt::Display for BucketName {
 pub struct SourcePath {
     bucket: BucketName,
     prefix: String,
+    /// How long the root is, which every key is asked about.
+    root_bytes: usize,
 }
 
 impl SourcePath {
@@ -117,7 +119,8 @@ impl SourcePath {
                 "Write a shorter prefix.",
             ));
         }
-        Ok(Self { bucket: BucketName(bucket.to_owned()), prefix: prefix.to_owned() })
+        let root_bytes = prefix.rfind('/').map_or(0, |slash| slash + 1);
+        Ok(Self { bucket: BucketName(bucket.to_owned()), prefix: prefix.to_owned(), root_bytes })
     }
 
     fn check_bucket(text: &str, bucket: &str) -> Result<(), Error> {
@@ -155,7 +158,7 @@ impl SourcePath {
     ///
     /// Prefix `videos/2024/` → `videos/2024/`; prefix `videos/20` → `videos/`; prefix `vid` → empty.
     pub fn root(&self) -> &str {
-        self.prefix.rfind('/').and_then(|slash| self.prefix.get(..=slash)).unwrap_or("")
+        self.prefix.get(..self.root_bytes).unwrap_or_default()
     }
 
     /// `key` as seen from the source root; the whole key if it does not lie below.

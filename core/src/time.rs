@@ -40,7 +40,74 @@ impl Timestamp {
     /// # Errors
     /// What is wrong with `text`, in chrono's words; the caller adds which field it stood in.
     pub fn parse_rfc3339(text: &str) -> Result<Self, chrono::ParseError> {
-        Ok(Self(DateTime::parse_from_rfc3339(text)?.timestamp_millis()))
+        let bytes = text.as_bytes();
+        let plain = match bytes.len() {
+            24 => bytes.first_chunk().and_then(Self::from_plain_millis),
+            20 => bytes.first_chunk().and_then(Self::from_plain_seconds),
+            _ => None,
+        };
+        match plain {
+            Some(time) => Ok(time),
+            None => Ok(Self(DateTime::parse_from_rfc3339(text)?.timestamp_millis())),
+        }
+    }
+
+    /// `YYYY-MM-DDTHH:MM:SS.mmmZ`, as listings write it, without chrono. `None` for any other text, leap seconds and
+    /// days that do not exist among them: chrono judges those.
+    #[inline]
+    pub(crate) fn from_plain_millis(text: &[u8; 24]) -> Option<Self> {
+        /// The top bit of each byte.
+        const TOP: u64 = u64::from_ne_bytes([0x80; 8]);
+        // What is added to a byte so that its top bit says: not a digit; not what it must be.
+        const DIGIT: u8 = 0x80 - 10;
+        const FIXED: u8 = 0x80 - 1;
+        // By eight bytes, little-endian. Each becomes the value of its digit; 0 where the text is fixed, if it is right.
+        let (words, _) = text.as_chunks::<8>();
+        let &[date, time, rest] = words else { return None };
+        let date = u64::from_le_bytes(date) ^ u64::from_le_bytes(*b"0000-00-");
+        let time = u64::from_le_bytes(time) ^ u64::from_le_bytes(*b"00T00:00");
+        let rest = u64::from_le_bytes(rest) ^ u64::from_le_bytes(*b":00.000Z");
+        let wrong = |word: u64, kinds: [u8; 8]| word | word.wrapping_add(u64::from_le_bytes(kinds));
+        let wrong = wrong(date, [DIGIT, DIGIT, DIGIT, DIGIT, FIXED, DIGIT, DIGIT, FIXED])
+            | wrong(time, [DIGIT, DIGIT, FIXED, DIGIT, DIGIT, FIXED, DIGIT, DIGIT])
+            | wrong(rest, [FIXED, DIGIT, DIGIT, FIXED, DIGIT, DIGIT, DIGIT, FIXED]);
+        if wrong & TOP != 0 {
+            return None;
+        }
+        // Byte n is now the number that the digits n and n + 1 make, at most 99.
+        let pairs = |word: u64| (word * 10 + (word >> 8)).to_le_bytes().map(i64::from);
+        let [century, _, year, _, _, month, _, _] = pairs(date);
+        let [day, _, _, hour, _, _, minute, _] = pairs(time);
+        let [_, second, _, _, centis, _, _, _] = pairs(rest);
+        let [_, _, _, _, _, _, milli, _] = rest.to_le_bytes().map(i64::from);
+        let year = century * 100 + year;
+        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+        let days_in_month = match month {
+            1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
+            4 | 6 | 9 | 11 => 30,
+            2 => 28 + i64::from(leap),
+            _ => return None,
+        };
+        if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+            return None;
+        }
+        // Days from 0000-03-01 in years that begin with March, so that the leap day comes last (Howard Hinnant,
+        // "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`). Counted from 400 years earlier, all is
+        // positive.
+        let (year, month) = if month > 2 { (year + 400, month - 3) } else { (year + 399, month + 9) };
+        let days =
+            year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 146_097 - 719_468;
+        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
+        Some(Self(seconds * 1_000 + centis * 10 + milli))
+    }
+
+    /// The same without milliseconds: `YYYY-MM-DDTHH:MM:SSZ`.
+    #[inline]
+    pub(crate) fn from_plain_seconds(text: &[u8; 20]) -> Option<Self> {
+        let mut with_millis = *b"0000-00-00T00:00:00.000Z";
+        let (seconds, end) = text.split_last_chunk::<1>()?;
+        with_millis.first_chunk_mut::<19>()?.copy_from_slice(seconds);
+        (end == b"Z").then(|| Self::from_plain_millis(&with_millis))?
     }
 
     /// The same instant as chrono knows it; `None` outside its range (years -262143 to 262142).
@@ -96,7 +163,70 @@ impl<T: Clock + ?Sized> Clock for &T {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    /// What chrono says.
+    fn oracle(text: &str) -> Option<Timestamp> {
+        DateTime::parse_from_rfc3339(text).ok().map(|time| Timestamp(time.timestamp_millis()))
+    }
+
+    /// Holds the whole parser to chrono, and whether its own part read `text`.
+    fn is_plain(text: &str) -> bool {
+        assert_eq!(Timestamp::parse_rfc3339(text).ok(), oracle(text), "{text}");
+        let millis = text.as_bytes().try_into().ok().and_then(Timestamp::from_plain_millis);
+        let seconds = text.as_bytes().try_into().ok().and_then(Timestamp::from_plain_seconds);
+        millis.or(seconds).inspect(|time| assert_eq!(Some(*time), oracle(text), "{text}")).is_some()
+    }
+
+    #[test]
+    fn every_month_of_the_calendar_is_read_without_chrono() {
+        for year in (0..410).chain(1_890..2_110).chain([9_999]) {
+            for month in 0..14 {
+                for day in [0, 1, 27, 28, 29, 30, 31, 32] {
+                    let text = format!("{year:04}-{month:02}-{day:02}T23:59:59.999Z");
+                    assert_eq!(is_plain(&text), oracle(&text).is_some(), "{text}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_leap_second_is_left_to_chrono() {
+        for text in ["2016-12-31T23:59:60Z", "2016-12-31T23:59:60.500Z"] {
+            assert!(Timestamp::parse_rfc3339(text).is_ok() && !is_plain(text));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_read_as_by_chrono(
+            text in "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,4})?(Z|z|[+-][0-9]{2}:[0-9]{2})",
+        ) {
+            is_plain(&text);
+        }
+
+        #[test]
+        fn a_time_with_one_byte_wrong_is_read_as_by_chrono(
+            millis in 0..253_402_300_800_000_i64,
+            short in any::<bool>(),
+            at in any::<prop::sample::Index>(),
+            other in any::<u8>(),
+        ) {
+            let millis = if short { millis / 1_000 * 1_000 } else { millis };
+            let form = if short { SecondsFormat::Secs } else { SecondsFormat::Millis };
+            let text = Timestamp(millis).to_chrono().unwrap().to_rfc3339_opts(form, true);
+            prop_assert!(is_plain(&text));
+            let mut bytes = text.into_bytes();
+            let at = at.index(bytes.len());
+            bytes[at] = other;
+            match String::from_utf8(bytes) {
+                Ok(text) => drop(is_plain(&text)),
+                Err(error) => prop_assert!(error.as_bytes().try_into().ok().and_then(Timestamp::from_plain_millis).is_none()),
+            }
+        }
+    }
 
     #[test]
     fn an_offset_is_an_instant() {

@@ -1,6 +1,7 @@
 //! One page of a listing: S3 `ListObjectsV2`, its request and its answer.
 //!
-//! The answer is read as a stream of XML events: nothing is built but the entries. Names come with
+//! [`scan_list_page`] reads the one shape in which B2 writes its answer, fast. Whatever it is not sure about is read as
+//! a stream of XML events, which alone says what is wrong with a page. Names come with
 //! `encoding-type=url`, because XML 1.0 cannot carry every character that a B2 name may hold. Whether B2 writes a space
 //! as `+` or `%20` there is not documented; AWS writes `+`. Both are read: a literal plus sign is always sent as `%2B`.
 //!
@@ -9,6 +10,8 @@
 //!
 //! Source: [ListObjectsV2](https://docs.aws.amazon.com/AmazonS3/latest/API/API_ListObjectsV2.html), [B2's version of
 //! it](https://www.backblaze.com/apidocs/s3-list-objects-v2).
+
+mod scan;
 
 use bytes::Bytes;
 use percent_encoding::percent_decode;
@@ -21,6 +24,8 @@ use crate::{
     http::{Method, Request},
     time::Timestamp,
 };
+
+pub use scan::scan_list_page;
 
 /// The most keys that one page may be asked for.
 pub const PAGE_KEYS_MAX: u16 = 1_000;
@@ -133,6 +138,18 @@ pub fn list_request(endpoint: &str, query: &ListQuery) -> Result<Request, Error>
 /// [`ErrorKind::MalformedResponse`], naming what is wrong: not UTF-8, not XML, cut off, another root element (HTML, an
 /// `<Error>` behind a 200), a field missing, doubled or unreadable, more than [`PAGE_ENTRIES_MAX`] entries.
 pub fn parse_list_page(body: &[u8]) -> Result<ListPage, Error> {
+    match scan_list_page(body) {
+        Some(page) => Ok(page),
+        None => parse_list_page_by_events(body),
+    }
+}
+
+/// [`parse_list_page`] by XML events alone: any XML, about ten times slower. What it answers is what [`scan_list_page`]
+/// is measured against.
+///
+/// # Errors
+/// As [`parse_list_page`].
+pub fn parse_list_page_by_events(body: &[u8]) -> Result<ListPage, Error> {
     let text = std::str::from_utf8(body).map_err(|error| malformed(format!("it is not UTF-8 ({error})")))?;
     let mut reader = Reader::from_str(text.strip_prefix('\u{feff}').unwrap_or(text));
     let mut page = RawPage::default();
@@ -456,9 +473,9 @@ mod tests {
         for entry in page.entries.iter() {
             xml += &format!(
                 "\n <Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>",
-                name(&entry.key),
+                name(entry.key),
                 entry.last_modified,
-                escaped(&entry.etag),
+                escaped(entry.etag),
                 entry.size
             );
         }

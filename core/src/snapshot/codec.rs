@@ -66,13 +66,27 @@ impl DecodeError {
 #[derive(Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
-    key: String,
+    key: Vec<u8>,
+}
+
+/// How many bytes two keys begin with that are the same, eight at a time.
+fn shared_length(a: &[u8], b: &[u8]) -> usize {
+    let ((a_words, _), (b_words, _)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
+    let mut shared = 0;
+    for (a, b) in a_words.iter().zip(b_words) {
+        let differ = u64::from_le_bytes(*a) ^ u64::from_le_bytes(*b);
+        if differ != 0 {
+            return shared + (differ.trailing_zeros() / 8) as usize;
+        }
+        shared += 8;
+    }
+    shared + a.iter().zip(b).skip(shared).take_while(|(a, b)| a == b).count()
 }
 
 impl Writer {
     /// Begins a piece.
     pub fn new(piece: Piece) -> Self {
-        Self { bytes: vec![b'b', b'2', piece as u8, VERSION], key: String::new() }
+        Self { bytes: vec![b'b', b'2', piece as u8, VERSION], key: Vec::new() }
     }
 
     /// Begins what stands behind the header and the number of items of a piece.
@@ -107,13 +121,14 @@ impl Writer {
 
     /// Appends a key: what it shares with the one before, and the rest.
     pub fn key(&mut self, key: &str) {
-        let shared = self.key.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
+        let shared = shared_length(&self.key, key.as_bytes());
         let rest = key.as_bytes().get(shared..).unwrap_or_default();
         self.number(shared as u64);
         self.number(rest.len() as u64);
         self.bytes.extend_from_slice(rest);
-        self.key.clear();
-        self.key.push_str(key);
+        // Only what differs is copied. Bytes, not text: `shared` may end within a character.
+        self.key.truncate(shared);
+        self.key.extend_from_slice(rest);
     }
 
     /// Bytes so far.
@@ -246,5 +261,37 @@ impl<'a> Reader<'a> {
     /// [`DecodeError::Trailing`].
     pub fn finish(self) -> Result<(), DecodeError> {
         if self.bytes.is_empty() { Ok(()) } else { Err(DecodeError::Trailing) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn what_two_keys_share_is_counted_in_bytes(a in "[aé]{0,20}", b in "[aé]{0,20}", same in "[ab😀]{0,20}") {
+            let (a, b) = (format!("{same}{a}"), format!("{same}{b}"));
+            let expected = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
+            prop_assert_eq!(shared_length(a.as_bytes(), b.as_bytes()), expected);
+            prop_assert_eq!(shared_length(b.as_bytes(), a.as_bytes()), expected);
+        }
+
+        #[test]
+        fn keys_are_written_as_documented(keys in proptest::collection::vec("[aé]{0,20}", 0..6)) {
+            let (mut out, mut before) = (Writer::new(Piece::Segment), String::new());
+            let mut expected = b"b2S\x01".to_vec();
+            for key in keys {
+                let shared = before.bytes().zip(key.bytes()).take_while(|(a, b)| a == b).count();
+                // Both below 128: varints of one byte.
+                expected.extend([shared as u8, (key.len() - shared) as u8]);
+                expected.extend(&key.as_bytes()[shared..]);
+                out.key(&key);
+                before = key;
+            }
+            prop_assert_eq!(out.finish(), expected);
+        }
     }
 }
