@@ -91,7 +91,7 @@ impl Writer {
 
     /// Begins what stands behind the header and the number of items of a piece.
     pub fn body() -> Self {
-        Self { bytes: Vec::new(), key: String::new() }
+        Self { bytes: Vec::new(), key: Vec::new() }
     }
 
     /// Appends a varint.
