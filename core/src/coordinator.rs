@@ -38,6 +38,7 @@ use crate::{
     http::HttpClient,
     ids,
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    mutation::{self, Mutation},
     registry::{ConnectionRecord, ConnectionStatus, Registry, SyncMode, SyncRecord},
     retry::RetryPolicy,
     seal::{MasterKeys, Sealed},
@@ -95,6 +96,9 @@ pub struct Config {
     /// Whether the home never runs two coordinators of one sync at the same time (a Durable Object does not). Then a
     /// lease that another instance left behind is that of a dead one.
     pub sole_instance: bool,
+    /// For tests: the mean and the most entries of a segment, so that a small bucket has many. `None` everywhere else:
+    /// other sizes have every snapshot written anew.
+    pub cut_sizes: Option<(u64, usize)>,
 }
 
 /// What a coordinator needs of its home.
@@ -658,7 +662,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let job_id = ids::job_id(self.home.entropy());
         self.change_with_lease(&sync.sync_id, |state| {
             self.start_due(state, sync, &job_id, now);
-            let held = self.held_until(state, now).is_some();
+            let held = self.held_until(state, now).is_some() && !mutation::is_on(Mutation::SkipLease);
             let waiting = state.step_not_before.is_some_and(|at| at > now);
             let Some(job) = state.status.current_job.as_mut().filter(|_| !held && !waiting) else {
                 return Ok((None, None));
@@ -722,6 +726,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let credentials = self.credentials(&connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
         let cut = Cut::parse(&sync.salt).ok_or_else(|| free(Error::internal("The sync's salt is unreadable.")))?;
+        let cut = config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max));
         let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
