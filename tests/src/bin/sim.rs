@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use b2sync_tests::simulation::{Failure, Limits, Plan, Rule, Tally, run, run_seed};
+use b2sync_tests::simulation::{Failure, Limits, Outcome, Plan, Rule, Tally, run, run_seed};
 
 const USAGE: &str = "usage: sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo] [--survey]";
 /// How often progress is shown.
@@ -97,10 +97,11 @@ fn many(arguments: &Arguments) -> ExitCode {
             if number >= seeds {
                 break;
             }
-            match run_seed(from + number, limits) {
-                Ok(tally) => lock(&tally),
-                Err((violation, tally)) => {
-                    lock(&tally);
+            let Outcome { result, tally, .. } = run_seed(from + number, limits);
+            lock(&tally);
+            match result {
+                Ok(()) => {}
+                Err(violation) => {
                     failed.lock().unwrap_or_else(|error| error.into_inner()).push((from + number, violation.rule));
                     println!("seed {}: {violation}", from + number);
                     stop.store(!survey, Ordering::Relaxed);

@@ -115,6 +115,7 @@ pub struct Checks {
     generation: u64,
     lease: Option<u64>,
     job: Option<String>,
+    confirmed: bool,
 }
 
 /// Of the coordinator's document, what the checkers look at.
@@ -126,6 +127,8 @@ struct Stored {
     jobs: Vec<StoredJob>,
     #[serde(default)]
     lease: Option<StoredLease>,
+    #[serde(default)]
+    confirm_deletes: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -165,6 +168,7 @@ impl Checks {
             generation: 0,
             lease: None,
             job: None,
+            confirmed: false,
         };
         checks.scoped(0, source, filters);
         checks
@@ -212,9 +216,15 @@ impl Checks {
         if let Some(job) = job.as_ref().filter(|job| job.status != JobStatus::Running) {
             return Err(Violation::new(Rule::OneJobAtATime, format!("{} is current and has ended", job.job_id)));
         }
+        self.confirmed = stored.confirm_deletes;
         self.lease = stored.lease.map(|lease| lease.step);
         self.job = job.map(|job| job.job_id);
         Ok((self.lease, self.job.clone()))
+    }
+
+    /// Whether the user has confirmed that the running job may delete everything.
+    pub const fn deletes_are_confirmed(&self) -> bool {
+        self.confirmed
     }
 
     /// The snapshot's document was written.
@@ -235,7 +245,7 @@ impl Checks {
         let mut named: Vec<String> = checkpoint.closed.clone();
         named.extend(checkpoint.deletions.iter().chain(&checkpoint.pending).cloned());
         let tail = root::decode_segments(checkpoint.closed_tail.as_deref()).map_err(unreadable)?;
-        named.extend(tail.iter().map(|segment| segment_name(segment)));
+        named.extend(tail.iter().map(segment_name));
         for blob in &checkpoint.closed {
             let bytes = kv.truth(blob).ok_or_else(|| missing("the checkpoint", blob))?;
             named.extend(index::decode(&bytes).map_err(unreadable)?.iter().map(segment_name));

@@ -77,12 +77,15 @@ impl Trouble {
         Self::Refused,
     ];
 
-    /// Whether that can happen to this request at all.
-    pub(super) fn fits(self, request: &Request) -> bool {
+    /// Whether that can happen to this request at all. Nobody can tell an empty bucket from a listing that lies, once the
+    /// user has confirmed that it is empty.
+    pub(super) fn fits(self, request: &Request, confirmed: bool) -> bool {
         let query = request.uri().query().unwrap_or_default();
         let list = Operation::of(request) == Operation::List;
         match self {
-            Self::EmptyFirstPage => list && !query.contains("continuation-token=") && !query.contains("start-after="),
+            Self::EmptyFirstPage => {
+                list && !confirmed && !query.contains("continuation-token=") && !query.contains("start-after=")
+            }
             Self::ExpiredToken => list && query.contains("continuation-token="),
             Self::NoToken | Self::SameToken => list,
             _ => true,
@@ -125,9 +128,9 @@ pub(super) struct Rule {
 }
 
 /// The trouble that the next request meets; rules wear off.
-pub(super) fn take(rules: &mut Vec<Rule>, request: &Request) -> Option<Trouble> {
+pub(super) fn take(rules: &mut Vec<Rule>, request: &Request, confirmed: bool) -> Option<Trouble> {
     let mut met = None;
-    for rule in rules.iter_mut().filter(|rule| rule.what.fits(request)) {
+    for rule in rules.iter_mut().filter(|rule| rule.what.fits(request, confirmed)) {
         if rule.skip > 0 {
             rule.skip -= 1;
         } else if met.is_none() {

@@ -20,12 +20,15 @@ struct Value {
     place: usize,
 }
 
+/// What a place believes, and until when.
+type Cache = BTreeMap<String, (i64, Option<Bytes>)>;
+
 /// The store, and what each place believes of it.
 #[derive(Debug)]
 pub struct StaleKv {
     lag_ms_max: u64,
     values: RefCell<BTreeMap<String, Value>>,
-    caches: RefCell<[BTreeMap<String, (i64, Option<Bytes>)>; PLACES]>,
+    caches: RefCell<[Cache; PLACES]>,
 }
 
 /// What a read saw.

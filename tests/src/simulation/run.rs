@@ -483,6 +483,8 @@ impl Sim {
         self.inner.troubles.borrow_mut().clear();
         self.inner.refusals.borrow_mut().clear();
         self.inner.rotate_key(false);
+        // So that there is a rest between two polls.
+        self.inner.change_sync(|sync| sync.polling_interval_s = 900);
         self.come_to_rest()
     }
 
@@ -505,7 +507,7 @@ impl Sim {
             }
             if let Some(job) = status.last_job.filter(|job| !old.contains(&job.job_id)) {
                 match (job.status, job.error.as_ref().map(|error| error.kind.as_str())) {
-                    (JobStatus::Completed, _) => break,
+                    (JobStatus::Completed, _) if status.current_job.is_none() => break,
                     (JobStatus::Failed, Some("too_many_deletions")) if status.current_job.is_none() => {
                         old.insert(job.job_id);
                         let confirmed = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
@@ -535,10 +537,10 @@ impl Sim {
 
     fn settle_tasks(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
         for _ in 0..10_000 {
-            if self.tasks.is_empty() {
+            if self.tasks.is_empty() && self.status()?.current_job.is_none() {
                 return Ok(());
             }
-            self.run_for(10, rng, true)?;
+            self.run_for(100, rng, true)?;
         }
         Err(broken(Rule::ComesToRest, "a task never ends"))
     }

@@ -498,6 +498,10 @@ impl Seam {
         let over = self.inner.step(self.task, |step| {
             let again = step.page.as_deref() == Some(start) || step.last_status == 400;
             step.page = Some(start.to_owned());
+            if step.pages == 0 {
+                // The engine's time begins after the coordinator has authorized.
+                step.began_at = now;
+            }
             if again || step.pages == 0 {
                 return None;
             }
@@ -615,7 +619,8 @@ impl HttpClient for Seam {
         }
         let latency_ms = 1 + self.inner.entropy.below(self.inner.options.latency_ms_max);
         self.wait(latency_ms).await;
-        let trouble = faults::take(&mut self.inner.troubles.borrow_mut(), &request);
+        let confirmed = self.inner.checks.borrow().deletes_are_confirmed();
+        let trouble = faults::take(&mut self.inner.troubles.borrow_mut(), &request, confirmed);
         if let Some(trouble) = trouble {
             self.inner.count(|tally| tally.troubles += 1);
             self.inner.fake.inject(B2Rule::next(Target::Any, trouble.fault()));
