@@ -27,6 +27,11 @@ Usage: cargo xtask <command> [options]
       --objects <n>    how many files the embedded B2 has
       --source <path>  sync a real bucket instead: b2://bucket/prefix
   test             Everything that continuous integration runs: format, lints, tidy, builds, all tests
+  sim [options]    Worlds of the simulation, one a seed: the whole engine in virtual time, with faults and crashes
+      --seeds <n>      how many (2,000)
+      --from <seed>    the first (0)
+      --seed <seed>    this one alone, told step by step
+      --survey         go on after a world that breaks a rule
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
@@ -71,6 +76,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         }
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
+        "sim" => run::sim(&workspace, rest),
         "test" => {
             no_options(command, rest)?;
             check::run_steps(&workspace)

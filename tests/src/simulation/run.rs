@@ -479,9 +479,7 @@ impl Sim {
     /// Ends all trouble, lets the platform run until a job that began after it has completed, and compares.
     fn rest(&mut self) -> Result<(), Violation> {
         self.inner.note(|| "== no more trouble".to_owned());
-        self.inner.breaks.borrow_mut().clear();
-        self.inner.troubles.borrow_mut().clear();
-        self.inner.refusals.borrow_mut().clear();
+        self.end_trouble();
         self.inner.rotate_key(false);
         // So that there is a rest between two polls.
         self.inner.change_sync(|sync| sync.polling_interval_s = 900);
@@ -495,9 +493,10 @@ impl Sim {
     pub fn come_to_rest(&mut self) -> Result<(), Violation> {
         let rng = SeededEntropy::new(7);
         let since = self.now();
-        let mut old: BTreeSet<String> = BTreeSet::new();
+        // What is on its way may have been begun under other filters.
+        self.settle_tasks(&rng)?;
         let before = self.status()?;
-        old.extend(before.current_job.iter().chain(&before.last_job).map(|job| job.job_id.clone()));
+        let mut old: BTreeSet<String> = Self::job_of(&before).into_iter().collect();
         loop {
             self.run_for(1_000, &rng, true)?;
             let status = self.status()?;
@@ -608,6 +607,13 @@ impl Sim {
     /// The rule that is broken.
     pub fn pass(&mut self, ms: i64) -> Result<(), Violation> {
         self.run_for(ms, &SeededEntropy::new(13), true)
+    }
+
+    /// Ends what was to fail.
+    pub fn end_trouble(&mut self) {
+        self.inner.breaks.borrow_mut().clear();
+        self.inner.troubles.borrow_mut().clear();
+        self.inner.refusals.borrow_mut().clear();
     }
 
     /// Lets an event happen.
