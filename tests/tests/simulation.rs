@@ -7,7 +7,7 @@ use b2sync_tests::simulation::faults::Break;
 use b2sync_tests::simulation::history::Age;
 use b2sync_tests::simulation::{Event, Failure, Limits, Plan, Rule, Tally, run, run_seed, shrink};
 
-const ALL: Limits = Limits { no_undo: false };
+const ALL: Limits = Limits { no_undo: false, dead_letters: false };
 
 #[test]
 fn worlds_keep_every_rule() {

@@ -1,6 +1,8 @@
-//! `sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo]`: worlds of the simulation, one a seed.
+//! `sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo] [--dead-letters] [--survey]`: worlds of the
+//! simulation, one a seed.
 //!
-//! `--seed X` runs one world, and tells what happens in it; otherwise N worlds from S on run on all cores.
+//! `--seed X` runs one world, and tells what happens in it; otherwise N worlds from S on run on all cores, up to the first
+//! that breaks a rule, or, with `--survey`, all of them. `--no-undo` and `--dead-letters` are [`Limits`].
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command line tool.
 
@@ -12,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use b2sync_tests::simulation::{Failure, Limits, Outcome, Plan, Rule, Tally, run, run_seed};
 
-const USAGE: &str = "usage: sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo] [--survey]";
+const USAGE: &str =
+    "usage: sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo] [--dead-letters] [--survey]";
 /// How often progress is shown.
 const PROGRESS: Duration = Duration::from_secs(5);
 
@@ -41,6 +44,7 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
             "--seed" => parsed.seed = Some(number()?),
             "--threads" => parsed.threads = usize::try_from(number()?).unwrap_or(1).max(1),
             "--no-undo" => parsed.limits.no_undo = true,
+            "--dead-letters" => parsed.limits.dead_letters = true,
             "--survey" => parsed.survey = true,
             _ => return Err(format!("there is no option {name:?}")),
         }

@@ -145,6 +145,8 @@ pub enum Event {
         /// How often.
         times: u8,
     },
+    /// The sink refuses this key for ever.
+    RefuseForEver(u16),
     /// The application key is deleted.
     RevokeKey,
     /// The connection gets a new application key.
@@ -280,6 +282,7 @@ fn event(rng: &SeededEntropy, options: &Options, version: u32) -> Event {
             times: 1 + byte(rng.below(if rng.chance(0.7) { 2 } else { 12 })),
             what: pick(rng, &Trouble::ALL),
         }),
+        97 if options.dead_letters && rng.chance(0.5) => Event::RefuseForEver(key()),
         97 => trouble(Event::Refuse { key: key(), times: 1 + byte(rng.below(2)) }),
         98 if rng.chance(0.5) => trouble(Event::LoseAlarm),
         98 => {

@@ -40,6 +40,8 @@ pub fn run_seed(seed: u64, limits: Limits) -> Outcome {
 pub struct Failure {
     /// What was left of its plan.
     pub plan: Plan,
+    /// What was excluded.
+    pub limits: Limits,
     /// How many events it had.
     pub events: usize,
     /// Which rule the short plan breaks, and how.
@@ -55,7 +57,7 @@ impl Failure {
         let rule = run(&whole, false).result.err()?.rule;
         let plan = shrink(&whole, rule);
         let Outcome { result, trace, .. } = run(&plan, true);
-        Some(Self { violation: result.err()?, events: whole.events.len(), plan, trace })
+        Some(Self { violation: result.err()?, events: whole.events.len(), plan, limits, trace })
     }
 }
 
@@ -64,7 +66,7 @@ const TRACE_LINES_MAX: usize = 400;
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { plan, events, violation, trace } = self;
+        let Self { plan, limits, events, violation, trace } = self;
         writeln!(f, "Seed {} breaks a rule.\n\n{violation}\n", plan.seed)?;
         writeln!(f, "{:?}\n", plan.options)?;
         writeln!(f, "{} of its {events} events are enough:", plan.events.len())?;
@@ -76,6 +78,6 @@ impl fmt::Display for Failure {
         for line in trace.iter().skip(hidden) {
             writeln!(f, "{line}")?;
         }
-        write!(f, "\nRepeat it: cargo xtask sim --seed {}", plan.seed)
+        write!(f, "\nRepeat it: cargo xtask sim --seed {}{limits}", plan.seed)
     }
 }

@@ -13,6 +13,16 @@ use crate::virtual_world::SeededEntropy;
 pub struct Limits {
     /// In worlds in which anything breaks or dies, no file goes away or comes back, and neither filters nor source change.
     pub no_undo: bool,
+    /// The sink refuses some keys for ever. Only for an engine that makes dead letters of them and goes on.
+    pub dead_letters: bool,
+}
+
+/// As the options of `sim` that ask for it, each behind a space.
+impl std::fmt::Display for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options = [(self.no_undo, " --no-undo"), (self.dead_letters, " --dead-letters")];
+        options.iter().filter(|(on, _)| *on).try_for_each(|(_, option)| f.write_str(option))
+    }
 }
 
 /// What is the same throughout one world.
@@ -48,6 +58,8 @@ pub struct Options {
     pub troubled: bool,
     /// Whether files go away and come back, and filters and source change.
     pub undo: bool,
+    /// Whether the sink refuses some keys for ever.
+    pub dead_letters: bool,
     /// How many keys there are to choose from.
     pub keys: usize,
     /// How many events there are.
@@ -83,6 +95,7 @@ impl Options {
             hostile_keys: rng.chance(0.5),
             troubled,
             undo: !(troubled && limits.no_undo),
+            dead_letters: troubled && limits.dead_letters,
             keys: usize::try_from(keys).unwrap_or(8),
             events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
         }
@@ -106,6 +119,7 @@ impl Options {
             hostile_keys: false,
             troubled: false,
             undo: true,
+            dead_letters: false,
             keys: 0,
             events: 0,
         }

@@ -10,6 +10,7 @@ use std::task::{Context, Poll, Waker};
 use b2sync_core::coordinator::protocol::{Answer, Command, SyncStatus};
 use b2sync_core::coordinator::{Coordinator, LEASE_MARGIN_MS};
 use b2sync_core::entropy::Entropy as _;
+use b2sync_core::entry::Entry;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::job::{JobRecord, JobStatus, Trigger};
 use b2sync_core::snapshot::root;
@@ -175,6 +176,11 @@ impl Sim {
         self.tasks.push(Task { id, slot, alarm, what, future, wake_at: now, began_at: now });
     }
 
+    /// The places of the tasks that are not asleep.
+    fn awake(&self) -> Vec<usize> {
+        (0..self.tasks.len()).filter(|place| self.tasks[*place].wake_at <= self.now()).collect()
+    }
+
     /// Lets one task go on a little.
     fn turn(&mut self, place: usize) -> Result<(), Violation> {
         self.inner.count(|tally| tally.turns += 1);
@@ -274,7 +280,7 @@ impl Sim {
                     self.call(Call::Cron { late_ms: 0 }, slot);
                 }
             }
-            let awake: Vec<usize> = (0..self.tasks.len()).filter(|place| self.tasks[*place].wake_at <= now).collect();
+            let awake = self.awake();
             if !awake.is_empty() {
                 self.turn(awake[below(rng, awake.len())])?;
                 continue;
@@ -291,13 +297,13 @@ impl Sim {
             if self.tasks.is_empty() {
                 return Ok(());
             }
-            let place = below(rng, self.tasks.len());
-            if self.tasks[place].wake_at > self.now() {
-                let wake_at = self.tasks[place].wake_at;
-                self.advance(wake_at);
+            let awake = self.awake();
+            if awake.is_empty() {
+                let wakes = self.tasks.iter().map(|task| task.wake_at).min();
+                self.advance(wakes.unwrap_or(0));
                 continue;
             }
-            self.turn(place)?;
+            self.turn(awake[below(rng, awake.len())])?;
         }
         Ok(())
     }
@@ -397,7 +403,10 @@ impl Sim {
             }
             Event::Run { ms, seed } => self.run_for(ms.into(), &SeededEntropy::new(seed), false)?,
             Event::Turns { turns, seed } => self.turns(turns.into(), &SeededEntropy::new(seed))?,
-            Event::Freeze { ms } => self.advance(self.now() + i64::from(ms)),
+            Event::Freeze { ms } => {
+                self.inner.frozen_ms.set(self.inner.frozen_ms.get() + i64::from(ms));
+                self.advance(self.now() + i64::from(ms));
+            }
             Event::Die { instance } => self.die(usize::from(instance) % self.instances.len()),
             Event::Cancel { task } => {
                 let victim = self.tasks.get(usize::from(task) % self.tasks.len().max(1)).map(|task| task.id);
@@ -412,6 +421,9 @@ impl Sim {
             }
             Event::Refuse { key, times } => {
                 self.inner.refusals.borrow_mut().insert(self.key(key), times);
+            }
+            Event::RefuseForEver(key) => {
+                self.inner.refused_for_ever.borrow_mut().insert(self.key(key));
             }
             Event::RevokeKey => self.inner.revoke_key(),
             Event::RotateKey { keep_old } => self.inner.rotate_key(keep_old),
@@ -555,7 +567,22 @@ impl Sim {
             checks.snapshot_equals_catalogue(&document.value, &self.inner.kv, &rows, &exempt)?;
         }
         drop(checks);
+        if let Some(letters) = self.dead_letters() {
+            let refused = |entry: &&Entry| exempt.contains(&entry.key) && self.inner.checks.borrow().takes(entry);
+            let lost = bucket.iter().filter(refused).find(|entry| {
+                !letters.contains(&entry.key) && !rows.iter().any(|row| row.key == entry.key && row.etag == entry.etag)
+            });
+            if let Some(lost) = lost {
+                let message = format!("{lost:?} is neither delivered nor among the dead letters");
+                return Err(broken(Rule::RefusedAreDeadLetters, message));
+            }
+        }
         self.inner.check_secrets()
+    }
+
+    /// The keys of the dead letters. `None`: the engine makes none yet.
+    const fn dead_letters(&self) -> Option<BTreeSet<String>> {
+        None
     }
 
     fn quiet_poll(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {

@@ -149,6 +149,8 @@ pub struct Inner {
     pub fake: Arc<FakeB2>,
     pub(super) config: Config,
     pub(super) now: Cell<i64>,
+    /// How much of the time that passed nobody could use.
+    pub(super) frozen_ms: Cell<i64>,
     pub(super) moment: Cell<u64>,
     entropy: SeededEntropy,
     pub(super) kv: StaleKv,
@@ -233,6 +235,7 @@ impl Inner {
             },
             fake,
             now: Cell::new(START_MS),
+            frozen_ms: Cell::new(0),
             moment: Cell::new(0),
             entropy: SeededEntropy::new(seed ^ 0xc0ff_ee00),
             kv: StaleKv::new(options.kv_lag_ms_max),
@@ -491,7 +494,8 @@ impl Seam {
 
     /// A page is asked for: its step's budget must allow it.
     fn check_budget(&self, start: &str) {
-        let now = self.inner.now.get();
+        // Who is frozen between asking the budget and asking for a page is not to blame.
+        let now = self.inner.now.get() - self.inner.frozen_ms.get();
         let budget = &self.inner.config.budget;
         let slack_ms = 2 * self.inner.options.skew_ms_max;
         let page_keys = self.inner.options.page_keys as u64;
@@ -713,7 +717,8 @@ impl DocumentStore for Seam {
                 (Swapped::Done(_), Some(bytes)) if name == DOCUMENT => self.coordinator_stored(bytes),
                 (Swapped::Done(_), Some(bytes)) => {
                     self.note(|| snapshot_shown(bytes));
-                    let checked = self.inner.checks.borrow_mut().snapshot_stored(bytes, &self.inner.kv);
+                    let exempt = self.inner.refused_for_ever.borrow();
+                    let checked = self.inner.checks.borrow_mut().snapshot_stored(bytes, &self.inner.kv, &exempt);
                     self.inner.check(checked);
                 }
                 (Swapped::Done(_), None) => self.note(|| format!("{name} deleted")),
