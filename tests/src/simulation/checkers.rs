@@ -73,6 +73,8 @@ pub enum Rule {
     SnapshotEqualsCatalogue,
     /// At rest another poll delivers nothing and stores nothing.
     QuietPoll,
+    /// Of a sync that was deleted nothing is left.
+    NothingIsLeft,
     /// Left alone, a sync comes to rest.
     ComesToRest,
     /// A call never goes wrong in a way that its contract does not name.

@@ -239,7 +239,8 @@ fn event(rng: &SeededEntropy, options: &Options, version: u32) -> Event {
     let size = || low(rng.below(5));
     let undo = |event| if options.undo { event } else { run(10_000) };
     let trouble = |event| if options.troubled { event } else { run(10_000) };
-    match rng.below(100) {
+    let roll = if options.stormy && rng.chance(0.4) { 83 + rng.below(17) } else { rng.below(100) };
+    match roll {
         0..10 => Event::Put { key: key(), size: size(), version, age: Age::Now },
         10..13 => Event::Put { key: key(), size: size(), version, age: Age::Back(10 + low_ms(rng, 90_000_000)) },
         13..16 => Event::Put { key: key(), size: size(), version, age: Age::AsVisible },

@@ -56,10 +56,14 @@ pub struct Options {
     pub hostile_keys: bool,
     /// Whether anything breaks or dies.
     pub troubled: bool,
+    /// Whether that is most of what happens.
+    pub stormy: bool,
     /// Whether files go away and come back, and filters and source change.
     pub undo: bool,
     /// Whether the sink refuses some keys for ever.
     pub dead_letters: bool,
+    /// Whether the sync is deleted in the end.
+    pub deleted: bool,
     /// How many keys there are to choose from.
     pub keys: usize,
     /// How many events there are.
@@ -94,8 +98,10 @@ impl Options {
             skew_ms_max: pick(rng, &[0, 1_000, 60_000]),
             hostile_keys: rng.chance(0.5),
             troubled,
+            stormy: troubled && rng.chance(0.3),
             undo: !(troubled && limits.no_undo),
             dead_letters: troubled && limits.dead_letters,
+            deleted: rng.chance(0.3),
             keys: usize::try_from(keys).unwrap_or(8),
             events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
         }
@@ -118,8 +124,10 @@ impl Options {
             skew_ms_max: 0,
             hostile_keys: false,
             troubled: false,
+            stormy: false,
             undo: true,
             dead_letters: false,
+            deleted: false,
             keys: 0,
             events: 0,
         }

@@ -84,6 +84,9 @@ pub struct Sim {
     next_cron: i64,
     uploads: [Option<(String, String)>; 3],
     keep_keys: Vec<String>,
+    deleting: bool,
+    /// The tasks that have deleted the sync.
+    forgotten: BTreeSet<u64>,
 }
 
 fn broken(rule: Rule, message: impl Into<String>) -> Violation {
@@ -103,6 +106,8 @@ impl Sim {
             begun: 0,
             uploads: [None, None, None],
             keep_keys: Vec::new(),
+            deleting: false,
+            forgotten: BTreeSet::new(),
         };
         let slots = if sim.inner.options.sole_instance { 1 } else { 2 };
         for _ in 0..slots {
@@ -127,7 +132,8 @@ impl Sim {
             self.inner.note(|| format!("== {event:?}"));
             self.happen(event)?;
         }
-        self.rest()
+        self.rest()?;
+        if plan.options.deleted { self.delete_sync(plan) } else { Ok(()) }
     }
 
     // ---- time ----------------------------------------------------------------------------------------------------
@@ -205,6 +211,9 @@ impl Sim {
         self.inner.forget_task(task.id);
         let Err(error) = result else {
             self.inner.note(|| format!("#{} ends", task.id));
+            if task.what == "Forget" {
+                self.forgotten.insert(task.id);
+            }
             return Ok(());
         };
         self.inner.note(|| format!("#{} ends with an error: {error}", task.id));
@@ -216,6 +225,7 @@ impl Sim {
         match error.kind() {
             ErrorKind::Storage | ErrorKind::StateConflict | ErrorKind::StateMissing => Ok(()),
             ErrorKind::Conflict if !task.alarm => Ok(()),
+            ErrorKind::NotFound if self.deleting && !task.alarm => Ok(()),
             _ => Err(broken(Rule::CallsKeepTheirContract, format!("{} ended with {error:?}", task.what))),
         }
     }
@@ -496,6 +506,48 @@ impl Sim {
         // So that there is a rest between two polls.
         self.inner.change_sync(|sync| sync.polling_interval_s = 900);
         self.come_to_rest()
+    }
+
+    /// Deletes the sync while a job may be on its way and something may break: at last nothing is left of it, and nothing
+    /// goes on.
+    fn delete_sync(&mut self, plan: &Plan) -> Result<(), Violation> {
+        self.inner.note(|| "== the sync is deleted".to_owned());
+        self.deleting = true;
+        let rng = SeededEntropy::new(plan.seed ^ 0xdead);
+        if rng.chance(0.7) {
+            self.call(Call::Trigger { confirm: true }, 0);
+            self.turns(u32::try_from(rng.below(80)).unwrap_or(0), &rng)?;
+        }
+        if plan.options.troubled {
+            let how = super::options::pick(&rng, &faults::Break::ALL);
+            self.happen(&Event::Break { after: 1 + u8::try_from(rng.below(40)).unwrap_or(0), how })?;
+        }
+        // Whoever deletes it asks again until it is done; the record goes last.
+        loop {
+            let slot = below(&rng, self.instances.len());
+            self.begin("Forget".to_owned(), slot, false, Some(Command::Forget));
+            let id = self.begun;
+            while self.tasks.iter().any(|task| task.id == id) {
+                self.turns(1, &rng)?;
+            }
+            if self.forgotten.remove(&id) {
+                break;
+            }
+        }
+        self.inner.delete_sync();
+        let since = self.now();
+        while !self.tasks.is_empty() || self.inner.alarm.get().is_some() {
+            self.run_for(10_000, &rng, true)?;
+            if self.now() - since > REST_MS_MAX {
+                return Err(broken(Rule::NothingIsLeft, "it is still being deleted"));
+            }
+        }
+        let (blobs, documents) = (self.inner.kv.all().len(), self.inner.documents.values().len());
+        if blobs + documents > 0 {
+            let message = format!("{blobs} blobs and {documents} documents are left, and nothing goes on");
+            return Err(broken(Rule::NothingIsLeft, message));
+        }
+        Ok(())
     }
 
     /// As [`Self::rest`], for a world that has no trouble.

@@ -55,6 +55,8 @@ pub const SYNC: &str = "sync_simulation";
 const CONNECTION: &str = "conn_simulation";
 const NAMESPACE: &str = "ns";
 const TARGET_BUCKET: &str = "bkt_simulation";
+/// How many blobs of a deleted sync go at a time.
+const WIPED_AT_ONCE: usize = 20;
 /// Of how many changes of one delivery the trace tells.
 const DELIVERIES_SHOWN_MAX: usize = 12;
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -334,6 +336,12 @@ impl Inner {
         });
     }
 
+    /// The sync's record goes.
+    pub(super) fn delete_sync(&self) {
+        // Nothing fails in memory.
+        let _ = pollster::block_on(self.registry.delete_sync(SYNC));
+    }
+
     // ---- the bucket ----------------------------------------------------------------------------------------------
 
     /// Changes keys of the bucket, in one moment.
@@ -590,6 +598,11 @@ impl Seam {
     }
 }
 
+/// Enough of a blob's name to tell it from others.
+fn short(name: &str) -> &str {
+    name.find('/').and_then(|slash| name.get(..slash + 9)).unwrap_or(name)
+}
+
 fn shown(value: Option<&impl std::fmt::Display>) -> String {
     value.map_or_else(|| "-".to_owned(), |value| value.to_string().escape_debug().to_string())
 }
@@ -669,7 +682,13 @@ impl BlobStore for Seam {
             let seen = self.inner.kv.get(name, self.instance.place, self.inner.now.get());
             if seen.stale {
                 self.inner.count(|tally| tally.stale_reads += 1);
-                self.note(|| format!("KV shows what is not so of {name}: {}", seen.value.is_some()));
+                self.note(|| {
+                    format!(
+                        "KV still shows {}: {}",
+                        short(name),
+                        if seen.value.is_some() { "a value" } else { "nothing" }
+                    )
+                });
             }
             Ok(seen.value)
         })
@@ -680,7 +699,7 @@ impl BlobStore for Seam {
         self.inner.step(self.task, |step| step.internal += 1);
         self.effect("KV put", storage_error, async || {
             self.inner.blob_puts.set(self.inner.blob_puts.get() + 1);
-            self.note(|| format!("KV put {name}"));
+            self.note(|| format!("KV put {}", short(name)));
             let before = self.inner.kv.put(name, value.clone(), self.instance.place, self.inner.now.get());
             if before.is_some_and(|before| before != value) {
                 let message = format!("{name} has got a second value");
@@ -694,7 +713,7 @@ impl BlobStore for Seam {
     async fn delete(&self, name: &str) -> Result<(), Error> {
         self.inner.step(self.task, |step| step.internal += 1);
         self.effect("KV delete", storage_error, async || {
-            self.note(|| format!("KV delete {name}"));
+            self.note(|| format!("KV delete {}", short(name)));
             self.inner.kv.delete(name);
             Ok(())
         })
@@ -983,9 +1002,21 @@ impl Home for SimHome {
     }
 
     async fn wipe(&self, _: &str) -> Result<bool, Error> {
-        for (name, _) in self.seam.inner.kv.all() {
-            self.seam.inner.kv.delete(&name);
-        }
-        Ok(true)
+        let seam = &self.seam;
+        seam.effect("wipe", storage_error, async || {
+            let names = seam.inner.kv.all();
+            names.iter().take(WIPED_AT_ONCE).for_each(|(name, _)| seam.inner.kv.delete(name));
+            seam.note(|| format!("wipes {} of {} blobs", names.len().min(WIPED_AT_ONCE), names.len()));
+            if names.len() > WIPED_AT_ONCE {
+                return Ok(false);
+            }
+            for name in [DOCUMENT, root::DOCUMENT] {
+                if let Some(document) = seam.inner.documents.load(name).await? {
+                    seam.inner.documents.swap(name, document.revision, None).await?;
+                }
+            }
+            Ok(true)
+        })
+        .await
     }
 }
