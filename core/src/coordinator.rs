@@ -40,6 +40,7 @@ use crate::{
     http::HttpClient,
     ids,
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    mutation::{self, Mutation},
     registry::{ConnectionRecord, Registry, SyncMode, SyncRecord},
     retry::RetryPolicy,
     seal::{MasterKeys, Sealed},
@@ -99,6 +100,9 @@ pub struct Config {
     /// Whether the home never runs two coordinators of one sync at the same time (a Durable Object does not). Then a
     /// lease that another instance left behind is that of a dead one.
     pub sole_instance: bool,
+    /// For tests: the mean and the most entries of a segment, so that a small bucket has many. `None` everywhere else:
+    /// other sizes have every snapshot written anew.
+    pub cut_sizes: Option<(u64, usize)>,
 }
 
 /// What a coordinator needs of its home.
@@ -716,7 +720,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let sync_id = &sync.sync_id;
         let blobs = self.home.blobs(sync_id);
         // Should it fail, the next job does it before it begins.
-        let settled = match cut(sync) {
+        let settled = match self.cut(sync) {
             Ok(cut) => crate::engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
             Err(error) => Err(error),
         };
@@ -742,7 +746,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let job_id = ids::job_id(self.home.entropy());
         self.change_with_lease(&sync.sync_id, |state| {
             self.start_due(state, sync, &job_id, now);
-            let held = self.held_until(state, now).is_some();
+            let held = self.held_until(state, now).is_some() && !mutation::is_on(Mutation::SkipLease);
             let waiting = state.step_not_before.is_some_and(|at| at > now);
             let Some(job) = state.status.current_job.as_mut().filter(|_| !held && !waiting) else {
                 return Ok((None, None));
@@ -808,7 +812,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         used.key_id.clone_from(&connection.key_id);
         let credentials = self.credentials(&connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
-        let cut = cut(sync).map_err(free)?;
+        let cut = self.cut(sync).map_err(free)?;
         let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
@@ -849,6 +853,12 @@ impl<'a, H: Home> Coordinator<'a, H> {
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)
+    }
+
+    /// Where the segments of a sync begin.
+    fn cut(&self, sync: &SyncRecord) -> Result<Cut, Error> {
+        let cut = Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
+        Ok(self.home.config().cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
     }
 
     fn credentials(&self, connection: &ConnectionRecord) -> Result<Credentials, Error> {
@@ -1164,11 +1174,6 @@ fn streams(sync: &SyncRecord, files_known: u64) -> usize {
     let asked = sync.sync_concurrency.map(|asked| usize::try_from(asked).unwrap_or(STREAMS_MAX));
     let by_size = || usize::try_from(files_known / STREAM_FILES).unwrap_or(STREAMS_MAX);
     asked.unwrap_or_else(by_size).clamp(1, STREAMS_MAX)
-}
-
-/// Where the segments of a sync begin.
-fn cut(sync: &SyncRecord) -> Result<Cut, Error> {
-    Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))
 }
 
 fn no_sync(sync_id: &str) -> Error {

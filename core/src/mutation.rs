@@ -40,6 +40,33 @@ pub(crate) const fn is_on(_: Mutation) -> bool {
     false
 }
 
+#[cfg(feature = "mutations")]
+thread_local! {
+    static WATERMARK: std::cell::Cell<i64> = const { std::cell::Cell::new(i64::MIN) };
+}
+
+/// What a watermark would keep of a file that was delivered.
+#[cfg(feature = "mutations")]
+pub(crate) fn raise_watermark(last_modified: crate::time::Timestamp) {
+    WATERMARK.set(WATERMARK.get().max(last_modified.as_millis()));
+}
+
+/// Whether a watermark would leave a file out.
+#[cfg(feature = "mutations")]
+pub(crate) fn is_below_watermark(last_modified: crate::time::Timestamp) -> bool {
+    is_on(Mutation::Watermark) && last_modified.as_millis() < WATERMARK.get()
+}
+
+/// See the other.
+#[cfg(not(feature = "mutations"))]
+pub(crate) const fn raise_watermark(_: crate::time::Timestamp) {}
+
+/// See the other: never, without the feature.
+#[cfg(not(feature = "mutations"))]
+pub(crate) const fn is_below_watermark(_: crate::time::Timestamp) -> bool {
+    false
+}
+
 /// Does that wrong on this thread while `run` runs.
 #[cfg(feature = "mutations")]
 pub fn with<T>(mutation: Mutation, run: impl FnOnce() -> T) -> T {
@@ -50,6 +77,7 @@ pub fn with<T>(mutation: Mutation, run: impl FnOnce() -> T) -> T {
         }
     }
     ON.set(Some(mutation));
+    WATERMARK.set(i64::MIN);
     let _reset = Reset;
     run()
 }

@@ -8,6 +8,7 @@ pub mod fake_b2;
 pub mod folder;
 pub mod fuzz;
 pub mod service;
+pub mod simulation;
 pub mod twin;
 pub mod virtual_world;
 pub mod workerd;

@@ -53,6 +53,7 @@ impl SyncCoordinator {
                 budget: config::budget(&self.env)?,
                 retry: RetryPolicy::DEFAULT,
                 sole_instance: true,
+                cut_sizes: None,
             },
             env: self.env.clone(),
             instance: self.instance.clone(),

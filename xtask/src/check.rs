@@ -3,7 +3,7 @@
 
 use crate::command::{cargo, run, run_seeing, without_native_flags};
 use crate::versions::{COMPONENT_TARGET, WORKER_TARGET};
-use crate::{Result, build, setup, tidy, workspace::Workspace};
+use crate::{Result, build, run as tasks, setup, tidy, workspace::Workspace};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -44,6 +44,7 @@ const STEPS: [Step; 14] = [
         name: "tests: documentation",
         run: |workspace, counts| cargo_test(workspace, counts, &["b2sync-core", "b2sync-tests"], &["--doc"]),
     },
+    Step { name: "simulation", run: |workspace, _| tasks::sim(workspace, &["--seeds".to_owned(), "2000".to_owned()]) },
     Step { name: "tests: worker on Node", run: worker_tests },
     Step { name: "tests: component", run: |workspace, counts| cargo_test(workspace, counts, &[WASI_TESTS], &[]) },
 ];

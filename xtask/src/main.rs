@@ -31,6 +31,11 @@ Usage: cargo xtask <command> [options]
       --iterations <n> how many inputs for each
       --seed <s>       what decides them: the same seed, the same inputs
       --input <file>   try only this one: how a failure is repeated
+  sim [options]    Worlds of the simulation, one a seed: the whole engine in virtual time, with faults and crashes
+      --seeds <n>      how many (2,000)
+      --from <seed>    the first (0)
+      --seed <seed>    this one alone, told step by step
+      --survey         go on after a world that breaks a rule
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
@@ -77,6 +82,7 @@ fn dispatch(args: &[String]) -> Result<()> {
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
         "fuzz" => run::fuzz(&workspace, rest),
+        "sim" => run::sim(&workspace, rest),
         "test" => {
             no_options(command, rest)?;
             check::run_steps(&workspace)

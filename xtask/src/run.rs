@@ -15,6 +15,14 @@ pub(crate) fn fuzz(workspace: &Workspace, args: &[String]) -> Result<()> {
     binary(workspace, "fuzz", args)
 }
 
+/// Worlds of the simulation, with the options as they came.
+pub(crate) fn sim(workspace: &Workspace, args: &[String]) -> Result<()> {
+    println!("Building the simulation (a minute or two the first time)…");
+    run(cargo(workspace)
+        .args(["run", "--quiet", "--profile", "sim", "--package", "b2sync-tests", "--bin", "sim", "--"])
+        .args(args))
+}
+
 fn binary(workspace: &Workspace, name: &str, args: &[String]) -> Result<()> {
     run(cargo(workspace).args(["run", "--quiet", "--package", "b2sync-tests", "--bin", name, "--"]).args(args))
 }

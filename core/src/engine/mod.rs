@@ -532,8 +532,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 match difference {
                     Difference::Vanished(known) => run.vanished(state, order, known).await?,
                     Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
-                    Difference::Appeared(..)
-                        if mutation::is_on(Mutation::Watermark) && run.document.root.generation > 0 => {}
+                    Difference::Appeared(_, entry) if mutation::is_below_watermark(entry.last_modified) => {}
                     Difference::Appeared(kind, entry) => {
                         if order.objects_max.is_some_and(|most| run.objects_found >= most) {
                             let watch = &mut run.watch;

@@ -252,6 +252,7 @@ impl Run {
             ChangeKind::Updated => self.counts.updated += 1,
             ChangeKind::Deleted => self.counts.deleted += 1,
         }
+        mutation::raise_watermark(change.entry.last_modified);
         if change.kind != ChangeKind::Deleted {
             self.counts.delivered_bytes = self.counts.delivered_bytes.saturating_add(change.entry.size);
         }

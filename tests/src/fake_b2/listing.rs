@@ -109,7 +109,7 @@ pub(super) fn answer(
         prefix: &parameters.prefix,
         delimiter: parameters.delimiter.as_deref(),
         from: from.clone(),
-        max_keys,
+        max_keys: max_keys.min(config.page_keys_max),
     };
     let page = match quirk {
         Some(Fault::EmptyListing) => ListPage::default(),

@@ -64,6 +64,8 @@ pub struct Config {
     pub order: KeyOrder,
     /// How listings write spaces.
     pub space_encoding: SpaceEncoding,
+    /// The most keys of a page, whatever is asked for: a small bucket has many pages then. At most [`PAGE_KEYS_MAX`].
+    pub page_keys_max: usize,
 }
 
 /// One address for everything, which names no region: hence `us-east-1`.
@@ -75,6 +77,7 @@ impl Default for Config {
             region: "us-east-1".to_owned(),
             order: KeyOrder::default(),
             space_encoding: SpaceEncoding::default(),
+            page_keys_max: PAGE_KEYS_MAX,
         }
     }
 }

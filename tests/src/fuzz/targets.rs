@@ -175,7 +175,12 @@ pub static TARGETS: [Target; 8] = [
     Target {
         name: "index",
         about: "a stored index",
-        seeds: || (0..4).map(|count| index::encode(index::Level::Leaf, &segment_refs(count))).chain([bomb(b'I', 32)]).collect(),
+        seeds: || {
+            (0..4)
+                .map(|count| index::encode(index::Level::Leaf, &segment_refs(count)))
+                .chain([bomb(b'I', 32)])
+                .collect()
+        },
         words: &[b"b2I\x01", b"b2I\x02", b"b2S\x01", b"b2I\x01\x00\x00"],
         input_bytes_max: 8 << 10,
         check: index_bytes,

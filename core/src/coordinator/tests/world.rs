@@ -346,6 +346,7 @@ fn config(budget: Budget) -> Config {
         budget,
         retry: RetryPolicy::NONE,
         sole_instance: true,
+        cut_sizes: None,
     }
 }
 

@@ -1,0 +1,158 @@
+//! What kind of world a seed is.
+
+use b2sync_core::engine::budget::Budget;
+use b2sync_core::entropy::Entropy as _;
+use b2sync_core::retry::RetryPolicy;
+
+use crate::fake_b2::SpaceEncoding;
+use crate::fake_b2::model::KeyOrder;
+use crate::virtual_world::SeededEntropy;
+
+/// What may be excluded from all worlds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// In worlds in which anything breaks or dies, no file goes away or comes back, and neither filters nor source change.
+    pub no_undo: bool,
+    /// The sink refuses no key for ever.
+    pub no_dead_letters: bool,
+}
+
+/// As the options of `sim` that ask for it, each behind a space.
+impl std::fmt::Display for Limits {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let options = [(self.no_undo, " --no-undo"), (self.no_dead_letters, " --no-dead-letters")];
+        options.iter().filter(|(on, _)| *on).try_for_each(|(_, option)| f.write_str(option))
+    }
+}
+
+/// What is the same throughout one world.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How the bucket sorts its keys.
+    pub order: KeyOrder,
+    /// How listings write spaces.
+    pub space_encoding: SpaceEncoding,
+    /// The most keys of a page.
+    pub page_keys: usize,
+    /// The mean and the most entries of a segment.
+    pub cut: (u64, usize),
+    /// What a step may spend.
+    pub budget: Budget,
+    /// How requests are retried.
+    pub retry: RetryPolicy,
+    /// Whether only one instance of the coordinator lives at a time.
+    pub sole_instance: bool,
+    /// How many ranges of the listing are read at the same time.
+    pub streams: u32,
+    /// The most changes of one delivery.
+    pub batch_max: usize,
+    /// Seconds between polls.
+    pub interval_s: u32,
+    /// The longest a request to B2 takes that nothing is wrong with, in milliseconds.
+    pub latency_ms_max: u64,
+    /// The longest until a blob is visible in another place, in milliseconds.
+    pub kv_lag_ms_max: u64,
+    /// The farthest an instance's clock is off, in milliseconds.
+    pub skew_ms_max: u64,
+    /// Whether keys are chosen to hurt.
+    pub hostile_keys: bool,
+    /// Whether anything breaks or dies.
+    pub troubled: bool,
+    /// Whether that is most of what happens.
+    pub stormy: bool,
+    /// Whether files go away and come back, and filters and source change.
+    pub undo: bool,
+    /// Whether the sink refuses some keys for ever.
+    pub dead_letters: bool,
+    /// Whether the sync is deleted in the end.
+    pub deleted: bool,
+    /// How many keys there are to choose from.
+    pub keys: usize,
+    /// How many events there are.
+    pub events: usize,
+}
+
+impl Options {
+    /// Those of a world.
+    pub fn draw(rng: &SeededEntropy, limits: Limits) -> Self {
+        let troubled = rng.chance(0.8);
+        let page_keys = pick(rng, &[1, 3, 7, 16, 40, 1_000]);
+        let keys = match rng.below(10) {
+            0..6 => 8 + rng.below(40),
+            6..9 => 40 + rng.below(80),
+            _ => 150 + rng.below(150),
+        };
+        // A page a key would take thousands of requests.
+        let page_keys = if keys > 40 { page_keys.max(7) } else { page_keys };
+        let mean = pick(rng, &[2, 4, 8, 16, 64]);
+        Self {
+            order: if rng.chance(0.5) { KeyOrder::Utf8 } else { KeyOrder::Utf16 },
+            space_encoding: if rng.chance(0.5) { SpaceEncoding::Plus } else { SpaceEncoding::Percent },
+            page_keys,
+            cut: (mean, usize::try_from(mean).unwrap_or(usize::MAX) * pick(rng, &[1, 2, 8])),
+            budget: budget(rng),
+            retry: if rng.chance(0.7) { RetryPolicy::DEFAULT } else { RetryPolicy::NONE },
+            sole_instance: rng.chance(0.6),
+            streams: pick(rng, &[1, 1, 2, 6]),
+            batch_max: pick(rng, &[1, 3, 10, 500]),
+            interval_s: pick(rng, &[60, 300, 900]),
+            latency_ms_max: pick(rng, &[1, 40, 900]),
+            kv_lag_ms_max: pick(rng, &[0, 5_000, 60_000]),
+            skew_ms_max: pick(rng, &[0, 1_000, 60_000]),
+            hostile_keys: rng.chance(0.5),
+            troubled,
+            stormy: troubled && rng.chance(0.3),
+            undo: !(troubled && limits.no_undo),
+            dead_letters: troubled && !limits.no_dead_letters,
+            deleted: rng.chance(0.3),
+            keys: usize::try_from(keys).unwrap_or(8),
+            events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
+        }
+    }
+
+    /// The world in which nothing goes wrong by itself: for tests that are a story.
+    pub fn calm() -> Self {
+        Self {
+            order: KeyOrder::Utf8,
+            space_encoding: SpaceEncoding::Plus,
+            page_keys: 1_000,
+            cut: (16, 64),
+            budget: Budget { wall_ms_max: 120_000, ..Budget::UNLIMITED },
+            retry: RetryPolicy::DEFAULT,
+            sole_instance: true,
+            streams: 1,
+            batch_max: 500,
+            interval_s: 300,
+            latency_ms_max: 1,
+            kv_lag_ms_max: 0,
+            skew_ms_max: 0,
+            hostile_keys: false,
+            troubled: false,
+            stormy: false,
+            undo: true,
+            dead_letters: false,
+            deleted: false,
+            keys: 0,
+            events: 0,
+        }
+    }
+}
+
+/// Of several sizes; the smallest is one page a step.
+fn budget(rng: &SeededEntropy) -> Budget {
+    let unlimited = Budget { wall_ms_max: 120_000, ..Budget::UNLIMITED };
+    match rng.below(7) {
+        0 => Budget { keys_max: 1, ..unlimited },
+        1 => Budget { keys_max: 10 + rng.below(60), ..unlimited },
+        2 => Budget { external_requests_max: 7 + rng.below(8), ..unlimited },
+        3 => Budget { internal_requests_max: 101 + rng.below(40), ..unlimited },
+        4 => Budget { wall_ms_max: 500 + rng.below(5_000), ..unlimited },
+        5 => Budget { bytes_received_max: 1_000 + rng.below(20_000), ..unlimited },
+        _ => unlimited,
+    }
+}
+
+/// One of them.
+pub(super) fn pick<T: Copy>(rng: &SeededEntropy, all: &[T]) -> T {
+    all[usize::try_from(rng.below(all.len() as u64)).unwrap_or(0)]
+}
