@@ -7,7 +7,7 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -130,10 +130,10 @@ fn parse(args: &[String]) -> Result<Options, String> {
 
 /// Keeps the input, and says how to repeat the failure.
 fn told(failure: &Failure) -> String {
-    // Cargo marks its target folder.
+    // Its own place is in `debug` or `release` of the target folder.
     let exe = env::current_exe().unwrap_or_default();
-    let target = exe.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
-    let folder = target.map_or_else(env::temp_dir, PathBuf::from).join("fuzz");
+    let profile = exe.ancestors().find(|folder| folder.ends_with("debug") || folder.ends_with("release"));
+    let folder = profile.and_then(Path::parent).map_or_else(env::temp_dir, PathBuf::from).join("fuzz");
     let path = folder.join(format!("{}-{:016x}.bin", failure.target, fnv(&failure.input)));
     let kept = fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &failure.input));
     let repeat = match kept {

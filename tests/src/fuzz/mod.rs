@@ -23,7 +23,7 @@ pub use targets::TARGETS;
 /// The most inputs that are kept to begin from, the seeds among them.
 const CORPUS_MAX: usize = 512;
 /// How many shorter inputs are tried before a failure is told.
-const SHRINK_TRIES: usize = 2_000;
+const SHRINK_TRIES: usize = 10_000;
 
 /// What an input did: a few words, the same for inputs of the same kind. `Err`: the property that does not hold.
 pub type Outcome = Result<String, String>;

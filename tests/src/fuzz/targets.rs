@@ -310,6 +310,8 @@ fn escaped(text: &str) -> String {
             '<' => out.push_str("&lt;"),
             '>' => out.push_str("&gt;"),
             '&' => out.push_str("&amp;"),
+            // quick-xml takes it as it is, and not as a reference.
+            '\0' => out.push(c),
             c if c.is_control() || ('\u{2028}'..='\u{2029}').contains(&c) => {
                 let _ = write!(out, "&#{};", u32::from(c));
             }
@@ -337,7 +339,9 @@ fn authorize(input: &[u8], meter: &Meter) -> Outcome {
         Ok(account) => account,
         Err(error) => return Ok(error.message().to_owned()),
     };
-    if account.s3_endpoint.ends_with('/') || !account.s3_endpoint.starts_with("http") || account.region.is_empty() {
+    // A scheme is the same in any case.
+    let is_http = account.s3_endpoint.to_ascii_lowercase().starts_with("http");
+    if account.s3_endpoint.ends_with('/') || !is_http || account.region.is_empty() {
         return Err(format!("no endpoint or region: {account:?}"));
     }
     same(&account, parse_authorize(&account_json(&account)))?;
