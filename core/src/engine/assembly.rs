@@ -101,7 +101,8 @@ impl Assembly {
         self.builder.push(key, tag, size, last_modified);
     }
 
-    fn close_segment(&mut self) {
+    /// Closes the segment that is not, wherever it is.
+    pub fn close_segment(&mut self) {
         if let Some((segment, bytes)) = std::mem::take(&mut self.builder).finish() {
             self.append_segment(segment, Some(bytes));
         }

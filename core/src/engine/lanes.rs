@@ -191,15 +191,15 @@ impl<'f, S: Source> Lanes<'f, S> {
         }
     }
 
-    /// Whether the first range begins in the middle of a leaf, and nothing of it was handed on yet.
-    pub fn is_misaligned(&self) -> bool {
-        matches!(self.lanes.front(), Some(Lane::Resting(reader, _)) if self.fresh && reader.begins() != Begins::Leaf)
-    }
-
     /// Stops here: what the first lane has read and not handed on, if it stands where handing on stopped.
     pub fn stop(self) -> Option<Rest> {
+        let fresh = self.fresh;
         match self.lanes.into_iter().next() {
-            Some(Lane::Resting(reader, _)) => Some(reader.stop()),
+            Some(Lane::Resting(reader, _)) => {
+                let rest = reader.stop();
+                let begins = if fresh { rest.begins } else { Begins::Leaf };
+                Some(Rest { begins, ..rest })
+            }
             _ => None,
         }
     }

@@ -178,6 +178,8 @@ pub struct Rest {
     pub since: Mark,
     /// What was found out of the order of keys.
     pub watch: ListingWatch,
+    /// What the first of all this begins, where nothing of the range was handed on before.
+    pub begins: Begins,
 }
 
 /// Reads one range of a listing.
@@ -210,7 +212,8 @@ pub struct RangeReader {
 
 impl RangeReader {
     /// Reads to `end` from behind the last key that `watch` knows, with what the segment there has already, and the number
-    /// of segments before it in its leaf. What comes before `from` is dealt with, though it may appear meanwhile.
+    /// of segments before it in its leaf. What comes before `from` is dealt with, though it may appear meanwhile. `begins` is
+    /// what the first key begins, where that is known.
     pub fn resume(
         watch: ListingWatch,
         from: Option<String>,
@@ -218,9 +221,8 @@ impl RangeReader {
         known: impl IntoIterator<Item = SegmentRef>,
         open: Open,
         leaf_segments: usize,
+        begins: Option<Begins>,
     ) -> Self {
-        // What was to begin a segment may be gone by now.
-        let begins = if from.is_some() && open.is_empty() { None } else { Some(Begins::Leaf) };
         Self {
             from,
             end,
@@ -249,7 +251,7 @@ impl RangeReader {
         known: impl IntoIterator<Item = SegmentRef>,
     ) -> Self {
         let watch = ListingWatch::new(order, order_assumed, Some(just_before(&from)));
-        let reader = Self::resume(watch, Some(from), end, known, Open::default(), 0);
+        let reader = Self::resume(watch, Some(from), end, known, Open::default(), 0, None);
         Self { leaf_aligned: false, ..reader }
     }
 
@@ -287,9 +289,10 @@ impl RangeReader {
     /// Stops here.
     pub fn stop(mut self) -> Rest {
         self.pieces.append(&mut self.held);
+        let begins = self.begins();
         let mut since = self.since;
         since.after = self.watch.last_key().map(str::to_owned);
-        Rest { pieces: self.pieces, open: self.open, since, watch: self.watch }
+        Rest { pieces: self.pieces, open: self.open, since, watch: self.watch, begins }
     }
 
     /// Reads one page.

@@ -308,11 +308,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 Next::Pieces { pieces, begins } => (pieces, begins),
                 Next::End => break,
                 Next::OrderWasMistaken => return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16)),
-                Next::Stopped if !run.assembly.is_between_segments() || lanes.is_misaligned() => {
-                    // A range began in the middle of a segment: that one is completed first, whatever the budget says.
-                    must = true;
-                    continue;
-                }
                 Next::Stopped => {
                     ended = true;
                     (Vec::new(), Begins::Leaf)
@@ -325,14 +320,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             if run.watch.join(&lanes.watch)? == Admitted::OrderWasMistaken {
                 return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
             }
-            match begins {
-                Begins::Leaf => {}
-                Begins::Segment => run.assembly.reopen_leaf(state).await?,
-                Begins::Nothing => {
-                    run.assembly.reopen_segment(state).await?;
-                    run.realign = true;
-                }
-            }
+            run.open_for(state, begins).await?;
             for piece in pieces {
                 self.take_piece(state, run, &mut base, order, piece).await?;
                 if run.limited {
@@ -362,12 +350,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 if run.watch.join(&rest.watch)? == Admitted::OrderWasMistaken {
                     return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
                 }
+                let mut begins = Some(rest.begins);
                 for piece in rest.pieces {
+                    run.open_for(state, begins.take().unwrap_or(Begins::Leaf)).await?;
                     self.take_piece(state, run, &mut base, order, piece).await?;
                 }
                 // A step that got no segment further keeps what it has of one.
-                run.pending = Some((rest.open, rest.since));
+                run.pending = Some((rest.open, rest.since, begins));
             }
+            run.break_segment();
             self.flush(state, run, order).await?;
             run.save_checkpoint(state, order, None).await?;
             return Ok(Listing::Stopped);
@@ -399,8 +390,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let begins_leaf = open.first_key().is_some_and(|key| order.cut.begins(key) == Begins::Leaf);
         let full = run.assembly.segments.len() >= LEAF_SEGMENTS_MAX && !open.is_empty();
         let segments = if begins_leaf || full { 0 } else { run.assembly.segments.len() };
+        let begins = run.begins(order, open.is_empty());
         let first = |end: Option<String>, known: &[SegmentRef]| {
-            RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments)
+            RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments, begins)
         };
         if order.streams < 2 {
             return Ok((first(None, leaves), Vec::new()));
@@ -478,13 +470,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run.counts.matched += until.matched;
         run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(until.matched_bytes);
         run.covered_to = until.covered_to;
+        run.mark = Some(ResumePoint {
+            start_after: until.after,
+            listed: run.counts.listed,
+            matched: run.counts.matched,
+            matched_bytes: run.counts.matched_bytes,
+        });
         if run.assembly.is_between_segments() {
-            run.resume_point = Some(ResumePoint {
-                start_after: until.after,
-                listed: run.counts.listed,
-                matched: run.counts.matched,
-                matched_bytes: run.counts.matched_bytes,
-            });
+            run.resume_point.clone_from(&run.mark);
+            run.unfinished = false;
         }
         Ok(())
     }

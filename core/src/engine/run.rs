@@ -20,6 +20,7 @@ use crate::{
     snapshot::{
         Known,
         changes::{self, Noted},
+        cut::Begins,
         index::{self, Level, SegmentRef},
         root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
         segment,
@@ -64,8 +65,14 @@ pub(super) struct Run {
     pub(super) limited: bool,
     pub(super) covered_to: Option<String>,
     pub(super) resume_point: Option<ResumePoint>,
-    /// What was read behind the last segment, where the step ends in it.
-    pub(super) pending: Option<(Open, Mark)>,
+    /// Behind the latest piece, also where no segment was closed there.
+    pub(super) mark: Option<ResumePoint>,
+    /// What was read behind the last segment, where the step ends in it; and what its first key begins, if that matters.
+    pub(super) pending: Option<(Open, Mark, Option<Begins>)>,
+    /// The same of the checkpoint that was taken up.
+    pending_begins: Option<Begins>,
+    /// Whether the last segment goes on behind `covered_to`.
+    pub(super) unfinished: bool,
     pub(super) assembly: Assembly,
     /// Segments are cut elsewhere than the listing's pieces are, until one begins at a key that says so.
     pub(super) realign: bool,
@@ -135,7 +142,10 @@ impl Run {
             limited: false,
             covered_to: None,
             resume_point: None,
+            mark: None,
             pending: None,
+            pending_begins: None,
+            unfinished: false,
             assembly: Assembly::new(order.cut, Vec::new(), Vec::new()),
             realign: false,
             leaves_stored: 0,
@@ -187,12 +197,52 @@ impl Run {
         }
         self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
         self.covered_to = checkpoint.covered_to;
+        self.pending_begins = checkpoint.pending_begins;
+        self.unfinished = checkpoint.unfinished;
         self.listed = checkpoint.listed;
         self.limited = checkpoint.limited;
         self.counts = checkpoint.counts;
         self.objects_found = checkpoint.objects_found;
         self.scratch = checkpoint.scratch;
         Ok(if self.listed { Resumed::Listed } else { Resumed::At { open } })
+    }
+
+    /// What the first key behind `covered_to` begins, if that is known before it is seen.
+    pub(super) fn begins(&self, order: &Order<'_>, nothing_pending: bool) -> Option<Begins> {
+        let Some(covered_to) = self.covered_to.as_deref().filter(|_| nothing_pending) else {
+            return Some(self.pending_begins.unwrap_or(Begins::Leaf));
+        };
+        // A segment that was full ends there, whatever comes next. Otherwise a key was to begin the next segment, and may
+        // be gone by now.
+        let was_full = order.cut.begins(covered_to) == Begins::Nothing && !self.unfinished;
+        was_full.then_some(Begins::Leaf)
+    }
+
+    /// Opens what must be open for a key that begins that.
+    pub(super) async fn open_for<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        begins: Begins,
+    ) -> Result<(), Error> {
+        match begins {
+            Begins::Leaf => {}
+            Begins::Segment => self.assembly.reopen_leaf(state).await?,
+            Begins::Nothing => {
+                self.assembly.reopen_segment(state).await?;
+                self.realign = true;
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the end of the latest piece a point to resume at, though a segment is open there: it is closed, and opened
+    /// again by whoever goes on.
+    pub(super) fn break_segment(&mut self) {
+        self.unfinished = !self.assembly.is_between_segments();
+        if self.unfinished {
+            self.assembly.close_segment();
+            self.resume_point.clone_from(&self.mark);
+        }
     }
 
     /// Begins the comparison anew, from `settled`: a snapshot with all that was delivered, whose order is known.
@@ -282,12 +332,14 @@ impl Run {
         self.store_puts(state).await?;
         let mut counts = self.counts;
         let mut pending = Vec::new();
+        let mut pending_begins = None;
         let start_after = if self.listed {
             None
         } else if let Some(point) = &self.resume_point {
             (counts.listed, counts.matched, counts.matched_bytes) = (point.listed, point.matched, point.matched_bytes);
             point.start_after.clone()
-        } else if let Some((open, since)) = self.pending.take() {
+        } else if let Some((open, since, begins)) = self.pending.take() {
+            pending_begins = begins;
             counts.listed += since.listed;
             counts.matched += since.matched;
             counts.matched_bytes = counts.matched_bytes.saturating_add(since.matched_bytes);
@@ -342,6 +394,8 @@ impl Run {
             covered_to: self.covered_to.clone(),
             pending_tail,
             pending: pending_blob,
+            pending_begins,
+            unfinished: self.unfinished,
             leaves: self.leaf_blobs.clone(),
             leaves_tail: root::encode_node(
                 Level::Top,

@@ -9,6 +9,7 @@
 
 use std::hash::Hasher;
 
+use serde::{Deserialize, Serialize};
 use siphasher::sip::SipHasher13;
 
 /// A key begins a segment with a chance of one in this many.
@@ -25,7 +26,8 @@ pub const LEAF_SEGMENTS_MEAN: u64 = 4;
 pub const LEAF_SEGMENTS_MAX: usize = 32;
 
 /// What a key begins, by its own hash.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Begins {
     /// Nothing: it goes on with the segment before it.
     Nothing,

@@ -13,6 +13,7 @@ use super::{
     Known,
     changes::{self, Noted},
     codec::DecodeError,
+    cut::Begins,
     index::{self, Level, SegmentRef},
     segment,
 };
@@ -113,6 +114,10 @@ pub struct Checkpoint {
     pub pending_tail: Option<String>,
     /// The blob with those entries, where they are too many to stand here.
     pub pending: Option<String>,
+    /// What the first of those entries begins, where what is closed before it may have to be opened again for it.
+    pub pending_begins: Option<Begins>,
+    /// Whether the last segment that is closed goes on behind `covered_to`, unless a key there begins another.
+    pub unfinished: bool,
     /// The blobs with the leaves closed so far, each a top of the index, and behind them those in `leaves_tail`.
     pub leaves: Vec<String>,
     /// An encoded top, base64.
