@@ -1,7 +1,7 @@
 //! Which entries a sync takes.
 //!
 //! [`FilterSpec`] is what the user wrote, [`Filter`] is the same made ready for a listing of a million keys. A filter
-//! decides from an [`Entry`] alone; it never moves a cursor, so an object that begins or ceases to match is found by
+//! decides from an [`EntryRef`] alone; it never moves a cursor, so an object that begins or ceases to match is found by
 //! the comparison with the snapshot.
 //!
 //! **Patterns** are globs as [`globset`] reads them:
