@@ -1,7 +1,7 @@
 //! Which entries a sync takes.
 //!
 //! [`FilterSpec`] is what the user wrote, [`Filter`] is the same made ready for a listing of a million keys. A filter
-//! decides from an [`Entry`] alone; it never moves a cursor, so an object that begins or ceases to match is found by
+//! decides from an [`EntryRef`] alone; it never moves a cursor, so an object that begins or ceases to match is found by
 //! the comparison with the snapshot.
 //!
 //! **Patterns** are globs as [`globset`] reads them:
@@ -282,19 +282,19 @@ impl Filter {
             return Verdict::Accepted;
         }
         let path = Path::new(self.source.relative(entry.key));
-        if !self.extensions.is_empty() && !self.has_extension(path.name) {
+        if !self.extensions.is_empty() && !self.has_extension(path.name()) {
             return Verdict::OtherExtension;
         }
         if !self.mime_types.is_empty() {
-            let guessed = mime::guess(path.name);
+            let guessed = mime::guess(path.name());
             if !self.mime_types.iter().any(|pattern| pattern.matches(guessed)) {
                 return Verdict::OtherMimeType;
             }
         }
-        if !self.include.is_empty() && !self.include.is_match(path) {
+        if !self.include.is_empty() && !self.include.is_match(&path) {
             return Verdict::NotIncluded;
         }
-        match self.exclude.first_match(path) {
+        match self.exclude.first_match(&path) {
             Some(pattern) => Verdict::Excluded { pattern },
             None => Verdict::Accepted,
         }
@@ -394,35 +394,35 @@ impl PatternSet {
         self.names.written.is_empty() && self.paths.written.is_empty()
     }
 
-    fn is_match(&self, path: Path<'_>) -> bool {
-        self.names.is_match(path, path.name) || self.paths.is_match(path, path.whole)
+    fn is_match(&self, path: &Path<'_>) -> bool {
+        self.names.is_match(path, Path::name) || self.paths.is_match(path, |path| path.whole)
     }
 
     /// The first pattern that matches, base names before paths.
-    fn first_match(&self, path: Path<'_>) -> Option<&str> {
-        self.names.first_match(path, path.name).or_else(|| self.paths.first_match(path, path.whole))
+    fn first_match(&self, path: &Path<'_>) -> Option<&str> {
+        self.names.first_match(path, Path::name).or_else(|| self.paths.first_match(path, |path| path.whole))
     }
 }
 
 impl Patterns {
     /// By their shapes, if they have one and can be asked.
-    fn shapes(&self, path: Path<'_>) -> Option<&Shapes> {
-        self.shapes.as_ref().filter(|_| path.name != "..")
+    fn shapes(&self, path: &Path<'_>) -> Option<&Shapes> {
+        self.shapes.as_ref().filter(|_| !path.is_two_dots())
     }
 
     /// `text` is what globset is shown of `path`.
-    fn is_match(&self, path: Path<'_>, text: &str) -> bool {
+    fn is_match<'k>(&self, path: &Path<'k>, text: impl Fn(&Path<'k>) -> &'k str) -> bool {
         match self.shapes(path) {
             Some(shapes) => shapes.first_match(path).is_some(),
-            None => self.globs.is_match(text),
+            None => self.globs.is_match(text(path)),
         }
     }
 
     /// The first pattern that matches, as its user wrote it; `text` as above.
-    fn first_match(&self, path: Path<'_>, text: &str) -> Option<&str> {
+    fn first_match<'k>(&self, path: &Path<'k>, text: impl Fn(&Path<'k>) -> &'k str) -> Option<&str> {
         let first = match self.shapes(path) {
             Some(shapes) => shapes.first_match(path),
-            None => self.first_glob(text),
+            None => self.first_glob(text(path)),
         };
         self.written.get(first?).map(String::as_str)
     }

@@ -6,6 +6,9 @@
 /// What a name without a known extension is taken for.
 pub const UNKNOWN: &str = "application/octet-stream";
 
+/// The longest extension that is known.
+const EXTENSION_BYTES_MAX: usize = 8;
+
 /// Extensions in lower case, sorted, so that they can be searched by halving.
 const TYPES: &[(&str, &str)] = &[
     ("3gp", "video/3gpp"),
@@ -90,8 +93,11 @@ const TYPES: &[(&str, &str)] = &[
 pub fn guess(key: &str) -> &'static str {
     let name = key.rsplit_once('/').map_or(key, |(_, name)| name);
     let Some((_, extension)) = name.rsplit_once('.') else { return UNKNOWN };
-    let extension = extension.to_ascii_lowercase();
-    let found = TYPES.binary_search_by(|(candidate, _)| (*candidate).cmp(&extension));
+    let mut lower = [0; EXTENSION_BYTES_MAX];
+    let Some(lower) = lower.get_mut(..extension.len()) else { return UNKNOWN };
+    lower.copy_from_slice(extension.as_bytes());
+    lower.make_ascii_lowercase();
+    let found = TYPES.binary_search_by(|(candidate, _)| candidate.as_bytes().cmp(lower));
     found.ok().and_then(|index| TYPES.get(index)).map_or(UNKNOWN, |(_, mime)| mime)
 }
 
@@ -105,6 +111,7 @@ mod tests {
         for (extension, mime) in TYPES {
             assert_eq!(guess(&format!("a/b.{extension}")), *mime);
             assert_eq!(mime.matches('/').count(), 1, "{mime}");
+            assert!(extension.len() <= EXTENSION_BYTES_MAX);
         }
     }
 

@@ -144,7 +144,7 @@ pub fn parse_list_page(body: &[u8]) -> Result<ListPage, Error> {
     }
 }
 
-/// [`parse_list_page`] by XML events alone: any XML, about ten times slower. What it answers is what [`scan_list_page`]
+/// [`parse_list_page`] by XML events alone: any XML, more than ten times slower. What it answers is what [`scan_list_page`]
 /// is measured against.
 ///
 /// # Errors

@@ -1,46 +1,57 @@
 //! The globs that most filters are made of, matched by comparing bytes.
 //!
-//! `globset` takes any glob; what it costs, about 100 ns a key and three times that as WebAssembly, is a third of a poll
-//! in which nothing changed. Nearly all patterns are of literal text, single stars in the name, and `**` as whole
+//! `globset` takes any glob, and takes 100 to 200 ns a key for the usual filters: as much as all else in a poll in which
+//! nothing changed. Nearly all patterns are of literal text, single stars in the name, and `**` as whole
 //! folders before it: `*.mp4`, `*_thumbnail.*`, `drafts/**`, `raw/**/*.{mov,mp4}`. Those are [`Shape`]s. The set that a
 //! shape comes from is always compiled by globset too, which stays the meaning of a pattern: it reads what has another
 //! shape, and the tests ask it about every pattern that has one.
 
+use std::cell::OnceCell;
+
 /// At most so many shapes are tried one after another: with more, globset's tables are faster.
 const SHAPES_MAX: usize = 24;
 
-/// A key as seen from the source root, taken apart once for all patterns.
-#[derive(Clone, Copy)]
+/// A key as seen from the source root, taken apart at most once for all patterns.
 pub(super) struct Path<'k> {
     /// The whole of it.
     pub(super) whole: &'k str,
-    /// What is behind the last `/`.
-    pub(super) name: &'k str,
-    /// Up to and including the last `/`.
-    folder: &'k [u8],
-    /// The last eight bytes of the whole, the very last one lowest; `None` if there are fewer.
+    /// The last eight bytes, the very last one lowest; `None` if there are fewer.
     tail: Option<u64>,
+    /// Where the name begins, once somebody has asked.
+    name_start: OnceCell<usize>,
 }
 
 impl<'k> Path<'k> {
     pub(super) fn new(whole: &'k str) -> Self {
-        let bytes = whole.as_bytes();
-        // A slash is one byte, so both sides are text: neither default is ever taken.
-        let (folder, name) = whole.split_at_checked(name_start(bytes)).unwrap_or_default();
-        Self { whole, name, folder: folder.as_bytes(), tail: bytes.last_chunk().copied().map(u64::from_be_bytes) }
+        let tail = whole.as_bytes().last_chunk().copied().map(u64::from_be_bytes);
+        Self { whole, tail, name_start: OnceCell::new() }
+    }
+
+    /// Up to and including the last `/`, and the name behind it.
+    fn split(&self) -> (&'k str, &'k str) {
+        let start = *self.name_start.get_or_init(|| name_start(self.whole.as_bytes()));
+        // A slash is one byte, so both sides are text: the default is never taken.
+        self.whole.split_at_checked(start).unwrap_or_default()
+    }
+
+    /// What is behind the last `/`.
+    pub(super) fn name(&self) -> &'k str {
+        self.split().1
+    }
+
+    /// Whether the name is `..`, asked without looking for the name of others.
+    pub(super) fn is_two_dots(&self) -> bool {
+        self.tail.is_none_or(|tail| tail & 0xffff == 0x2e2e) && self.name() == ".."
     }
 }
 
 /// Where the name begins: behind the last `/`.
 fn name_start(path: &[u8]) -> usize {
-    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
     const SLASHES: u64 = u64::from_ne_bytes([b'/'; 8]);
     let (head, words) = path.as_rchunks::<8>();
     let mut start = path.len();
     for word in words.iter().rev() {
-        let other = u64::from_le_bytes(*word) ^ SLASHES;
-        // The top bit of each byte that is zero here, and of no other: nothing carries.
-        let slash = !(((other & LOW) + LOW) | other | LOW);
+        let slash = zero_bytes(u64::from_le_bytes(*word) ^ SLASHES);
         if slash != 0 {
             return start - (slash.leading_zeros() / 8) as usize;
         }
@@ -73,6 +84,10 @@ struct Shape {
     /// The last eight bytes of `last` (or of `first`, if that is all), and which of them there are.
     tail: u64,
     tail_mask: u64,
+    /// Whether the last eight bytes of a path, if it has as many, say all: `*.mp4`.
+    is_tail: bool,
+    /// Whether the name is `*`.
+    is_any_name: bool,
 }
 
 impl Shape {
@@ -112,26 +127,44 @@ impl Shape {
             tail |= u64::from(*byte) << (8 * place);
             tail_mask |= 0xff << (8 * place);
         }
-        Some(Self { index, folder, first, middle: middle.into(), last, tail, tail_mask })
+        let is_end = first.is_empty() && middle.is_empty();
+        let is_tail = is_end && folder == Folder::Any && last.as_ref().is_some_and(|last| last.len() <= 8);
+        let is_any_name = is_end && last.as_ref().is_some_and(|last| last.is_empty());
+        Some(Self { index, folder, first, middle: middle.into(), last, tail, tail_mask, is_tail, is_any_name })
     }
 
-    fn matches(&self, path: Path<'_>) -> bool {
+    fn matches(&self, path: &Path<'_>) -> bool {
         // The name ends where the path does, and what it must end with has no slash.
-        if path.tail.is_some_and(|tail| tail & self.tail_mask != self.tail) {
-            return false;
+        if let Some(tail) = path.tail {
+            if tail & self.tail_mask != self.tail {
+                return false;
+            }
+            if self.is_tail {
+                return true;
+            }
         }
         let in_folder = match &self.folder {
             Folder::Any => true,
-            Folder::Exactly(folder) => path.folder == &**folder,
-            Folder::From(folder) => path.folder.starts_with(folder),
+            Folder::Exactly(folder) => path.split().0.as_bytes() == &**folder,
+            // It ends with a slash, so it begins the path if and only if it begins the folder.
+            Folder::From(folder) => path.whole.as_bytes().starts_with(folder),
         };
-        in_folder && self.matches_name(path.name.as_bytes())
+        in_folder && (self.is_any_name || self.matches_name(path.name().as_bytes()))
     }
 
     fn matches_name(&self, name: &[u8]) -> bool {
         let Some(last) = &self.last else { return name == &*self.first };
-        let rest = name.strip_prefix(&*self.first).and_then(|rest| rest.strip_suffix(&**last));
-        let Some(mut rest) = rest else { return false };
+        let mut rest = name;
+        // No comparison with nothing: an empty box points nowhere, and glibc's `memcmp` for AVX-512 takes 40 ns to look
+        // at no byte of it.
+        if !self.first.is_empty() {
+            let Some(behind) = rest.strip_prefix(&*self.first) else { return false };
+            rest = behind;
+        }
+        if !last.is_empty() {
+            let Some(before) = rest.strip_suffix(&**last) else { return false };
+            rest = before;
+        }
         // Each piece where it comes first: that leaves the most for those behind it.
         self.middle.iter().all(|piece| match behind(rest, piece) {
             Some(behind) => {
@@ -148,13 +181,34 @@ fn behind<'t>(text: &'t [u8], piece: &[u8]) -> Option<&'t [u8]> {
     let Some((&first, others)) = piece.split_first() else { return Some(text) };
     let mut rest = text;
     loop {
-        let at = rest.iter().position(|&byte| byte == first)?;
-        let (_, found) = rest.split_at_checked(at + 1)?;
+        let (_, found) = rest.split_at_checked(find(first, rest)? + 1)?;
         if let Some(behind) = found.strip_prefix(others) {
             return Some(behind);
         }
         rest = found;
     }
+}
+
+/// Where `byte` first is. Names are short: no call, no set-up.
+fn find(byte: u8, text: &[u8]) -> Option<usize> {
+    let wanted = u64::from_ne_bytes([byte; 8]);
+    let (words, end) = text.as_chunks::<8>();
+    let mut start = 0;
+    for word in words {
+        let found = zero_bytes(u64::from_le_bytes(*word) ^ wanted);
+        if found != 0 {
+            return Some(start + (found.trailing_zeros() / 8) as usize);
+        }
+        start += 8;
+    }
+    Some(start + end.iter().position(|&other| other == byte)?)
+}
+
+/// The top bit of each byte that is zero, and of no other.
+const fn zero_bytes(word: u64) -> u64 {
+    const LOW: u64 = u64::from_ne_bytes([0x7f; 8]);
+    // No sum carries.
+    !(((word & LOW) + LOW) | word | LOW)
 }
 
 /// A list of patterns that all have a shape.
@@ -178,7 +232,7 @@ impl Shapes {
 
     /// The index of the first pattern that matches. Not to be asked about a file named `..`: globset looks the names of
     /// some patterns up in a table that leaves this one out, and of others not.
-    pub(super) fn first_match(&self, path: Path<'_>) -> Option<usize> {
+    pub(super) fn first_match(&self, path: &Path<'_>) -> Option<usize> {
         self.0.iter().find(|shape| shape.matches(path)).map(|shape| shape.index)
     }
 }
@@ -205,8 +259,9 @@ mod tests {
         #[test]
         fn a_name_begins_behind_the_last_slash(key in "[/.0oé\u{1}]{0,30}") {
             let path = Path::new(&key);
-            prop_assert_eq!(path.name, key.rsplit('/').next().unwrap());
-            prop_assert_eq!([path.folder, path.name.as_bytes()].concat(), key.as_bytes());
+            prop_assert_eq!(path.name(), key.rsplit('/').next().unwrap());
+            prop_assert_eq!([path.split().0, path.split().1].concat(), &*key);
+            prop_assert_eq!(path.is_two_dots(), path.name() == "..");
         }
 
         #[test]
@@ -215,7 +270,12 @@ mod tests {
         }
 
         #[test]
-        fn a_piece_is_found_where_it_comes_first(text in "[ab]{0,12}", piece in "[ab]{0,4}") {
+        fn a_byte_is_found_where_it_comes_first(bytes in proptest::collection::vec(0u8..4, 0..40), byte in 0u8..4) {
+            prop_assert_eq!(find(byte, &bytes), bytes.iter().position(|&other| other == byte));
+        }
+
+        #[test]
+        fn a_piece_is_found_where_it_comes_first(text in "[ab]{0,12}|[abcde]{0,40}", piece in "[ab]{0,4}") {
             let expected = text.split_once(&piece).map(|(_, behind)| behind.as_bytes());
             prop_assert_eq!(behind(text.as_bytes(), piece.as_bytes()), expected);
         }
