@@ -18,6 +18,10 @@ pub struct Budget {
 
 /// What a step keeps in hand for one more page: the retries of its list call.
 pub const EXTERNAL_REQUESTS_RESERVED: u64 = 6;
+/// Keys of a page.
+const PAGE_KEYS: u64 = 1_000;
+/// About the bytes of a page.
+const PAGE_BYTES: u64 = 256 << 10;
 /// What a step keeps in hand for one more page: reading and storing segments, delivering, and the checkpoint.
 pub const INTERNAL_REQUESTS_RESERVED: u64 = 100;
 
@@ -81,4 +85,17 @@ pub struct Spent {
     pub bytes_received: u64,
     /// Keys read from the listing.
     pub keys: u64,
+}
+
+impl Spent {
+    /// As if so many pages that are on their way had come, as large as they may be, with all their retries.
+    #[must_use]
+    pub const fn with_in_flight(self, pages: u64) -> Self {
+        Self {
+            external_requests: self.external_requests.saturating_add(pages.saturating_mul(EXTERNAL_REQUESTS_RESERVED)),
+            bytes_received: self.bytes_received.saturating_add(pages.saturating_mul(PAGE_BYTES)),
+            keys: self.keys.saturating_add(pages.saturating_mul(PAGE_KEYS)),
+            ..self
+        }
+    }
 }

@@ -85,13 +85,14 @@ impl<'f, S: Source> Lanes<'f, S> {
     }
 
     /// Reads until there is something to hand on. `may_read` is asked before each page, with the
-    /// number of keys read since [`Self::take_keys`].
-    pub async fn next(&mut self, may_read: &mut dyn FnMut(u64) -> bool) -> Next {
+    /// number of keys read since [`Self::take_keys`] and that of pages on their way.
+    pub async fn next(&mut self, may_read: &mut dyn FnMut(u64, u64) -> bool) -> Next {
         poll_fn(|context| self.poll_next(context, may_read)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(u64) -> bool) -> Poll<Next> {
+    fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(u64, u64) -> bool) -> Poll<Next> {
         let mut stopped = false;
+        let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(_))).count() as u64;
         let mut reading = 0;
         let mut waiting = 0;
         let mut index = 0;
@@ -119,6 +120,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                             break;
                         }
                         Poll::Ready((mut reader, result)) => {
+                            in_flight -= 1;
                             self.keys += reader.take_keys();
                             let ended = reader.is_done() || !matches!(result, Ok(Admitted::InOrder));
                             Lane::Resting(reader, ended.then_some(result))
@@ -134,11 +136,13 @@ impl<'f, S: Source> Lanes<'f, S> {
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
-                        if !may_read(self.keys) {
-                            stopped = true;
+                        if !may_read(self.keys, in_flight) {
+                            // What is on its way may leave enough for one page more.
+                            stopped = in_flight == 0;
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
+                        in_flight += 1;
                         let (source, order) = (self.source, self.order);
                         let mut reader = reader;
                         Lane::Reading(Box::pin(async move {

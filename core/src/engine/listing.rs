@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     entry::{Entry, EntryRef, KeyOrder},
-    error::Error,
+    error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
         EtagTag,
@@ -315,10 +315,26 @@ impl RangeReader {
         if !self.done {
             self.token = self.watch.next(&page)?;
             if self.token.is_none() {
+                self.check_end(source).await?;
                 self.finish(None);
             }
         }
         Ok(Admitted::InOrder)
+    }
+
+    /// The listing ended before the range did. If there is anything behind the range all the same, the two answers cannot
+    /// both be right, and one that ends too early would look like files that are gone.
+    async fn check_end<S: Source>(&mut self, source: &S) -> Result<(), Error> {
+        let Some(end) = &self.end else { return Ok(()) };
+        let page = source.page(PageStart::After(&just_before(end))).await?;
+        let behind = page.entries.iter().find(|entry| self.watch.compare(entry.key, end).is_ge());
+        let Some(behind) = behind else { return Ok(()) };
+        Err(Error::new(
+            ErrorKind::ListingStuck,
+            format!("One page of the listing says that it ends before {end:?}, and another shows {:?}.", behind.key),
+            "Nothing was removed: the listing is read again. If it happens again and again, report it.",
+        )
+        .with_retry(Retry::Temporary))
     }
 
     /// Reads the page that `token` names. A token that the store does not accept any more is replaced by the last key.

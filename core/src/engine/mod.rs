@@ -182,8 +182,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 keys,
             }
         };
-        let allows =
-            |keys: u64, sink_calls: u64| budget.allows(&spent(keys, sink_calls)) && !self.clock.is_near_cpu_limit();
+        let allows = |keys: u64, sink_calls: u64, in_flight: u64| {
+            budget.allows(&spent(keys, sink_calls).with_in_flight(in_flight)) && !self.clock.is_near_cpu_limit()
+        };
         let outcome = self.run(&state, &mut run, order, &allows).await;
         if outcome.as_ref().is_err_and(|error| !error.is_transient()) {
             // The job ends, and no checkpoint names what this step has stored. What cannot be deleted now is not worth
@@ -216,7 +217,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(u64, u64) -> bool,
+        allows: &dyn Fn(u64, u64, u64) -> bool,
     ) -> Result<Outcome, Error> {
         (run.document, run.revision) = state.load_document().await?;
         run.known_before = run.document.root.entries;
@@ -288,7 +289,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run: &mut Run,
         order: &Order<'_>,
         open: Open,
-        allows: &dyn Fn(u64, u64) -> bool,
+        allows: &dyn Fn(u64, u64, u64) -> bool,
     ) -> Result<Listing, Error> {
         let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?;
         run.assembly.keep_stored(&base.leaves.list);
@@ -301,7 +302,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         while !ended {
             let next = {
                 let (keys, calls) = (run.keys, run.sink_calls);
-                lanes.next(&mut |read| mem::take(&mut must) || allows(keys + read, calls)).await
+                lanes.next(&mut |read, in_flight| mem::take(&mut must) || allows(keys + read, calls, in_flight)).await
             };
             run.keys += lanes.take_keys();
             let (pieces, begins) = match next {
@@ -330,7 +331,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     && (run.noted.len() >= FLUSH_CHANGES_MIN || run.assembly.put_bytes() >= FLUSH_BYTES_MIN)
                 {
                     self.flush(state, run, order).await?;
-                    if !allows(run.keys, run.sink_calls) {
+                    if !allows(run.keys, run.sink_calls, 0) {
                         (ended, dropped) = (true, true);
                         break;
                     }
@@ -605,7 +606,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(u64, u64) -> bool,
+        allows: &dyn Fn(u64, u64, u64) -> bool,
     ) -> Result<bool, Error> {
         let mut to_skip = run.deletions_delivered;
         // A step that began here delivers at least one batch, so that it gets further.
@@ -623,7 +624,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
             to_skip -= skipped as u64;
             for batch in known.get(skipped..).unwrap_or_default().chunks(FLUSH_CHANGES_MIN) {
-                if !mem::take(&mut must) && !allows(run.keys, run.sink_calls) {
+                if !mem::take(&mut must) && !allows(run.keys, run.sink_calls, 0) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
                 }

@@ -16,6 +16,7 @@ use b2sync_core::catalogue::{CatalogueAnswer, CatalogueCall, CatalogueSink, Cata
 use b2sync_core::catalogue::{ObjectQuery, ObjectRecord};
 use b2sync_core::conformance::registry as records;
 use b2sync_core::coordinator::{Config, DOCUMENT, Home};
+use b2sync_core::dead_letters;
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
 use b2sync_core::entropy::Entropy;
@@ -133,7 +134,7 @@ struct Step {
     lease: Option<u64>,
     job: Option<String>,
     /// Where its latest page began.
-    page: Option<String>,
+    asked: BTreeSet<String>,
     pages: u64,
     keys: u64,
     bytes: u64,
@@ -509,8 +510,8 @@ impl Seam {
         let slack_ms = 2 * self.inner.options.skew_ms_max;
         let page_keys = self.inner.options.page_keys as u64;
         let over = self.inner.step(self.task, |step| {
-            let again = step.page.as_deref() == Some(start) || step.last_status == 400;
-            step.page = Some(start.to_owned());
+            // Several ranges may be read at the same time, and each asks again by itself.
+            let again = !step.asked.insert(start.to_owned()) || step.last_status == 400;
             if step.pages == 0 {
                 // The engine's time begins after the coordinator has authorized.
                 step.began_at = now;
@@ -735,6 +736,9 @@ impl DocumentStore for Seam {
             match (swapped, &value) {
                 (Swapped::Conflict, _) => self.note(|| format!("{name}: conflict")),
                 (Swapped::Done(_), Some(bytes)) if name == DOCUMENT => self.coordinator_stored(bytes),
+                (Swapped::Done(_), Some(_)) if name == dead_letters::DOCUMENT => {
+                    self.note(|| "dead letters stored".to_owned());
+                }
                 (Swapped::Done(_), Some(bytes)) => {
                     self.note(|| snapshot_shown(bytes));
                     let exempt = self.inner.refused_for_ever.borrow();
@@ -1011,7 +1015,7 @@ impl Home for SimHome {
             if names.len() > WIPED_AT_ONCE {
                 return Ok(false);
             }
-            for name in [DOCUMENT, root::DOCUMENT] {
+            for name in [DOCUMENT, root::DOCUMENT, dead_letters::DOCUMENT] {
                 if let Some(document) = seam.inner.documents.load(name).await? {
                     seam.inner.documents.swap(name, document.revision, None).await?;
                 }
