@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command line tool.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -27,6 +28,9 @@ Usage: cargo xtask <command> [options]
       --objects <n>    how many files the embedded B2 has
       --source <path>  sync a real bucket instead: b2://bucket/prefix
   test             Everything that continuous integration runs: format, lints, tidy, builds, all tests
+  bench [options]  Measure b2sync beside its peers on this machine; figures also go to target/bench.json
+      --quick          fewer keys and repetitions: about 3 minutes
+      <group>…         only poll_path, end_to_end, memory, workerd, parallel
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
@@ -69,6 +73,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             println!("Everything is installed. Try `cargo xtask demo`.");
             Ok(())
         }
+        "bench" => bench::bench(&workspace, rest),
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
         "test" => {
