@@ -117,8 +117,8 @@ fn boto3(workspace: &Workspace) -> Result<PathBuf> {
     python_packages(workspace, &format!("boto3-{version}"), &["--no-deps", "-r", &list], "boto3/__init__.py")
 }
 
-/// A folder in `target/tools` with Python packages, installed with pip from the index that this machine is set up for. `proof` is a
-/// file of it.
+/// A folder in `target/tools` with Python packages, installed with pip from the index that this machine is set up for.
+/// `proof` is a file of it.
 fn python_packages(workspace: &Workspace, name: &str, packages: &[&str], proof: &str) -> Result<PathBuf> {
     let folder = workspace.tools().join(name);
     if folder.join(proof).exists() {

@@ -1,8 +1,10 @@
-//! The clients that list one bucket, each run in a process of its own: `b2sync-bench client <name> <url> <keys> [state]`.
+//! The clients that list one bucket, each run in a process of its own:
+//! `b2sync-bench client <name> <url> <keys> [state]`.
 //!
-//! Each prints one line of JSON: how many keys it has seen, and what else is known of it. Each sends signed requests, but the
-//! floor, which is the exchange alone.
+//! Each prints one line of JSON: how many keys it has seen, and what else is known of it. Each sends signed requests,
+//! but the floor, which is the exchange alone.
 
+use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -35,6 +37,8 @@ pub(crate) fn run(args: &[String]) -> Result<Value> {
     let [name, url, keys, rest @ ..] = args else { return Err("client <name> <url> <keys> [state]".into()) };
     let keys: u64 = keys.parse()?;
     let state = rest.first().map(Path::new);
+    // The HTTP client of two peers asks for a provider of TLS even where there is none to be spoken.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     match name.as_str() {
         "floor" => floor(url, keys),
         "b2sync" => Ok(b2sync(url, keys, state.ok_or("b2sync needs a state folder")?, 1)?),
@@ -113,6 +117,11 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
 
 /// The most memory that this process has had resident.
 fn peak_memory_bytes() -> Result<i64> {
+    // On Linux the figure of `getrusage` begins with that of the process that started this one.
+    if let Ok(status) = fs::read_to_string("/proc/self/status") {
+        let kilobytes = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB"));
+        return Ok(kilobytes.ok_or("there is no VmHWM in /proc/self/status")?.parse::<i64>()? * 1_024);
+    }
     // Kilobytes everywhere but on macOS.
     Ok(getrusage(UsageWho::RUSAGE_SELF)?.max_rss() * if cfg!(target_os = "macos") { 1 } else { 1_024 })
 }
@@ -132,8 +141,7 @@ fn object_store(url: &str, keys: u64) -> Result<Value> {
 }
 
 fn opendal(url: &str, keys: u64) -> Result<Value> {
-    // Its HTTP client asks for a provider of TLS even where there is none to be spoken.
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    opendal::HttpTransporter::install_default(opendal_http_transport_reqwest::ReqwestTransport::default());
     let builder = opendal::services::S3::default()
         .endpoint(url)
         .region(REGION)

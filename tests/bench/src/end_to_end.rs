@@ -2,11 +2,22 @@
 
 use std::env;
 use std::process::Command;
+use std::time::Instant;
 
+use b2sync_core::b2::account::{Credentials, OTHER_STORE_REGION};
+use b2sync_core::b2::list::{ListQuery, list_request};
+use b2sync_core::b2::sign::sign;
+use b2sync_core::http::{ExchangeLimits, HttpClient as _};
+use b2sync_core::time::Clock as _;
+use b2sync_tests::fake_b2::Config;
+use b2sync_tests::fake_b2::keys::NewKey;
+use b2sync_tests::fake_b2::media::seed_plain_bucket;
+use b2sync_tests::fake_b2::server::FakeB2Server;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::clients::{APPLICATION_KEY, KEY_ID, REGION, Ran, measure};
+use crate::home::{System, Ureq, agent};
 use crate::poll_path::median;
 use crate::report::{Bar, Report};
 use crate::server::{ListingServer, bucket};
@@ -25,10 +36,10 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let keys = if options.quick { 200_000 } else { 1_000_000 };
     report.section(
         "End to end",
-        "A listing from a server on this machine, signed requests, one stream; seconds per million keys. What the process costs for one \
-         page is taken off.\n`b2sync` polls a bucket in which nothing changed, so it also compares; `b2sync_first_sync` \
-         delivers every key to a sink that counts;\n`floor` is the exchange alone, by the HTTP client of b2sync and \
-         rusty_s3_ureq.",
+        "A listing from a server on this machine, signed requests, one stream; seconds per million keys. What the\n\
+         process costs for one page is taken off. `b2sync` polls a bucket in which nothing changed, so it also compares;\n\
+         `b2sync_first_sync` delivers every key to a sink that counts; `floor` is the exchange alone, by the HTTP\n\
+         client of b2sync and rusty_s3_ureq.",
     );
     let started = || -> Result<(ListingServer, TempDir)> {
         let server = ListingServer::start()?;
@@ -101,6 +112,32 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
             Err(error) => report.failed(format!("cpu_s_per_million_keys/{client}"), error),
         }
     }
+    match embedded_b2_pages_per_s() {
+        Ok(pages) => report.figure("embedded_b2_pages_per_s", pages, "pages/s", Bar::None),
+        Err(error) => report.failed("embedded_b2_pages_per_s", error),
+    }
+}
+
+/// How fast the embedded B2 of the tests answers pages: the slowest part of a test with many keys, should it ever be.
+fn embedded_b2_pages_per_s() -> Result<f64> {
+    const PAGES: u32 = 200;
+    let server = FakeB2Server::start(Config::default())?;
+    server.model().create_bucket("bench-bucket")?;
+    seed_plain_bucket(server.model(), "bench-bucket", 100_000, 1)?;
+    let key = server.model().create_key(NewKey::unrestricted())?;
+    let query = ListQuery { start_after: Some("item-00050000".to_owned()), ..ListQuery::first("bench-bucket", "") };
+    let mut request = list_request(server.url(), &query)?;
+    let credentials = Credentials::new(&key.key_id, &key.secret)?;
+    sign(&mut request, &credentials, OTHER_STORE_REGION, System.now())?;
+    let http = Ureq(agent());
+    let started = Instant::now();
+    for _ in 0..PAGES {
+        let answer = pollster::block_on(http.send(request.clone(), ExchangeLimits::LIST_PAGE))?;
+        if answer.status() != 200 {
+            return Err(format!("it answered {}", answer.status()).into());
+        }
+    }
+    Ok(f64::from(PAGES) / started.elapsed().as_secs_f64())
 }
 
 /// CPU and wall seconds per million keys: medians, less those of listing one page.

@@ -38,8 +38,8 @@ const MEDIA_KEYS: usize = 100_000;
 pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "Memory and state",
-        "Peak resident memory of a process that syncs a generated listing, and then polls it once more with nothing changed. State \
-         is in a folder,\nnot in memory; the sink counts.",
+        "Peak resident memory of a process that syncs a generated listing, and then polls it once more with nothing\n\
+         changed. State is in a folder, not in memory; the sink counts. The snapshot is of a bucket like the demo's.",
     );
     let server = match ListingServer::start() {
         Ok(server) => server,

@@ -1,7 +1,8 @@
 //! How listing in parallel scales when every answer takes its time.
 //!
-//! [`listing_only`] is the ceiling: as many streams as are asked for, each listing its share of the bucket by the core's own client (signing,
-//! parsing, retries) over asynchronous HTTP on one thread, and nothing compared. [`with_engine`] is b2sync.
+//! [`listing_only`] is the ceiling: as many streams as are asked for, each listing its share of the bucket by the core's
+//! own client (signing, parsing) over asynchronous HTTP on one thread, with nothing compared. [`with_engine`] is
+//! b2sync.
 
 use std::time::{Duration, Instant};
 
@@ -34,8 +35,9 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let keys = if options.quick { 256_000 } else { 1_000_000 };
     report.section(
         "Parallel listing",
-        "A bucket listed by 1 to 64 streams, with 30 ms of latency added to each answer. Efficiency: how much faster than one stream, divided by the \
-         number of\nstreams. `parallel_listing_only` is the ceiling: the same calls, with nothing compared.",
+        "A bucket listed by 1 to 64 streams, with 30 ms of latency added to each answer. Efficiency: how much faster\n\
+         than one stream, divided by the number of streams. `parallel_listing_only` is the ceiling: the same calls, with\n\
+         nothing compared.",
     );
     let server = match ListingServer::start() {
         Ok(server) => server,

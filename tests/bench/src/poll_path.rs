@@ -1,4 +1,4 @@
-//! The whole poll path in memory, natively on one core and as WebAssembly in V8, beside other parsers of the same pages.
+//! The whole poll path in memory, natively on one core and as WebAssembly in V8, beside other readers of the pages.
 
 use std::hint::black_box;
 use std::process::Command;
@@ -18,6 +18,9 @@ use crate::{Options, Result};
 const PAGES: u32 = 40;
 const NATIVE_KEYS_PER_S_MIN: f64 = 6e6;
 const V8_KEYS_PER_S_MIN: f64 = 3e6;
+
+/// Tags that an entry has. The head of a page has some more.
+const TAGS_A_KEY: usize = 12;
 
 const V8_SCRIPT: &str = include_str!("poll_path_v8.mjs");
 
@@ -63,7 +66,8 @@ struct InstantEntry {
 pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "The poll path",
-        "Pages of 1,000 keys, in memory, nothing changed since the last poll. Medians; one core; `page_us` is the time a page takes.",
+        "Pages of 1,000 keys, in memory, nothing changed since the last poll. One core; medians; `page_us` is the\n\
+         time that a page takes.",
     );
     let bench = match PollBench::prepare(PAGES) {
         Ok(bench) => bench,
@@ -105,12 +109,10 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
             quick_xml::de::from_str::<SerdePage>(page).map_or(0, |page| black_box(page).contents.len())
         }),
         ("quick_xml_events", quick_xml_events),
-        ("memchr_scan", |page| memchr::memchr_iter(b'<', page.as_bytes()).count() / 12),
+        ("memchr_scan", |page| (memchr::memchr_iter(b'<', page.as_bytes()).count() / TAGS_A_KEY).min(1_000)),
     ];
     for (name, read) in readers {
-        match sampling
-            .page_us(pages.len(), || pages.iter().all(|page| read(black_box(page)) == 1_000 || name == "memchr_scan"))
-        {
+        match sampling.page_us(pages.len(), || pages.iter().all(|page| read(black_box(page)) == 1_000)) {
             Ok(page_us) => {
                 if name == "rusty_s3" {
                     report.figure("rusty_s3_parse_keys_per_s", 1e9 / page_us, "keys/s", Bar::None);

@@ -1,7 +1,7 @@
 //! Figures, as a table while they come in and as JSON at the end.
 //!
-//! A figure stands here only when it was measured in this run. What could not run is a line that says so, and why; it is
-//! never a number.
+//! A figure stands here only when it was measured in this run. What could not run is a line that says so, and why; it
+//! is never a number.
 
 use std::fs;
 use std::io::Write as _;

@@ -1,8 +1,8 @@
 //! One local endpoint that every client lists: `b2_authorize_account` and `ListObjectsV2`, over generated listings.
 //!
-//! It must not be the bottleneck: pages that begin at a multiple of 1,000 are rendered once, and answering one is a copy
-//! into a socket. A bucket is called `keys-<number>` and has that many keys. A thread serves each connection, so that
-//! the latency it may be told to add is that of each stream by itself.
+//! It must not be the bottleneck: pages that begin at a multiple of 1,000 are rendered once, and answering one is a
+//! copy into a socket. A bucket is called `keys-<number>` and has that many keys. A thread serves each connection, so
+//! that the latency it may be told to add is that of each stream by itself.
 //!
 //! It deliberately checks no signature: the embedded B2 of the tests does, and here that would only be load.
 

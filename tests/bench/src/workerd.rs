@@ -21,8 +21,9 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let (keys, polls) = if options.quick { (50_000, 3) } else { (100_000, 10) };
     report.section(
         "In workerd",
-        "The Worker as it is deployed, through its API: a first sync that delivers every key into the catalogue, and polls of the same \
-         bucket\nwith nothing changed. A job's seconds are from its trigger to its end, with all that the service does around it.",
+        "The Worker as it is deployed, through its API: a first sync that delivers every key into the catalogue, and\n\
+         polls of the same bucket with nothing changed. A job's seconds are from its trigger to its end, with all that\n\
+         the service does around it.",
     );
     if let Err(why) = options.tool("worker") {
         for name in ["catalogue_changes_per_s", "cpu_s_per_million_keys/b2sync_workerd"] {

@@ -136,8 +136,8 @@ impl Listing {
     }
 }
 
-/// Appends all that stands before the entries of a page, but the echo of optional parameters. `next` is the number that the next
-/// page begins with.
+/// Appends all that stands before the entries of a page, but the echo of optional parameters. `next` is the number that
+/// the next page begins with.
 pub fn push_head(out: &mut String, bucket: &str, prefix: &str, keys_max: u64, count: u64, next: Option<u64>) {
     let _ = write!(
         out,
