@@ -19,8 +19,10 @@ use crate::{
     time::{Clock, Timestamp},
 };
 
-/// The most changes one [`CatalogueCall::Apply`] takes.
-pub const APPLY_BATCH_MAX: usize = 500;
+/// The most changes one [`CatalogueCall::Apply`] takes: half a megabyte with usual keys, 12 MB with the longest ones
+/// if every byte of them must be escaped. Half the changes of a segment, so that a call costs little beside what it
+/// carries.
+pub const APPLY_BATCH_MAX: usize = 2_000;
 
 /// One object of a bucket: a key, as its latest delivered change left it. Stored: fields are only ever added, each
 /// with a default.

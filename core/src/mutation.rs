@@ -64,7 +64,7 @@ pub(crate) const fn raise_watermark(_: crate::time::Timestamp) {}
 /// See the other: never, without the feature.
 #[cfg(not(feature = "mutations"))]
 pub(crate) const fn is_below_watermark(_: crate::time::Timestamp) -> bool {
-    false
+    is_on(Mutation::Watermark)
 }
 
 /// Does that wrong on this thread while `run` runs.

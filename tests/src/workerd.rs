@@ -206,6 +206,11 @@ impl Workerd {
         &self.state_dir
     }
 
+    /// The process, as the system names it; `None` when it was killed. Another one after each restart.
+    pub fn process_id(&self) -> Option<u32> {
+        self.process.as_ref().map(|process| process.child.id())
+    }
+
     /// What it has printed so far, all starts together, standard output and error interleaved. A line that a request
     /// causes may arrive a moment after its answer: see [`Workerd::await_log`].
     pub fn logs(&self) -> Vec<String> {

@@ -3,8 +3,8 @@
 use std::cell::Cell;
 
 use b2sync_core::catalogue::{
-    CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeKindWire, ChangeWire,
-    MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
+    APPLY_BATCH_MAX, CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeKindWire,
+    ChangeWire, MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
 };
 use b2sync_core::conformance::registry::registry_conformance;
 use b2sync_core::conformance::sink::{CatalogueReader, SYNC_ID, sink_conformance};
@@ -181,6 +181,37 @@ fn the_catalogue_decides_as_the_core_does() -> Outcome {
             let answer = answer.map_err(Error::from)?;
             assert_eq!(answer, expected, "seed {seed}, step {step}: {call:?}");
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_call_may_be_longer_than_a_statement() -> Outcome {
+    let folder = TempDir::new()?;
+    let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
+    // Every other byte is escaped: about 6 MB of rows.
+    let change = |index: usize| ChangeWire {
+        id: format!("chg_{index}"),
+        kind: ChangeKindWire::Created,
+        key: format!("{index:06}{}", "\u{1}x".repeat(500)),
+        etag: "etag".to_owned(),
+        size: 1,
+        last_modified: Timestamp::from_millis(1_700_000_000_000),
+    };
+    let apply = CatalogueCall::Apply(CatalogueApply {
+        bucket_id: BUCKET.to_owned(),
+        sync_id: "sync_a".to_owned(),
+        connection_id: "conn_1".to_owned(),
+        source_bucket: "media".to_owned(),
+        at: Timestamp::from_millis(1_700_000_000_000),
+        changes: (0..APPLY_BATCH_MAX).map(change).collect(),
+    });
+    let memory = MemoryCatalogue::new();
+    for call in [apply.clone(), apply, CatalogueCall::Count { sync_id: None }] {
+        let expected = memory.call(NAMESPACE, BUCKET, call.clone())?;
+        let text = workerd.object("CATALOGUE", "long", &serde_json::to_string(&call)?)?;
+        let answer: Result<CatalogueAnswer, ErrorWire> = serde_json::from_str(&text)?;
+        assert_eq!(answer.map_err(Error::from)?, expected);
     }
     Ok(())
 }

@@ -3,6 +3,8 @@
 //! One statement applies a whole run of changes: `json_each` reads them, and the upsert decides as
 //! [`b2sync_core::catalogue::plan_row`] does; `tests/tests/objects.rs` holds it to that.
 
+use std::mem;
+
 use b2sync_core::{
     Error,
     catalogue::{
@@ -12,7 +14,6 @@ use b2sync_core::{
     ids,
 };
 use serde::Deserialize;
-use serde_json::json;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};
 
 use crate::{bindings::reply, failure::storage_error, sql};
@@ -34,6 +35,10 @@ const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connectio
     source_bucket = excluded.source_bucket, etag = excluded.etag, size = excluded.size, \
     last_modified = excluded.last_modified, change_id = excluded.change_id, version = version + 1, \
     updated_at = excluded.updated_at WHERE objects.change_id <> excluded.change_id";
+
+/// A statement takes rows until they are this long, in bytes. A row more has some kilobytes at most, and a value of a
+/// Durable Object's SQLite at most 2 MB.
+const STATEMENT_BYTES: usize = 1 << 20;
 
 const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, last_modified, \
     change_id, version, created_at, updated_at";
@@ -98,10 +103,25 @@ impl Catalogue {
                 )?;
                 continue;
             }
-            let rows: Vec<_> = run
-                .iter()
-                .map(|it| json!([object_id(it), it.key, it.etag, it.size, it.last_modified.as_millis(), it.id]))
-                .collect();
+            self.put(apply, run)?;
+        }
+        Ok(())
+    }
+
+    /// Creates and updates, in as few statements as the longest value of SQLite allows.
+    fn put(&self, apply: &CatalogueApply, changes: &[ChangeWire]) -> Result<()> {
+        let mut rows = Vec::with_capacity(STATEMENT_BYTES.min(changes.len() * 256));
+        let mut changes = changes.iter().peekable();
+        while let Some(it) = changes.next() {
+            rows.push(if rows.is_empty() { b'[' } else { b',' });
+            let object_id = ids::object_id(&apply.sync_id, &it.key);
+            let row = (object_id, &it.key, &it.etag, it.size, it.last_modified.as_millis(), &it.id);
+            serde_json::to_writer(&mut rows, &row)?;
+            if rows.len() < STATEMENT_BYTES && changes.peek().is_some() {
+                continue;
+            }
+            rows.push(b']');
+            let rows = String::from_utf8(mem::take(&mut rows)).map_err(|error| error.to_string())?;
             self.sql.exec(
                 PUT,
                 vec![
@@ -110,7 +130,7 @@ impl Catalogue {
                     apply.connection_id.clone().into(),
                     apply.source_bucket.clone().into(),
                     apply.at.as_millis().into(),
-                    serde_json::to_string(&rows)?.into(),
+                    rows.into(),
                 ],
             )?;
         }

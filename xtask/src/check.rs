@@ -16,7 +16,7 @@ struct Step {
     run: fn(&Workspace, &mut Counts) -> Result<()>,
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step { name: "setup", run: |workspace, _| setup::all(workspace) },
     Step { name: "format", run: |workspace, _| run(cargo(workspace).args(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |workspace, _| tidy::run(workspace) },

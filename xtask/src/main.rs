@@ -5,6 +5,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command line tool.
 
+mod bench;
 mod build;
 mod check;
 mod command;
@@ -36,6 +37,9 @@ Usage: cargo xtask <command> [options]
       --from <seed>    the first (0)
       --seed <seed>    this one alone, told step by step
       --survey         go on after a world that breaks a rule
+  bench [options]  Measure b2sync beside its peers on this machine; figures also go to target/bench.json
+      --quick          fewer keys and repetitions: about 3 minutes
+      <group>…         only poll_path, end_to_end, memory, workerd, parallel
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component
@@ -79,6 +83,7 @@ fn dispatch(args: &[String]) -> Result<()> {
             println!("Everything is installed. Try `cargo xtask demo`.");
             Ok(())
         }
+        "bench" => bench::bench(&workspace, rest),
         "build" => build::run(&workspace, &build::Options::parse(rest)?),
         "demo" => run::demo(&workspace, rest),
         "fuzz" => run::fuzz(&workspace, rest),

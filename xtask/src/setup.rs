@@ -57,7 +57,8 @@ fn cargo_tool(workspace: &Workspace, package: &str, binary: &str, version: &str,
     run(command.env("CARGO_PROFILE_RELEASE_LTO", "off"))
 }
 
-fn npm_tools(workspace: &Workspace) -> Result<()> {
+/// What package-lock.json names.
+pub(crate) fn npm_tools(workspace: &Workspace) -> Result<()> {
     let lock_path = workspace.root().join("package-lock.json");
     let lock = fs::read(&lock_path).map_err(|error| format!("{} is not readable: {error}.", lock_path.display()))?;
     // The lock file that was last installed, whole: a comparison that cannot be wrong.

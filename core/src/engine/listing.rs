@@ -11,7 +11,7 @@ use super::{
     source::{Admitted, ListingWatch, Page, PageStart, Source},
 };
 use crate::{
-    entry::{Entry, EntryRef, KeyOrder},
+    entry::{Entry, EntryRef, KeyOrder, orders_differ},
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
@@ -358,7 +358,9 @@ impl RangeReader {
                 return Ok(Admitted::OrderWasMistaken);
             }
             if let Some(from) = &self.from {
-                if self.watch.compare(entry.key, from).is_lt() {
+                // What may be before it or not, as long as the order is not known, is rather dealt with twice.
+                let unclear = self.watch.order == KeyOrder::Unknown && orders_differ(entry.key, from);
+                if !unclear && self.watch.compare(entry.key, from).is_lt() {
                     last = Some(entry.key);
                     continue;
                 }

@@ -401,7 +401,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let mut bounds: Vec<usize> = (0..leaves.len())
             .filter(|&index| {
                 leaves.get(index).is_some_and(|leaf| {
-                    run.covered_to.as_deref() != Some(leaf.first_key.as_str())
+                    // While the order is not known, only keys that all orders agree on part ranges.
+                    (run.watch.order != KeyOrder::Unknown || leaf.first_key.is_ascii())
+                        && run.covered_to.as_deref() != Some(leaf.first_key.as_str())
                         && order.cut.begins(&leaf.first_key) == Begins::Leaf
                 })
             })

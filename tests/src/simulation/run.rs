@@ -565,6 +565,7 @@ impl Sim {
         loop {
             self.run_for(1_000, &rng, true)?;
             let status = self.status()?;
+            self.inner.lift_suspension();
             if status.paused_at.is_some() && self.tasks.is_empty() {
                 let resumed = self.ask(Command::Resume);
                 resumed.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("resume: {error}")))?;

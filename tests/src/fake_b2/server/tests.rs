@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use super::*;
 use crate::fake_b2::faults::{Fault, Rule, Target};
 use crate::fake_b2::keys::{ApplicationKey, NewKey};
-use crate::fake_b2::media::seed_plain_bucket;
 use crate::fake_b2::model::NewFile;
 use crate::fake_b2::sigv4::sign;
 
@@ -208,25 +207,4 @@ fn the_back_door_does_all_that_a_test_needs() {
     post("buckets/delete", json!({"name": "Bucket-2"}));
     let (status, answer) = admin(&server, "POST", "files", &json!({"bucket": "Bucket-2", "key": "a"}));
     assert_eq!((status, answer), (400, json!({"error": "there is no bucket \"Bucket-2\""})));
-}
-
-/// Prints pages a second; run it with `--ignored --nocapture` when the listing was touched.
-#[test]
-#[ignore = "a measurement"]
-#[expect(clippy::print_stderr, reason = "its result is a number to read")]
-fn listing_speed() {
-    const PAGES: u32 = 500;
-    let (server, key) = server();
-    seed_plain_bucket(server.model(), BUCKET, 100_000, 1).unwrap();
-    let path = "/my-bucket?encoding-type=url&list-type=2&start-after=item-00050000";
-    let request = bytes_of(&server, &key, Method::GET, path);
-    let mut stream = connect(&server);
-    let start = Instant::now();
-    for _ in 0..PAGES {
-        stream.write_all(&request).unwrap();
-        let (head, _) = read_answer(&mut stream, true);
-        assert!(head.starts_with("http/1.1 200"), "{head}");
-    }
-    let per_second = f64::from(PAGES) / start.elapsed().as_secs_f64();
-    eprintln!("{per_second:.0} pages of 1,000 keys a second over one connection");
 }

@@ -1,0 +1,122 @@
+//! What a sync keeps: in memory while it runs, in its snapshot, and what a poll that finds nothing asks of the stores.
+
+use std::env;
+use std::process::Command;
+use std::sync::Arc;
+
+use b2sync_core::b2::account::Credentials;
+use b2sync_core::b2::client::B2Client;
+use b2sync_core::b2::source::B2Source;
+use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::{Engine, Order, Outcome, Reconcile};
+use b2sync_core::filter::{Filter, FilterSpec};
+use b2sync_core::retry::RetryPolicy;
+use b2sync_core::snapshot::cut::Cut;
+use b2sync_core::source_path::SourcePath;
+use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
+use b2sync_core::time::Timestamp;
+use b2sync_tests::fake_b2::in_process::InProcess;
+use b2sync_tests::fake_b2::keys::NewKey;
+use b2sync_tests::fake_b2::media::seed_media_bucket;
+use b2sync_tests::fake_b2::{Config, FakeB2};
+use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::clients::measure;
+use crate::home::CountingSink;
+use crate::report::{Bar, Report};
+use crate::server::{ListingServer, bucket};
+use crate::{Options, Result};
+
+const SNAPSHOT_BYTES_PER_KEY_MAX: f64 = 24.0;
+const STATE_READS_MAX: f64 = 2.0;
+const STATE_WRITES_MAX: f64 = 0.0;
+const MEDIA_BUCKET: &str = "bench-media";
+const MEDIA_KEYS: usize = 100_000;
+
+pub(crate) fn run(report: &mut Report, options: &Options) {
+    report.section(
+        "Memory and state",
+        "Peak resident memory of a process that syncs a generated listing, and then polls it once more with nothing\n\
+         changed. State is in a folder, not in memory; the sink counts. The snapshot is of a bucket like the demo's.",
+    );
+    let server = match ListingServer::start() {
+        Ok(server) => server,
+        Err(error) => return report.failed("peak_memory_bytes", error),
+    };
+    let mut last = None;
+    for keys in [100_000, 1_000_000, 10_000_000] {
+        let name = format!("peak_memory_bytes/{keys}");
+        if options.quick && keys > 1_000_000 {
+            report.not_run(name, "left out of a quick run");
+            continue;
+        }
+        match sync_and_poll(&server, keys) {
+            Ok(answer) => {
+                report.figure(name, answer["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN), "B", Bar::None);
+                last = Some(answer);
+            }
+            Err(error) => report.failed(name, error),
+        }
+    }
+    if let Some(last) = last {
+        let count = |name: &str| last[name].as_f64().unwrap_or(f64::NAN);
+        report.figure("no_change_poll_state_reads", count("state_reads"), "reads", Bar::AtMost(STATE_READS_MAX));
+        report.figure("no_change_poll_state_writes", count("state_writes"), "writes", Bar::AtMost(STATE_WRITES_MAX));
+    }
+    match snapshot_bytes_per_key() {
+        Ok(bytes) => report.figure("snapshot_bytes_per_key", bytes, "B", Bar::AtMost(SNAPSHOT_BYTES_PER_KEY_MAX)),
+        Err(error) => report.failed("snapshot_bytes_per_key", error),
+    }
+}
+
+fn sync_and_poll(server: &ListingServer, keys: u64) -> Result<Value> {
+    let folder = TempDir::with_prefix("b2sync-bench-")?;
+    let mut command = Command::new(env::current_exe()?);
+    command.args(["client", "b2sync_twice", server.url(), &keys.to_string()]).arg(folder.path().join(bucket(keys)));
+    let answer: Value = serde_json::from_str(measure(&mut command)?.output.trim())?;
+    if answer["known"] != keys || answer["changes"] != serde_json::json!([keys, 0]) {
+        return Err(format!("{keys} keys were not synced once: {answer}").into());
+    }
+    Ok(answer)
+}
+
+/// Of a bucket like the demo's: segments and index, divided by the number of keys.
+fn snapshot_bytes_per_key() -> Result<f64> {
+    let fake = Arc::new(FakeB2::new(Config::default()));
+    fake.create_bucket(MEDIA_BUCKET)?;
+    seed_media_bucket(&fake, MEDIA_BUCKET, MEDIA_KEYS, 1)?;
+    let key = fake.create_key(NewKey::unrestricted())?;
+    let clock = VirtualClock::starting_at(Timestamp::from_millis(1_767_225_600_000));
+    let http = InProcess::new(Arc::clone(&fake), clock.clone());
+    let entropy = SeededEntropy::new(1);
+    let url = &fake.config().base_url;
+    let credentials = Credentials::new(&key.key_id, &key.secret)?;
+    let path = SourcePath::parse(&format!("b2://{MEDIA_BUCKET}"))?;
+    let filter = Filter::compile(&FilterSpec::default(), &path)?;
+    let (blobs, documents, sink) = (MemoryBlobs::default(), MemoryDocuments::default(), CountingSink::default());
+    pollster::block_on(async {
+        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::NONE);
+        let account = client.authorize(url, &credentials).await?;
+        let source = B2Source::new(client, url, &credentials, &path, account);
+        let engine = Engine { source: &source, blobs: &blobs, documents: &documents, sink: &sink, clock: &clock };
+        let order = Order {
+            job_id: "job_bench",
+            sync_id: "sync_bench",
+            cut: Cut::new([7; 16]),
+            filter: &filter,
+            fingerprint: "bench",
+            reconcile: Reconcile::default(),
+            confirm_deletes: false,
+        };
+        let report = engine.step(&order, &Budget::UNLIMITED).await;
+        match report.outcome? {
+            Outcome::Done if report.files_known == MEDIA_KEYS as u64 => {
+                let bytes: usize = blobs.values().iter().map(bytes::Bytes::len).sum();
+                Ok(bytes as f64 / MEDIA_KEYS as f64)
+            }
+            outcome => Err(format!("the sync ended with {outcome:?} at {} files", report.files_known).into()),
+        }
+    })
+}
