@@ -125,7 +125,8 @@ fn a_listing_that_broke_off_and_counts_is_caught() {
 
 #[test]
 fn a_delivery_that_was_not_noted_first_is_caught() {
-    assert_caught_among(Mutation::SkipWriteAhead, 0..3_000, &[Rule::CatalogueEqualsBucket]);
+    // One world in several hundred has a file that changes back at the right moment.
+    assert_caught_among(Mutation::SkipWriteAhead, 600..700, &[Rule::CatalogueEqualsBucket]);
 }
 
 #[test]
