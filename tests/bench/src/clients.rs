@@ -91,6 +91,9 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
                 fingerprint: "bench",
                 reconcile: Reconcile::default(),
                 confirm_deletes: false,
+                objects_max: None,
+                streams: 1,
+                redeliver: false,
             };
             let report = engine.step(&order, &Budget::UNLIMITED).await;
             match &report.outcome {

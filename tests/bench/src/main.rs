@@ -29,7 +29,10 @@ Groups: poll_path, end_to_end, memory, workerd, parallel; all without a name.
 Tools: node, wasm (the poll path as WebAssembly), rclone, boto3 (a folder of Python packages), worker.";
 
 /// The groups, in the order in which they run.
-const GROUPS: [(&str, fn(&mut Report, &Options)); 5] = [
+/// Measures, and reports what it found.
+type Group = fn(&mut Report, &Options);
+
+const GROUPS: [(&str, Group); 5] = [
     ("poll_path", poll_path::run),
     ("end_to_end", end_to_end::run),
     ("memory", memory::run),

@@ -109,6 +109,9 @@ fn snapshot_bytes_per_key() -> Result<f64> {
             fingerprint: "bench",
             reconcile: Reconcile::default(),
             confirm_deletes: false,
+            objects_max: None,
+            streams: 1,
+            redeliver: false,
         };
         let report = engine.step(&order, &Budget::UNLIMITED).await;
         match report.outcome? {
