@@ -28,10 +28,10 @@ Usage: b2sync-bench [--quick] [--json <file>] [--tool <name>=<path>]… [--missi
 Groups: poll_path, end_to_end, memory, workerd, parallel; all without a name.
 Tools: node, wasm (the poll path as WebAssembly), rclone, boto3 (a folder of Python packages), worker.";
 
-/// The groups, in the order in which they run.
 /// Measures, and reports what it found.
 type Group = fn(&mut Report, &Options);
 
+/// The groups, in the order in which they run.
 const GROUPS: [(&str, Group); 5] = [
     ("poll_path", poll_path::run),
     ("end_to_end", end_to_end::run),
