@@ -71,7 +71,8 @@ async fn settle<B: BlobStore, D: DocumentStore>(
 ) -> Result<(SnapshotDocument, u64), Error> {
     let Some(checkpoint) = document.checkpoint.take() else { return Ok((document, revision)) };
     let mut before = Leaves::of(state, &document.root).await?;
-    let mut assembly = if mistaken || checkpoint.order_assumed {
+    // Once the listing is read, no other order has shown itself, and deletions may have been delivered.
+    let mut assembly = if mistaken || (checkpoint.order_assumed && !checkpoint.listed) {
         everything(state, cut, &mut before, &checkpoint, order).await?
     } else {
         settled(state, cut, &document.root, &checkpoint).await?
