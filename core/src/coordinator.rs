@@ -1144,6 +1144,10 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
         self.source.cost()
     }
 
+    fn prefix(&self) -> &str {
+        self.source.prefix()
+    }
+
     async fn still_wanted(&self) -> Result<(), Error> {
         let document = self.coordinator.home.documents().load(DOCUMENT).await?;
         let revision = document.as_ref().map_or(0, |document| document.revision);
@@ -1172,7 +1176,11 @@ const fn blames_connection(kind: ErrorKind) -> bool {
 /// How many ranges of a listing are read at the same time.
 fn streams(sync: &SyncRecord, files_known: u64) -> usize {
     let asked = sync.sync_concurrency.map(|asked| usize::try_from(asked).unwrap_or(STREAMS_MAX));
-    let by_size = || usize::try_from(files_known / STREAM_FILES).unwrap_or(STREAMS_MAX);
+    // Of a first run nothing is known: it reads ranges side by side once it turns out to be long.
+    let by_size = || match files_known {
+        0 => STREAMS_MAX,
+        known => usize::try_from(known / STREAM_FILES).unwrap_or(STREAMS_MAX),
+    };
     asked.unwrap_or_else(by_size).clamp(1, STREAMS_MAX)
 }
 

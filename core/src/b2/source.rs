@@ -74,6 +74,10 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
         Ok(Page { entries: page.entries, truncated: page.truncated, next_token: page.next_token })
     }
 
+    fn prefix(&self) -> &str {
+        self.path.prefix()
+    }
+
     fn cost(&self) -> SourceCost {
         let counts = self.client.counts();
         SourceCost {

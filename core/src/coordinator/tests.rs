@@ -426,7 +426,8 @@ fn changing_the_filters_while_a_job_runs_takes_back_what_it_delivered() {
 fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
     let world = World::new(keys(300, 40));
     world.inner.page_size.set(60);
-    world.job();
+    let first = world.job();
+    assert_eq!(first.error, None);
     let moved: Vec<String> = world.inner.bucket.borrow().keys().map(|key| format!("a{key}")).collect();
     world.inner.bucket.borrow_mut().clear();
     moved.iter().for_each(|key| world.put(key, 1));

@@ -19,7 +19,7 @@ pub struct Budget {
 /// What a step keeps in hand for one more page: the retries of its list call, and of one more that checks its end.
 pub const EXTERNAL_REQUESTS_RESERVED: u64 = 12;
 /// Keys of a page.
-const PAGE_KEYS: u64 = 1_000;
+pub const PAGE_KEYS: u64 = 1_000;
 /// About the bytes of a page.
 const PAGE_BYTES: u64 = 256 << 10;
 /// What a step keeps in hand for one more page: reading and storing segments, delivering, and the checkpoint.
@@ -60,6 +60,16 @@ impl Budget {
             "paid" => Some(Self::WORKERS_PAID),
             _ => None,
         }
+    }
+
+    /// Whether there is enough left to begin a range ahead of others: a quarter is kept for reading what was begun.
+    pub fn allows_ahead(&self, spent: &Spent) -> bool {
+        let most = |max: u64| max - max / 4;
+        spent.external_requests < most(self.external_requests_max)
+            && spent.internal_requests < most(self.internal_requests_max)
+            && spent.wall_ms < most(self.wall_ms_max)
+            && spent.bytes_received < most(self.bytes_received_max)
+            && spent.keys < most(self.keys_max)
     }
 
     /// Whether there is enough left for one more page, or one more batch of deletions.

@@ -31,6 +31,18 @@ enum Lane<'f> {
     Resting(Box<RangeReader>, Option<Result<Admitted, Error>>),
 }
 
+/// What was read, and is to be.
+#[derive(Clone, Copy, Debug)]
+pub struct Reads {
+    /// Keys read since [`Lanes::take_keys`].
+    pub keys: u64,
+    /// Pages on their way.
+    pub in_flight: u64,
+    /// Whether the page to be read is the first of a range ahead. What is read ahead and not handed on when the step ends
+    /// is read again by the next one.
+    pub begins: bool,
+}
+
 /// What comes next.
 pub enum Next {
     /// Pieces of the listing.
@@ -57,6 +69,7 @@ pub struct Lanes<'f, S> {
     lanes: VecDeque<Lane<'f>>,
     ahead: VecDeque<RangeReader>,
     streams: usize,
+    prefix_len: usize,
     /// Whether the first lane's first pieces are still to come.
     fresh: bool,
     /// What is known of the order of keys, of all lanes whose pieces were handed on.
@@ -76,7 +89,8 @@ impl<'f, S: Source> Lanes<'f, S> {
         let watch = first.watch.clone();
         let lanes = VecDeque::from([Lane::Resting(Box::new(first), None)]);
         let ahead = ahead.into_iter().collect();
-        Self { source, order, lanes, ahead, streams: streams.max(1), fresh: true, watch, keys: 0 }
+        let prefix_len = source.prefix().len();
+        Self { source, order, lanes, ahead, streams: streams.max(1), prefix_len, fresh: true, watch, keys: 0 }
     }
 
     /// Keys read since it was asked last.
@@ -84,16 +98,14 @@ impl<'f, S: Source> Lanes<'f, S> {
         std::mem::take(&mut self.keys)
     }
 
-    /// Reads until there is something to hand on. `may_read` is asked before each page, with the
-    /// number of keys read since [`Self::take_keys`] and that of pages on their way.
-    pub async fn next(&mut self, may_read: &mut dyn FnMut(u64, u64) -> bool) -> Next {
+    /// Reads until there is something to hand on. `may_read` is asked before each page.
+    pub async fn next(&mut self, may_read: &mut dyn FnMut(Reads) -> bool) -> Next {
         poll_fn(|context| self.poll_next(context, may_read)).await
     }
 
-    fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(u64, u64) -> bool) -> Poll<Next> {
+    fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(Reads) -> bool) -> Poll<Next> {
         let mut stopped = false;
         let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(_))).count() as u64;
-        let mut reading = 0;
         let mut waiting = 0;
         let mut index = 0;
         loop {
@@ -102,7 +114,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                 let room = self.streams > 1
                     && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
                     && waiting < WAITING_BYTES_MAX
-                    && reading < self.streams
+                    && in_flight < self.streams as u64
                     && !stopped;
                 if !room && !self.lanes.is_empty() {
                     break;
@@ -115,7 +127,6 @@ impl<'f, S: Source> Lanes<'f, S> {
                 lane = match lane {
                     Lane::Reading(mut future) => match future.as_mut().poll(context) {
                         Poll::Pending => {
-                            reading += 1;
                             lane = Lane::Reading(future);
                             break;
                         }
@@ -131,20 +142,30 @@ impl<'f, S: Source> Lanes<'f, S> {
                         // The first lane's pieces are handed on before it reads on.
                         let has_to_wait = if first { reader.has_pieces() } else { waiting >= WAITING_BYTES_MAX };
                         waiting += if first { 0 } else { reader.weight() };
-                        let free = first || reading < self.streams;
+                        let free = first || in_flight < self.streams as u64;
                         if ended.is_some() || has_to_wait || !free || stopped {
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
-                        if !may_read(self.keys, in_flight) {
+                        let begins = !first && reader.is_fresh();
+                        if !may_read(Reads { keys: self.keys, in_flight, begins }) {
                             // What is on its way may leave enough for one page more.
-                            stopped = in_flight == 0;
+                            stopped = in_flight == 0 && !begins;
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
                         in_flight += 1;
                         let (source, order) = (self.source, self.order);
                         let mut reader = reader;
+                        // No range is left, but streams are: what is behind the next few pages becomes one.
+                        if self.ahead.is_empty()
+                            && in_flight < self.streams as u64
+                            && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
+                            && waiting < WAITING_BYTES_MAX / 2
+                            && let Some(behind) = reader.split(self.prefix_len)
+                        {
+                            self.lanes.insert(index, Lane::Resting(Box::new(behind), None));
+                        }
                         Lane::Reading(Box::pin(async move {
                             let result = source.read(&mut reader, order).await;
                             (reader, result)

@@ -146,6 +146,8 @@ pub struct Mark {
     pub matched: u64,
     /// The sum of their sizes, in bytes.
     pub matched_bytes: u64,
+    /// Whether the range ended amid a segment: what follows belongs to it, unless a key says otherwise.
+    pub unfinished: bool,
 }
 
 /// A piece of a listing, in the order of its keys.
@@ -207,8 +209,19 @@ pub struct RangeReader {
     since: Mark,
     pieces: Vec<Piece>,
     keys: u64,
+    /// Pages read since the range was begun, or was last split.
+    pages: u32,
+    /// As many pages are read before the range may be split.
+    split_after: u32,
+    /// How much the first and the last key of the latest page have in common, in bytes.
+    page_common: usize,
     done: bool,
 }
+
+/// A range that nothing is known of is not split before so many pages of it are read: most buckets are smaller.
+pub const SPLIT_PAGES_FIRST: u32 = 4;
+/// A range is not split again before so many more pages of it are read.
+pub const SPLIT_PAGES_AGAIN: u32 = 16;
 
 impl RangeReader {
     /// Reads to `end` from behind the last key that `watch` knows, with what the segment there has already, and the number
@@ -238,8 +251,17 @@ impl RangeReader {
             since: Mark::default(),
             pieces: Vec::new(),
             keys: 0,
+            pages: 0,
+            split_after: SPLIT_PAGES_FIRST,
+            page_common: 0,
             done: false,
         }
+    }
+
+    /// May be split after one page: it is known that there is much in it.
+    #[must_use]
+    pub fn split_soon(self) -> Self {
+        Self { split_after: 1, ..self }
     }
 
     /// Reads from `from`, which should begin a leaf, to `end`.
@@ -252,7 +274,39 @@ impl RangeReader {
     ) -> Self {
         let watch = ListingWatch::new(order, order_assumed, Some(just_before(&from)));
         let reader = Self::resume(watch, Some(from), end, known, Open::default(), 0, None);
-        Self { leaf_aligned: false, ..reader }
+        Self { leaf_aligned: false, split_after: SPLIT_PAGES_AGAIN, ..reader }
+    }
+
+    /// Gives what is behind the next few pages away, as a range of its own; `None` where it is not known where, or not
+    /// worth it. All keys of the source begin with the same `prefix_len` bytes.
+    ///
+    /// The latest page says how dense keys are here: those that begin with what all keys of the page have in common are as
+    /// many as the page has, or more. The other range begins behind all that have in common with them all of that but one
+    /// character: some ten times as many. No key need be there.
+    pub fn split(&mut self, prefix_len: usize) -> Option<Self> {
+        if self.done || self.from.is_some() || self.hold.is_some() || self.pages < self.split_after {
+            return None;
+        }
+        let last = self.watch.last_key()?;
+        // At the top of the source, all there is would share it.
+        let common = if self.page_common > prefix_len { self.page_common } else { prefix_len + 1 };
+        let group = last.get(..last.ceil_char_boundary(common.min(last.len())))?;
+        let from = behind_all(group, prefix_len)?;
+        let clear = self.watch.order != KeyOrder::Unknown || from.is_ascii();
+        let inside = self.end.as_ref().is_none_or(|end| self.watch.compare(&from, end).is_lt());
+        if !clear || !inside {
+            return None;
+        }
+        let at = self.known.partition_point(|leaf| self.watch.compare(&leaf.first_key, &from).is_lt());
+        let known = self.known.split_off(at);
+        (self.pages, self.split_after) = (0, SPLIT_PAGES_AGAIN);
+        let end = self.end.replace(from.clone());
+        Some(Self::range(self.watch.order, self.watch.order_assumed, from, end, known).split_soon())
+    }
+
+    /// Whether nothing of the range was read yet.
+    pub fn is_fresh(&self) -> bool {
+        self.pages == 0
     }
 
     /// Whether the range was read to its end.
@@ -316,7 +370,7 @@ impl RangeReader {
             self.token = self.watch.next(&page)?;
             if self.token.is_none() {
                 self.check_end(source).await?;
-                self.finish(None);
+                self.finish(order, None);
             }
         }
         Ok(Admitted::InOrder)
@@ -351,6 +405,7 @@ impl RangeReader {
 
     fn take_page(&mut self, order: &Order<'_>, page: &Page) -> Result<Admitted, Error> {
         self.keys += page.entries.len() as u64;
+        self.pages = self.pages.saturating_add(1);
         let carried = self.watch.take_last_key();
         let mut last = carried.as_deref();
         for entry in page.entries.iter() {
@@ -369,7 +424,7 @@ impl RangeReader {
             if let Some(end) = &self.end
                 && self.watch.compare(entry.key, end).is_ge()
             {
-                self.finish(last);
+                self.finish(order, last);
                 break;
             }
             if order.filter.matches(entry) {
@@ -380,6 +435,7 @@ impl RangeReader {
         }
         if let Some(last) = last {
             self.watch.set_last_key(last);
+            self.page_common = page.entries.iter().next().map_or(0, |first| common_prefix(first.key, last));
         }
         Ok(Admitted::InOrder)
     }
@@ -446,16 +502,20 @@ impl RangeReader {
     }
 
     /// The range is read to its end; `last` is the last key listed before it.
-    fn finish(&mut self, last: Option<&str>) {
+    fn finish(&mut self, order: &Order<'_>, last: Option<&str>) {
         self.done = true;
         let end = self.end.take();
         let last = last.or(self.watch.last_key()).map(str::to_owned);
+        let unfinished = end.as_deref().is_some_and(|end| order.cut.begins(end) != Begins::Leaf);
         if !self.open.is_empty() {
             self.close_segment(end.as_deref(), last.as_deref());
         }
+        if let Some(piece) = self.held.last_mut().or(self.pieces.last_mut()) {
+            piece.until.unfinished = unfinished;
+        }
         self.close_leaf();
         // What the last piece does not cover: keys that the filters leave out, or a range without files.
-        let until = self.mark(end.as_deref(), last.as_deref());
+        let until = Mark { unfinished, ..self.mark(end.as_deref(), last.as_deref()) };
         self.pieces.push(Piece { content: Content::Nothing, until });
     }
 }
@@ -476,6 +536,21 @@ pub fn just_before(key: &str) -> String {
         before.push('\u{10ffff}');
     }
     before
+}
+
+/// What comes behind all keys that have all but one character of `group` in common, and `prefix_len` bytes at least. It
+/// differs from them in a printable ASCII character, so that it is behind them in either order of keys.
+fn behind_all(group: &str, prefix_len: usize) -> Option<String> {
+    let chars = group.char_indices().rev().filter(|&(at, char)| at >= prefix_len && matches!(char, ' '..'~'));
+    let (at, char) = chars.take(2).last()?;
+    let mut behind = group.get(..at)?.to_owned();
+    behind.push(char::from_u32(char as u32 + 1)?);
+    Some(behind)
+}
+
+/// How many bytes two keys have in common.
+fn common_prefix(a: &str, b: &str) -> usize {
+    a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count()
 }
 
 #[cfg(test)]

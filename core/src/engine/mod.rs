@@ -35,10 +35,10 @@ use serde::{Deserialize, Serialize};
 pub use self::settle::settle_checkpoint;
 use self::{
     base::{Base, Leaves},
-    budget::{Budget, Spent},
+    budget::{Budget, PAGE_KEYS, Spent},
     diff::{Difference, diff},
-    lanes::{Lanes, Next},
-    listing::{Content, Open, Piece, RangeReader},
+    lanes::{Lanes, Next, Reads},
+    listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
     run::{ResumePoint, Resumed, Run, read_in_doubt},
     settle::{append_rest, end_checkpoint, settle_in_order},
     source::{Admitted, Source},
@@ -182,8 +182,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 keys,
             }
         };
-        let allows = |keys: u64, sink_calls: u64, in_flight: u64| {
-            budget.allows(&spent(keys, sink_calls).with_in_flight(in_flight)) && !self.clock.is_near_cpu_limit()
+        let allows = |reads: Reads, sink_calls: u64| {
+            let spent = spent(reads.keys, sink_calls).with_in_flight(reads.in_flight);
+            budget.allows(&spent) && (!reads.begins || budget.allows_ahead(&spent)) && !self.clock.is_near_cpu_limit()
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
         if outcome.as_ref().is_err_and(|error| !error.is_transient()) {
@@ -217,7 +218,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(u64, u64, u64) -> bool,
+        allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Outcome, Error> {
         (run.document, run.revision) = state.load_document().await?;
         run.known_before = run.document.root.entries;
@@ -289,7 +290,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run: &mut Run,
         order: &Order<'_>,
         open: Open,
-        allows: &dyn Fn(u64, u64, u64) -> bool,
+        allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Listing, Error> {
         let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?;
         run.assembly.keep_stored(&base.leaves.list);
@@ -302,7 +303,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         while !ended {
             let next = {
                 let (keys, calls) = (run.keys, run.sink_calls);
-                lanes.next(&mut |read, in_flight| mem::take(&mut must) || allows(keys + read, calls, in_flight)).await
+                lanes
+                    .next(&mut |reads| {
+                        mem::take(&mut must) || allows(Reads { keys: keys + reads.keys, ..reads }, calls)
+                    })
+                    .await
             };
             run.keys += lanes.take_keys();
             let (pieces, begins) = match next {
@@ -321,20 +326,21 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             if run.watch.join(&lanes.watch)? == Admitted::OrderWasMistaken {
                 return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
             }
-            run.open_for(state, begins).await?;
+            let mut begins = Some(begins);
             for piece in pieces {
-                self.take_piece(state, run, &mut base, order, piece).await?;
-                if run.limited {
-                    return Ok(Listing::Complete(base));
-                }
-                if run.assembly.is_between_segments()
-                    && (run.noted.len() >= FLUSH_CHANGES_MIN || run.assembly.put_bytes() >= FLUSH_BYTES_MIN)
-                {
+                let begins = begins.take().unwrap_or(Begins::Leaf);
+                // Only once it is known that nothing more belongs to the last segment: it would have to be stored again.
+                if begins != Begins::Nothing && run.is_worth_storing() {
                     self.flush(state, run, order).await?;
-                    if !allows(run.keys, run.sink_calls, 0) {
+                    if !allows(run.reads(), run.sink_calls) {
                         (ended, dropped) = (true, true);
                         break;
                     }
+                }
+                run.open_for(state, begins).await?;
+                self.take_piece(state, run, &mut base, order, piece).await?;
+                if run.limited {
+                    return Ok(Listing::Complete(base));
                 }
             }
         }
@@ -392,8 +398,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let full = run.assembly.segments.len() >= LEAF_SEGMENTS_MAX && !open.is_empty();
         let segments = if begins_leaf || full { 0 } else { run.assembly.segments.len() };
         let begins = run.begins(order, open.is_empty());
+        let much = run.counts.listed >= u64::from(SPLIT_PAGES_FIRST) * PAGE_KEYS;
         let first = |end: Option<String>, known: &[SegmentRef]| {
-            RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments, begins)
+            let reader =
+                RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments, begins);
+            if much { reader.split_soon() } else { reader }
         };
         if order.streams < 2 {
             return Ok((first(None, leaves), Vec::new()));
@@ -481,7 +490,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         });
         if run.assembly.is_between_segments() {
             run.resume_point.clone_from(&run.mark);
-            run.unfinished = false;
+            run.unfinished = until.unfinished;
         }
         Ok(())
     }
@@ -608,7 +617,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        allows: &dyn Fn(u64, u64, u64) -> bool,
+        allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<bool, Error> {
         let mut to_skip = run.deletions_delivered;
         // A step that began here delivers at least one batch, so that it gets further.
@@ -626,7 +635,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
             to_skip -= skipped as u64;
             for batch in known.get(skipped..).unwrap_or_default().chunks(FLUSH_CHANGES_MIN) {
-                if !mem::take(&mut must) && !allows(run.keys, run.sink_calls, 0) {
+                if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
                 }

@@ -3,9 +3,10 @@
 use std::{collections::BTreeSet, mem};
 
 use super::{
-    DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, Order,
+    DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, FLUSH_BYTES_MIN, FLUSH_CHANGES_MIN, Order,
     assembly::Assembly,
     base::{Base, Leaves},
+    lanes::Reads,
     listing::{Mark, Open},
     source::ListingWatch,
     state::{State, node_name, segment_name},
@@ -238,8 +239,8 @@ impl Run {
     /// Makes the end of the latest piece a point to resume at, though a segment is open there: it is closed, and opened
     /// again by whoever goes on.
     pub(super) fn break_segment(&mut self) {
-        self.unfinished = !self.assembly.is_between_segments();
-        if self.unfinished {
+        if !self.assembly.is_between_segments() {
+            self.unfinished = true;
             self.assembly.close_segment();
             self.resume_point.clone_from(&self.mark);
         }
@@ -306,6 +307,17 @@ impl Run {
         if change.kind != ChangeKind::Deleted {
             self.counts.delivered_bytes = self.counts.delivered_bytes.saturating_add(change.entry.size);
         }
+    }
+
+    /// What was read so far, with nothing on its way.
+    pub(super) fn reads(&self) -> Reads {
+        Reads { keys: self.keys, in_flight: 0, begins: false }
+    }
+
+    /// Whether there is so much to store or to deliver that it should not wait, and it can be done here.
+    pub(super) fn is_worth_storing(&self) -> bool {
+        self.assembly.is_between_segments()
+            && (self.noted.len() >= FLUSH_CHANGES_MIN || self.assembly.put_bytes() >= FLUSH_BYTES_MIN)
     }
 
     /// Stores what was put together and is not stored.

@@ -52,6 +52,11 @@ pub trait Source {
     /// What the calls so far have cost.
     fn cost(&self) -> SourceCost;
 
+    /// What all its keys begin with.
+    fn prefix(&self) -> &str {
+        ""
+    }
+
     /// Reads on in a range: one page, or as much as is good at once where it is read elsewhere.
     ///
     /// # Errors

@@ -33,6 +33,10 @@ struct Bucket {
     order: Cell<KeyOrder>,
     calls: Cell<u64>,
     answers: RefCell<Vec<Result<Page, Error>>>,
+    /// How often a page is asked for before it is there.
+    latency: Cell<u32>,
+    in_flight: Cell<usize>,
+    in_flight_most: Cell<usize>,
 }
 
 impl Bucket {
@@ -50,6 +54,19 @@ impl Bucket {
 impl Source for Bucket {
     async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
         self.calls.set(self.calls.get() + 1);
+        self.in_flight.set(self.in_flight.get() + 1);
+        self.in_flight_most.set(self.in_flight_most.get().max(self.in_flight.get()));
+        let mut left = self.latency.get();
+        std::future::poll_fn(|context| {
+            if left == 0 {
+                return std::task::Poll::Ready(());
+            }
+            left -= 1;
+            context.waker().wake_by_ref();
+            std::task::Poll::Pending
+        })
+        .await;
+        self.in_flight.set(self.in_flight.get() - 1);
         if let Some(answer) = self.answers.borrow_mut().pop() {
             return answer;
         }
@@ -420,6 +437,30 @@ fn an_expired_token_is_replaced_by_the_last_key() {
 }
 
 #[test]
+fn a_first_run_reads_ranges_that_nobody_knew_of() {
+    let names: [fn(u32) -> String; 4] = [
+        |n| format!("camera-{}/2024/{:02}/{n:06}.jpg", n % 5, n % 12 + 1),
+        |n| format!("{:08x}", n.wrapping_mul(0x9e37_79b9)),
+        |n| format!("export/part-{n:07}"),
+        |n| format!("{n}"),
+    ];
+    for (nth, name) in names.into_iter().enumerate() {
+        for (streams, in_flight, more) in [(1, 1, 0), (2, 2, 70), (6, 5, 70), (12, 6, 70)] {
+            let world = World::new(10);
+            world.streams.set(streams);
+            world.bucket.latency.set(3);
+            world.bucket.set((0..3_000).map(|n| entry(&name(n), 1)));
+            world.job(&Budget::UNLIMITED);
+            world.check();
+            let (calls, most) = (world.bucket.calls.get(), world.bucket.in_flight_most.get());
+            assert!((in_flight..=streams).contains(&most), "names {nth}: {most} pages at once with {streams} streams");
+            // A range ends amid a page, which the next begins anew.
+            assert!((300..=300 + more).contains(&calls), "names {nth}: {calls} pages with {streams} streams");
+        }
+    }
+}
+
+#[test]
 fn a_segment_that_hostile_names_never_cut_ends_all_the_same() {
     let mut world = World::new(100);
     world.cut = Cut::new([0; 16]).with_sizes(u64::MAX, 9);
@@ -556,11 +597,12 @@ proptest! {
     fn any_number_of_streams_gives_the_same(
         history in big_histories(),
         page_size in 1usize..12,
-        streams in 2usize..7,
+        streams in 2usize..12,
         utf16: bool,
-        stepped: bool,
+        pages in prop_oneof![1u64..24, Just(u64::MAX)],
     ) {
         let (one, many) = (World::new(page_size), World::new(page_size));
+        let budget = Budget { keys_max: pages.saturating_mul(page_size as u64), ..Budget::UNLIMITED };
         many.streams.set(streams);
         for world in [&one, &many] {
             world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
@@ -570,7 +612,7 @@ proptest! {
             many.bucket.set(state);
             let before = (one.home.inner.sink.deliveries().len(), many.home.inner.sink.deliveries().len());
             let first = one.job(&Budget::UNLIMITED).counts;
-            let second = many.job(if stepped { &ONE_PAGE } else { &Budget::UNLIMITED }).counts;
+            let second = many.job(&budget).counts;
             many.check();
             let set = |world: &World, from: usize| ids(world)[from..].iter().cloned().collect::<BTreeSet<_>>();
             prop_assert_eq!(set(&one, before.0), set(&many, before.1));

@@ -166,7 +166,8 @@ impl Inner {
     fn list(&self, uri: &str) -> String {
         let query = |name: &str| {
             let pairs = uri.split_once('?').map_or("", |(_, query)| query).split('&');
-            pairs.filter_map(|pair| pair.split_once('=')).find(|(it, _)| *it == name).map(|(_, value)| value.to_owned())
+            let (_, value) = pairs.filter_map(|pair| pair.split_once('=')).find(|(it, _)| *it == name)?;
+            Some(percent_encoding::percent_decode_str(value).decode_utf8().unwrap().into_owned())
         };
         let after = query("continuation-token").or_else(|| query("start-after")).unwrap_or_default();
         let bucket = self.bucket.borrow();
