@@ -15,12 +15,16 @@
 //! - After each call there is an alarm, unless nothing is ever due; none goes off in a loop.
 
 pub mod protocol;
+pub mod ranges;
 
 use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 
-use self::protocol::{Answer, Command, Stretched, SyncState, SyncStatus};
+use self::{
+    protocol::{Answer, Command, Stretched, SyncState, SyncStatus},
+    ranges::{RangeAnswer, RangeCall, Ranges},
+};
 use crate::{
     b2::{
         account::{Account, Credentials, StoredAccount},
@@ -31,8 +35,9 @@ use crate::{
     dead_letters::{DeadLetter, DeadLetters},
     engine::{
         Engine, Order, Outcome, StepReport,
-        budget::Budget,
-        source::{Page, PageStart, Source, SourceCost},
+        budget::{Budget, STREAMS_HERE_MAX},
+        listing::RangeReader,
+        source::{Admitted, Page, PageStart, Source, SourceCost},
     },
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
@@ -77,9 +82,7 @@ pub const WIPE_AGAIN_MS: i64 = 65_000;
 pub const POKE_RUNNING_MS: i64 = 60_000;
 /// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
 pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
-/// The most ranges of a listing that one step reads at the same time: a Worker has six connections.
-pub const STREAMS_MAX: usize = 6;
-/// One more range is read at the same time for so many files, where a sync does not say how many.
+/// One more range is read at the same time for so many files, up to [`STREAMS_HERE_MAX`], where a sync does not say how many.
 pub const STREAM_FILES: u64 = 100_000;
 /// The wait before a store that failed is asked once more, in milliseconds.
 const STORE_AGAIN_MS: u64 = 500;
@@ -153,6 +156,20 @@ pub trait Home {
     /// # Errors
     /// [`ErrorKind::Storage`].
     async fn publish_job(&self, job: &JobRecord) -> Result<(), Error>;
+
+    /// How many shards there are that read ranges for a coordinator.
+    fn shards_max(&self) -> usize {
+        0
+    }
+
+    /// Has one of [`Home::shards_max`] shards read on in a range: by [`ranges::read_range`], somewhere else.
+    ///
+    /// # Errors
+    /// Any: the coordinator reads the range itself then.
+    async fn read_range(&self, shard: usize, call: RangeCall) -> Result<RangeAnswer, Error> {
+        let _ = call;
+        Err(Error::internal(format!("There is no shard {shard}.")))
+    }
 
     /// Deletes some of what is stored of a sync that was deleted; `true` when nothing is left.
     ///
@@ -720,7 +737,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let sync_id = &sync.sync_id;
         let blobs = self.home.blobs(sync_id);
         // Should it fail, the next job does it before it begins.
-        let settled = match self.cut(sync) {
+        let settled = match cut(self.home.config(), sync) {
             Ok(cut) => crate::engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
             Err(error) => Err(error),
         };
@@ -810,9 +827,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
         connection.check_usable().map_err(free)?;
         used.application_key.clone_from(&connection.application_key);
         used.key_id.clone_from(&connection.key_id);
-        let credentials = self.credentials(&connection).map_err(free)?;
+        let credentials = credentials(config, &connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
-        let cut = self.cut(sync).map_err(free)?;
+        let cut = cut(config, sync).map_err(free)?;
         let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
@@ -831,10 +848,11 @@ impl<'a, H: Home> Coordinator<'a, H> {
             }
         };
         account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
+        let ranges = Ranges::new(home, sync, &connection, StoredAccount::from(&account));
         let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
         let blobs = home.blobs(&sync.sync_id);
         let sink = home.sink(sync);
-        let source = Leased { source: &source, coordinator: self, begun, seen: Cell::new(0) };
+        let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
         let engine =
             Engine { source: &source, blobs: &blobs, documents: home.documents(), sink: &sink, clock: home.clock() };
         let order = Order {
@@ -846,25 +864,13 @@ impl<'a, H: Home> Coordinator<'a, H> {
             reconcile: sync.reconcile,
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
-            streams: streams(sync, begun.job.known_before),
+            streams: streams(sync, begun.job.known_before, home.shards_max()),
             redeliver: begun.requeued,
         };
         let mut report = engine.step(&order, &config.budget).await;
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)
-    }
-
-    /// Where the segments of a sync begin.
-    fn cut(&self, sync: &SyncRecord) -> Result<Cut, Error> {
-        let cut = Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
-        Ok(self.home.config().cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
-    }
-
-    fn credentials(&self, connection: &ConnectionRecord) -> Result<Credentials, Error> {
-        let sealed = connection.application_key.as_ref().ok_or_else(|| gone(&connection.connection_id))?;
-        let key = self.home.config().master_keys.open(sealed, &connection.connection_id)?;
-        Credentials::new(&connection.key_id, key.expose_secret())
     }
 
     /// Notes with the connection that it worked or failed, and what B2 said of the account. Nothing is written while
@@ -1108,6 +1114,18 @@ impl<'a, H: Home> Coordinator<'a, H> {
     }
 }
 
+/// Where the segments of a sync begin.
+fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
+    let cut = Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
+    Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
+}
+
+fn credentials(config: &Config, connection: &ConnectionRecord) -> Result<Credentials, Error> {
+    let sealed = connection.application_key.as_ref().ok_or_else(|| gone(&connection.connection_id))?;
+    let key = config.master_keys.open(sealed, &connection.connection_id)?;
+    Credentials::new(&connection.key_id, key.expose_secret())
+}
+
 /// What one step works on.
 #[derive(Debug)]
 struct Begun {
@@ -1129,6 +1147,7 @@ struct Used {
 /// A source that is read only while the step holds the lease and its job runs.
 struct Leased<'a, S, H> {
     source: &'a S,
+    ranges: Ranges<'a, H>,
     coordinator: &'a Coordinator<'a, H>,
     begun: &'a Begun,
     /// The revision of the coordinator's document that was looked at last: reading it for every page would cost.
@@ -1141,7 +1160,11 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
     }
 
     fn cost(&self) -> SourceCost {
-        self.source.cost()
+        self.ranges.cost(self.source.cost())
+    }
+
+    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<Admitted, Error> {
+        self.ranges.read(self, reader, order).await
     }
 
     fn prefix(&self) -> &str {
@@ -1174,14 +1197,16 @@ const fn blames_connection(kind: ErrorKind) -> bool {
 }
 
 /// How many ranges of a listing are read at the same time.
-fn streams(sync: &SyncRecord, files_known: u64) -> usize {
-    let asked = sync.sync_concurrency.map(|asked| usize::try_from(asked).unwrap_or(STREAMS_MAX));
-    // Of a first run nothing is known: it reads ranges side by side once it turns out to be long.
-    let by_size = || match files_known {
-        0 => STREAMS_MAX,
-        known => usize::try_from(known / STREAM_FILES).unwrap_or(STREAMS_MAX),
-    };
-    asked.unwrap_or_else(by_size).clamp(1, STREAMS_MAX)
+fn streams(sync: &SyncRecord, files_known: u64, shards: usize) -> usize {
+    if let Some(asked) = sync.sync_concurrency {
+        let most = STREAMS_HERE_MAX.saturating_mul(shards.saturating_add(1));
+        return usize::try_from(asked).unwrap_or(most).clamp(1, most);
+    }
+    match files_known {
+        // Of a first run nothing is known: it reads ranges side by side once it turns out to be long.
+        0 => STREAMS_HERE_MAX,
+        known => usize::try_from(known / STREAM_FILES).unwrap_or(STREAMS_HERE_MAX).clamp(1, STREAMS_HERE_MAX),
+    }
 }
 
 fn no_sync(sync_id: &str) -> Error {

@@ -85,6 +85,7 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
             class_c: counts.class_c,
             requests: counts.subrequests,
             bytes_received: counts.bytes_received,
+            ..SourceCost::default()
         }
     }
 }

@@ -54,6 +54,35 @@ fn everything_a_job_asks_of_b2_is_in_its_cost() {
 }
 
 #[test]
+fn shards_read_for_their_coordinator() {
+    for (shard_fails, streams) in [(0, 6), (0, 24), (3, 24)] {
+        let world = World::new(keys(1, 7)).with_config(|config| config.cut_sizes = Some((16, 64)));
+        let bucket = (0..2_000u32).map(|n| (format!("{:08x}", n.wrapping_mul(0x9e37_79b9)), 1));
+        *world.inner.bucket.borrow_mut() = bucket.collect();
+        world.inner.interleaved.set(true);
+        world.inner.shards.set(3);
+        world.inner.shard_fails.set(shard_fails);
+        world.change_sync(|sync| sync.sync_concurrency = Some(streams));
+        for changed in [0u32, 1, 400] {
+            (0..changed).for_each(|n| world.put(&format!("{:08x}", n.wrapping_mul(0x0070_7070)), 2));
+            let (calls, pages) = (world.inner.shard_calls.borrow().len(), world.inner.requests.borrow().len());
+            let job = world.job();
+            assert_eq!((job.status, &job.error), (JobStatus::Completed, &None));
+            world.check();
+            world.check_stored();
+            let calls = world.inner.shard_calls.borrow().len() - calls;
+            assert_eq!(calls > 0, streams > 6, "{calls} calls with {streams} streams");
+            if shard_fails == 0 {
+                let pages = world.inner.requests.borrow().len() - pages;
+                assert_eq!(job.cost.class_c, pages as u64, "what shards asked of B2 is in the job's cost");
+            }
+        }
+        let asked: std::collections::BTreeSet<usize> = world.inner.shard_calls.borrow().iter().copied().collect();
+        assert_eq!(asked.len(), if streams > 6 { 3 } else { 0 }, "{asked:?}");
+    }
+}
+
+#[test]
 fn a_second_trigger_is_told_of_the_first() {
     let world = World::new(keys(35, 100)).a_page_a_step();
     let (first, _) = world.trigger();

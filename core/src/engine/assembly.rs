@@ -2,9 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::state::{State, node_name, segment_name};
+use super::{
+    base::Base,
+    source::ListingWatch,
+    state::{State, node_name, segment_name},
+};
 use crate::{
-    entry::EntryRef,
+    entry::{Entry, EntryRef},
     error::Error,
     snapshot::{
         ContentHash, EtagTag, Known,
@@ -32,7 +36,11 @@ pub struct Assembly {
     stored: BTreeSet<ContentHash>,
     /// The leaves that were closed here, with their segments.
     nodes: BTreeMap<ContentHash, Vec<SegmentRef>>,
-    /// Blobs that were taken apart again, and may have been stored.
+    /// The latest segment that was closed, where it is not to be stored (any more): it may be taken apart again.
+    last: Option<(ContentHash, Vec<u8>)>,
+    /// Segments of the snapshot before that were taken apart here, or met again amid others that were: they are stored.
+    reopened: BTreeSet<ContentHash>,
+    /// Blobs of this job that were taken apart again, and may have been stored.
     pub dropped: Vec<String>,
 }
 
@@ -48,6 +56,8 @@ impl Assembly {
             put_bytes: 0,
             stored: BTreeSet::new(),
             nodes: BTreeMap::new(),
+            last: None,
+            reopened: BTreeSet::new(),
             dropped: Vec::new(),
         }
     }
@@ -75,7 +85,13 @@ impl Assembly {
     /// Takes what is to be stored: name and bytes. All of it belongs to closed segments and leaves.
     pub fn take_puts(&mut self) -> Vec<(String, Vec<u8>)> {
         self.put_bytes = 0;
-        std::mem::take(&mut self.puts)
+        let puts = std::mem::take(&mut self.puts);
+        if let Some(segment) = self.segments.last() {
+            let name = segment_name(segment.hash);
+            let last = puts.iter().rev().find(|(it, _)| *it == name);
+            self.last = last.map(|(_, bytes)| (segment.hash, bytes.clone())).or(self.last.take());
+        }
+        puts
     }
 
     fn put(&mut self, name: String, bytes: Vec<u8>) {
@@ -114,10 +130,34 @@ impl Assembly {
         if self.cut.begins(&segment.first_key) == Begins::Leaf || self.segments.len() >= LEAF_SEGMENTS_MAX {
             self.close_leaf();
         }
+        self.last = None;
         if let Some(bytes) = bytes {
-            self.put(segment_name(segment.hash), bytes);
+            if self.reopened.contains(&segment.hash) {
+                self.last = Some((segment.hash, bytes));
+            } else {
+                self.put(segment_name(segment.hash), bytes);
+            }
         }
         self.segments.push(segment);
+    }
+
+    /// Appends a whole segment that the snapshot before has as well.
+    pub fn append_equal(&mut self, segment: SegmentRef, bytes: Vec<u8>) {
+        let hash = segment.hash;
+        self.append_segment(segment, None);
+        self.reopened.clear();
+        self.last = Some((hash, bytes));
+    }
+
+    /// These segments of the snapshot before were taken apart: one that is put together again as it was is stored already.
+    pub fn keep_reopened(&mut self, segments: Vec<ContentHash>) {
+        self.reopened.extend(segments);
+    }
+
+    /// Appends the entries of a segment that the snapshot before has as well, where segments are cut elsewhere for now.
+    pub fn realign_equal(&mut self, hash: ContentHash, entries: &[Entry]) {
+        self.reopened.insert(hash);
+        entries.iter().for_each(|entry| self.push_entry(entry.into()));
     }
 
     /// Appends a whole leaf that is stored already.
@@ -158,18 +198,22 @@ impl Assembly {
                 Some(bytes) => index::decode(&bytes).map_err(|error| error.into_error(&name))?.1,
                 None => state.read_node(&name).await?.1,
             };
-            self.dropped.push(name);
+            if !self.stored.contains(&leaf.hash) {
+                self.dropped.push(name);
+            }
         }
         Ok(())
     }
 
-    /// Takes the last segment apart again, because what comes next belongs to it.
+    /// Takes the last segment apart again, because what comes next belongs to it. `base` is the snapshot before.
     ///
     /// # Errors
     /// As [`Self::reopen_leaf`].
     pub async fn reopen_segment<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
+        base: &mut Base,
+        watch: &mut ListingWatch,
     ) -> Result<(), Error> {
         self.reopen_leaf(state).await?;
         if !self.builder.is_empty() {
@@ -177,11 +221,16 @@ impl Assembly {
         }
         let Some(segment) = self.segments.pop() else { return Ok(()) };
         let name = segment_name(segment.hash);
-        let known = match self.unput(&name) {
+        let last = self.last.take().filter(|(hash, _)| *hash == segment.hash);
+        let known = match self.unput(&name).or(last.map(|(_, bytes)| bytes)) {
             Some(bytes) => crate::snapshot::segment::decode(&bytes).map_err(|error| error.into_error(&name))?,
             None => state.read_segment(&name).await?,
         };
-        self.dropped.push(name);
+        if base.has_segment(state, &segment, watch).await? {
+            self.reopened.insert(segment.hash);
+        } else {
+            self.dropped.push(name);
+        }
         for known in &known {
             self.builder.push(&known.key, known.tag, known.size, known.last_modified);
         }

@@ -80,6 +80,8 @@ pub struct Base {
     segments: VecDeque<SegmentRef>,
     /// Of the segment before those: what is not dealt with yet.
     in_hand: VecDeque<Known>,
+    /// Segments that were read since this was asked last.
+    read: Vec<ContentHash>,
 }
 
 impl Base {
@@ -108,6 +110,7 @@ impl Base {
         base.segments = segments.iter().skip(next).cloned().collect();
         let straddling = segments.get(next.wrapping_sub(1)).filter(|_| !starts_at(segments.get(next), covered_to));
         if let Some(straddling) = straddling.cloned() {
+            base.read.push(straddling.hash);
             base.in_hand.extend(state.read_segment(&segment_name(straddling.hash)).await?);
             while base.in_hand.pop_front_if(|known| watch.compare(&known.key, covered_to).is_lt()).is_some() {}
         }
@@ -119,11 +122,35 @@ impl Base {
         self.leaves.list.get(self.next_leaf..).unwrap_or_default()
     }
 
+    /// How many files there are before those, and are not dealt with.
+    pub fn files_at_hand(&self) -> u64 {
+        self.segments.iter().fold(self.in_hand.len() as u64, |sum, segment| sum.saturating_add(segment.entries))
+    }
+
     /// All that is not dealt with: entries, the segments behind them, the leaves behind those.
     pub fn rest(&mut self) -> (Vec<Known>, Vec<SegmentRef>, Vec<SegmentRef>) {
         let leaves = self.leaves_ahead().to_vec();
         self.next_leaf = self.leaves.list.len();
         (self.in_hand.drain(..).collect(), self.segments.drain(..).collect(), leaves)
+    }
+
+    /// Whether `segment` is one of the snapshot's.
+    ///
+    /// # Errors
+    /// Of reading the leaf that it would be in, where it was not read before.
+    pub async fn has_segment<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        segment: &SegmentRef,
+        watch: &mut ListingWatch,
+    ) -> Result<bool, Error> {
+        let next = behind(&self.leaves.list, &segment.first_key, watch);
+        let begins = starts_at(self.leaves.list.get(next), &segment.first_key);
+        let leaf = if begins { Some(next) } else { next.checked_sub(1) };
+        let Some(hash) = leaf.and_then(|leaf| self.leaves.list.get(leaf)).map(|leaf| leaf.hash) else {
+            return Ok(false);
+        };
+        Ok(self.leaves.segments(state, hash).await?.iter().any(|it| it.hash == segment.hash))
     }
 
     /// Passes over a leaf unread; `false` when that is not what comes next.
@@ -186,8 +213,14 @@ impl Base {
             let Some(next) = self.segments.pop_front_if(|segment| is_before(&segment.first_key)) else {
                 return Ok(None);
             };
+            self.read.push(next.hash);
             self.in_hand.extend(state.read_segment(&segment_name(next.hash)).await?);
         }
+    }
+
+    /// The segments that were read since this was asked last.
+    pub fn take_read(&mut self) -> Vec<ContentHash> {
+        std::mem::take(&mut self.read)
     }
 
     /// Gives back what was taken and not dealt with. It must be what was taken last.

@@ -16,6 +16,8 @@ pub struct Budget {
     pub keys_max: u64,
 }
 
+/// The most ranges of a listing that are read at the same time in one place: a Worker has six connections.
+pub const STREAMS_HERE_MAX: usize = 6;
 /// What a step keeps in hand for one more page: the retries of its list call, and of one more that checks its end.
 pub const EXTERNAL_REQUESTS_RESERVED: u64 = 12;
 /// Keys of a page.
@@ -98,13 +100,16 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// As if so many pages that are on their way had come, as large as they may be, with all their retries.
+    /// As if so many pages that are on their way had come, as large as they may be, with all their retries. Where more
+    /// are on their way than there are connections, the others are read elsewhere.
     #[must_use]
-    pub const fn with_in_flight(self, pages: u64) -> Self {
+    pub fn with_in_flight(self, pages: u64) -> Self {
+        let keys = pages;
+        let pages = pages.min(STREAMS_HERE_MAX as u64);
         Self {
             external_requests: self.external_requests.saturating_add(pages.saturating_mul(EXTERNAL_REQUESTS_RESERVED)),
             bytes_received: self.bytes_received.saturating_add(pages.saturating_mul(PAGE_BYTES)),
-            keys: self.keys.saturating_add(pages.saturating_mul(PAGE_KEYS)),
+            keys: self.keys.saturating_add(keys.saturating_mul(PAGE_KEYS)),
             ..self
         }
     }

@@ -6,6 +6,8 @@
 
 use std::{collections::VecDeque, mem};
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     Order,
     source::{Admitted, ListingWatch, Page, PageStart, Source},
@@ -24,7 +26,7 @@ use crate::{
 };
 
 /// A segment as it is listed: beside what a segment keeps, the rest of each ETag, which a change carries.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Open {
     builder: Builder,
     etags: Etags,
@@ -67,7 +69,7 @@ pub struct Sealed {
     pub segment: SegmentRef,
     /// What is stored.
     pub bytes: Vec<u8>,
-    etags: Etags,
+    pub(super) etags: Etags,
 }
 
 impl Sealed {
@@ -88,8 +90,8 @@ impl Sealed {
 }
 
 /// What the tags leave over of ETags: of an MD5 its second half, of any other all.
-#[derive(Debug, Default)]
-struct Etags(Vec<u8>);
+#[derive(Clone, Debug, Default)]
+pub(super) struct Etags(pub(super) Vec<u8>);
 
 impl Etags {
     fn push(&mut self, etag: &str) -> EtagTag {
@@ -134,7 +136,7 @@ pub enum Content {
 }
 
 /// Up to where a piece goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mark {
     /// The first key behind it that belongs to what follows; `None`: nothing follows, the listing is at its end.
     pub covered_to: Option<String>,
@@ -188,38 +190,46 @@ pub struct Rest {
 #[derive(Debug)]
 pub struct RangeReader {
     /// The first key of the range; before it was met, keys are passed over.
-    from: Option<String>,
+    pub(super) from: Option<String>,
     /// The first key behind the range.
-    end: Option<String>,
+    pub(super) end: Option<String>,
     /// The order of keys, and how far the listing is.
     pub watch: ListingWatch,
-    token: Option<String>,
+    pub(super) token: Option<String>,
     /// Leaves of the snapshot that the range may meet, in order.
-    known: VecDeque<SegmentRef>,
-    open: Open,
+    pub(super) known: VecDeque<SegmentRef>,
+    pub(super) open: Open,
     /// The leaf of the snapshot that begins where the open one does.
-    hold: Option<SegmentRef>,
-    held: Vec<Piece>,
+    pub(super) hold: Option<SegmentRef>,
+    pub(super) held: Vec<Piece>,
     /// Segments closed in the open leaf.
-    leaf_segments: usize,
+    pub(super) leaf_segments: usize,
     /// Whether leaves begin here where they begin in a listing of everything.
-    leaf_aligned: bool,
+    pub(super) leaf_aligned: bool,
     /// What the first key of the range begins.
-    begins: Option<Begins>,
-    since: Mark,
-    pieces: Vec<Piece>,
-    keys: u64,
+    pub(super) begins: Option<Begins>,
+    pub(super) since: Mark,
+    pub(super) pieces: Vec<Piece>,
+    pub(super) keys: u64,
     /// Pages read since the range was begun, or was last split.
-    pages: u32,
+    pub(super) pages: u32,
+    /// Files that the snapshot knows in the range.
+    pub(super) before: u64,
+    /// Keys listed in the range so far.
+    pub(super) listed: u64,
+    /// Those that passed the filters.
+    pub(super) matched: u64,
     /// As many pages are read before the range may be split.
-    split_after: u32,
+    pub(super) split_after: u32,
     /// How much the first and the last key of the latest page have in common, in bytes.
-    page_common: usize,
-    done: bool,
+    pub(super) page_common: usize,
+    pub(super) done: bool,
 }
 
 /// A range that nothing is known of is not split before so many pages of it are read: most buckets are smaller.
 pub const SPLIT_PAGES_FIRST: u32 = 4;
+/// The filters leave much out where fewer than one key in so many passes them.
+const SPARSE_KEYS: u64 = 16;
 /// A range is not split again before so many more pages of it are read.
 pub const SPLIT_PAGES_AGAIN: u32 = 16;
 
@@ -236,12 +246,16 @@ impl RangeReader {
         leaf_segments: usize,
         begins: Option<Begins>,
     ) -> Self {
+        let known: VecDeque<SegmentRef> = known.into_iter().collect();
         Self {
             from,
             end,
             watch,
             token: None,
-            known: known.into_iter().collect(),
+            before: files_in(&known),
+            listed: 0,
+            matched: 0,
+            known,
             leaf_aligned: open.is_empty() && leaf_segments == 0,
             open,
             hold: None,
@@ -256,6 +270,12 @@ impl RangeReader {
             page_common: 0,
             done: false,
         }
+    }
+
+    /// The snapshot knows so many files more in the range than its leaves list.
+    #[must_use]
+    pub fn knows(self, files: u64) -> Self {
+        Self { before: self.before.saturating_add(files), ..self }
     }
 
     /// May be split after one page: it is known that there is much in it.
@@ -284,7 +304,12 @@ impl RangeReader {
     /// many as the page has, or more. The other range begins behind all that have in common with them all of that but one
     /// character: some ten times as many. No key need be there.
     pub fn split(&mut self, prefix_len: usize) -> Option<Self> {
-        if self.done || self.from.is_some() || self.hold.is_some() || self.pages < self.split_after {
+        // What was there before is rather read as it is, so that its segments are the same: unless the filters leave so much
+        // out that it is little of what is read.
+        let as_before = self.matched < self.before;
+        let sparse = self.pages >= SPLIT_PAGES_AGAIN && self.listed / SPARSE_KEYS >= self.before;
+        let early = self.pages < self.split_after || (as_before && !sparse);
+        if self.done || self.from.is_some() || self.hold.is_some() || early {
             return None;
         }
         let last = self.watch.last_key()?;
@@ -299,9 +324,15 @@ impl RangeReader {
         }
         let at = self.known.partition_point(|leaf| self.watch.compare(&leaf.first_key, &from).is_lt());
         let known = self.known.split_off(at);
+        self.before = self.before.saturating_sub(files_in(&known));
         (self.pages, self.split_after) = (0, SPLIT_PAGES_AGAIN);
         let end = self.end.replace(from.clone());
         Some(Self::range(self.watch.order, self.watch.order_assumed, from, end, known).split_soon())
+    }
+
+    /// How many pages to read before looking whether others should take over some of the range.
+    pub fn pages_at_once(&self, most: u32) -> u32 {
+        self.split_after.saturating_sub(self.pages).clamp(1, most.max(1))
     }
 
     /// Whether nothing of the range was read yet.
@@ -332,6 +363,16 @@ impl RangeReader {
     /// The pieces that are complete.
     pub fn take_pieces(&mut self) -> Vec<Piece> {
         mem::take(&mut self.pieces)
+    }
+
+    /// Goes on as `other`, who read on where this one stands.
+    pub fn go_on_as(&mut self, other: Self) {
+        let mut pieces = mem::take(&mut self.pieces);
+        let keys = self.keys;
+        *self = other;
+        pieces.append(&mut self.pieces);
+        self.pieces = pieces;
+        self.keys += keys;
     }
 
     /// What it holds in memory, in bytes, about.
@@ -431,6 +472,7 @@ impl RangeReader {
                 self.take_entry(order, entry, last);
             }
             self.since.listed += 1;
+            self.listed += 1;
             last = Some(entry.key);
         }
         if let Some(last) = last {
@@ -457,6 +499,7 @@ impl RangeReader {
         }
         self.open.push(entry);
         self.since.matched += 1;
+        self.matched += 1;
         self.since.matched_bytes = self.since.matched_bytes.saturating_add(entry.size);
     }
 
@@ -546,6 +589,11 @@ fn behind_all(group: &str, prefix_len: usize) -> Option<String> {
     let mut behind = group.get(..at)?.to_owned();
     behind.push(char::from_u32(char as u32 + 1)?);
     Some(behind)
+}
+
+/// Files that leaves list.
+fn files_in(leaves: &VecDeque<SegmentRef>) -> u64 {
+    leaves.iter().fold(0, |sum, leaf| leaf.entries.saturating_add(sum))
 }
 
 /// How many bytes two keys have in common.

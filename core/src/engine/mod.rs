@@ -27,6 +27,7 @@ mod run;
 mod settle;
 pub mod source;
 pub mod state;
+pub mod wire;
 
 use std::mem;
 
@@ -176,9 +177,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let now = self.source.cost();
             Spent {
                 external_requests: now.requests - cost_before.requests,
-                internal_requests: state.requests() + sink_calls,
+                internal_requests: state.requests() + sink_calls + (now.calls - cost_before.calls),
                 wall_ms: self.clock.now().millis_since(started),
-                bytes_received: now.bytes_received - cost_before.bytes_received,
+                bytes_received: (now.bytes_received - cost_before.bytes_received)
+                    - (now.bytes_elsewhere - cost_before.bytes_elsewhere),
                 keys,
             }
         };
@@ -337,7 +339,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                         break;
                     }
                 }
-                run.open_for(state, begins).await?;
+                run.open_for(state, &mut base, begins).await?;
                 self.take_piece(state, run, &mut base, order, piece).await?;
                 if run.limited {
                     return Ok(Listing::Complete(base));
@@ -359,7 +361,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 }
                 let mut begins = Some(rest.begins);
                 for piece in rest.pieces {
-                    run.open_for(state, begins.take().unwrap_or(Begins::Leaf)).await?;
+                    run.open_for(state, &mut base, begins.take().unwrap_or(Begins::Leaf)).await?;
                     self.take_piece(state, run, &mut base, order, piece).await?;
                 }
                 // A step that got no segment further keeps what it has of one.
@@ -402,6 +404,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let first = |end: Option<String>, known: &[SegmentRef]| {
             let reader =
                 RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments, begins);
+            let reader = reader.knows(base.files_at_hand());
             if much { reader.split_soon() } else { reader }
         };
         if order.streams < 2 {
@@ -459,20 +462,22 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.realign &= !order.cut.begins_segment(&sealed.segment.first_key);
                 let equal = base.skip_segment(state, &sealed.segment).await?;
                 if equal && !run.realign {
-                    run.assembly.append_segment(sealed.segment, None);
+                    run.assembly.append_equal(sealed.segment, sealed.bytes);
                 } else {
                     let entries = sealed.entries().map_err(|error| error.into_error("a listed segment"))?;
-                    let stop = match equal {
-                        true => None,
-                        false => self.compare(state, run, base, order, &entries, until.covered_to.as_deref()).await?,
-                    };
-                    if let Some(stop) = stop {
-                        return self.stop_at(state, run, base, order, &entries, stop).await;
-                    }
-                    if run.realign {
-                        entries.iter().for_each(|entry| run.assembly.push_entry(entry.into()));
+                    if equal {
+                        run.assembly.realign_equal(sealed.segment.hash, &entries);
                     } else {
-                        run.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+                        let compared = self.compare(state, run, base, order, &entries, until.covered_to.as_deref());
+                        if let Some(stop) = compared.await? {
+                            return self.stop_at(state, run, base, order, &entries, stop).await;
+                        }
+                        run.assembly.keep_reopened(base.take_read());
+                        if run.realign {
+                            entries.iter().for_each(|entry| run.assembly.push_entry(entry.into()));
+                        } else {
+                            run.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+                        }
                     }
                 }
             }

@@ -223,13 +223,14 @@ impl Run {
     pub(super) async fn open_for<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
+        base: &mut Base,
         begins: Begins,
     ) -> Result<(), Error> {
         match begins {
             Begins::Leaf => {}
             Begins::Segment => self.assembly.reopen_leaf(state).await?,
             Begins::Nothing => {
-                self.assembly.reopen_segment(state).await?;
+                self.assembly.reopen_segment(state, base, &mut self.watch).await?;
                 self.realign = true;
             }
         }

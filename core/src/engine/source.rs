@@ -1,5 +1,7 @@
 //! Where a job's listing comes from.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Order, listing::RangeReader};
 use crate::{
     entry::{EntryBuffer, KeyOrder, orders_differ},
@@ -35,10 +37,14 @@ pub struct SourceCost {
     pub class_b: u64,
     /// Class C calls.
     pub class_c: u64,
-    /// Requests, retries included.
+    /// Requests, retries included, without those that were made elsewhere.
     pub requests: u64,
     /// Bytes received.
     pub bytes_received: u64,
+    /// Of those, the bytes received elsewhere.
+    pub bytes_elsewhere: u64,
+    /// How often somebody else was asked to read.
+    pub calls: u64,
 }
 
 /// A listing, page by page: a bucket and a prefix of it.
@@ -82,7 +88,8 @@ pub trait Source {
 pub const EMPTY_PAGES_MAX: u32 = 100;
 
 /// What [`ListingWatch::admit`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Admitted {
     /// The key comes after all before it.
     InOrder,
@@ -92,7 +99,7 @@ pub enum Admitted {
 }
 
 /// Watches that a listing advances, and finds out in which order.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListingWatch {
     /// The order as far as it is known.
     pub order: KeyOrder,

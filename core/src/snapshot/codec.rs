@@ -63,7 +63,7 @@ impl DecodeError {
 }
 
 /// Appends to a buffer.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Writer {
     bytes: Vec<u8>,
     key: Vec<u8>,

@@ -23,7 +23,7 @@ fn sum(before: Timestamp, difference: i64) -> Timestamp {
 const ENTRY_BYTES_MAX: usize = 48;
 
 /// A segment as it grows, entry by entry.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Builder {
     body: Writer,
     before: Timestamp,

@@ -54,7 +54,7 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
 
 fn shown(tally: &Tally) -> String {
     format!(
-        "{} worlds, {} events, {} turns, {} jobs, {} steps, {} requests, {} troubles of B2, {} broken effects, {} crashes, \
+        "{} worlds, {} events, {} turns, {} jobs, {} steps, {} requests, {} calls to shards, {} troubles of B2, {} broken effects, {} crashes, \
          {} stale reads, {} changes ({} repeated), {} virtual hours",
         tally.worlds,
         tally.events,
@@ -62,6 +62,7 @@ fn shown(tally: &Tally) -> String {
         tally.jobs,
         tally.steps,
         tally.requests,
+        tally.shard_calls,
         tally.troubles,
         tally.faults,
         tally.crashes,

@@ -44,6 +44,8 @@ pub struct Options {
     pub sole_instance: bool,
     /// How many ranges of the listing are read at the same time.
     pub streams: u32,
+    /// How many shards help the coordinator to read.
+    pub shards: usize,
     /// The most changes of one delivery.
     pub batch_max: usize,
     /// Seconds between polls.
@@ -85,6 +87,7 @@ impl Options {
         // A page a key would take thousands of requests.
         let page_keys = if keys > 40 { page_keys.max(7) } else { page_keys };
         let mean = pick(rng, &[2, 4, 8, 16, 64]);
+        let streams = pick(rng, &[1, 1, 2, 6, 20]);
         Self {
             order: if rng.chance(0.5) { KeyOrder::Utf8 } else { KeyOrder::Utf16 },
             space_encoding: if rng.chance(0.5) { SpaceEncoding::Plus } else { SpaceEncoding::Percent },
@@ -93,7 +96,8 @@ impl Options {
             budget: budget(rng),
             retry: if rng.chance(0.7) { RetryPolicy::DEFAULT } else { RetryPolicy::NONE },
             sole_instance: rng.chance(0.6),
-            streams: pick(rng, &[1, 1, 2, 6]),
+            streams,
+            shards: if streams > 6 { pick(rng, &[1, 3]) } else { 0 },
             batch_max: pick(rng, &[1, 3, 10, 500]),
             interval_s: pick(rng, &[60, 300, 900]),
             latency_ms_max: pick(rng, &[1, 40, 900]),
@@ -121,6 +125,7 @@ impl Options {
             retry: RetryPolicy::DEFAULT,
             sole_instance: true,
             streams: 1,
+            shards: 0,
             batch_max: 500,
             interval_s: 300,
             latency_ms_max: 1,

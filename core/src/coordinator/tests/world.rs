@@ -74,6 +74,10 @@ pub(super) struct Inner {
     /// Whether every effect lets others go first.
     pub(super) interleaved: Cell<bool>,
     pub(super) wipes: Cell<u64>,
+    /// Shards that read ranges; of every so many calls, one fails (0: none does).
+    pub(super) shards: Cell<usize>,
+    pub(super) shard_fails: Cell<u64>,
+    pub(super) shard_calls: RefCell<Vec<usize>>,
 }
 
 /// An instance of the home.
@@ -326,6 +330,27 @@ impl Home for TestHome {
             .await
     }
 
+    fn shards_max(&self) -> usize {
+        self.seam.0.shards.get()
+    }
+
+    async fn read_range(&self, shard: usize, call: RangeCall) -> Result<RangeAnswer, Error> {
+        let nth = {
+            let mut calls = self.seam.0.shard_calls.borrow_mut();
+            calls.push(shard);
+            calls.len() as u64
+        };
+        let call = serde_json::to_string(&call).unwrap();
+        assert!(!call.contains("K005secret"), "the key travels sealed");
+        let seam = &self.seam;
+        let call = serde_json::from_str(&call).unwrap();
+        let answer = ranges::read_range(seam, seam, seam, &self.config, call).await?;
+        if nth.checked_rem(self.seam.0.shard_fails.get()) == Some(0) {
+            return Err(broken());
+        }
+        Ok(serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap())
+    }
+
     async fn wipe(&self, _: &str) -> Result<bool, Error> {
         self.seam.0.wipes.set(self.seam.0.wipes.get() + 1);
         for name in self.seam.0.blobs.names() {
@@ -387,6 +412,9 @@ impl World {
             invisible_until: Cell::new(None),
             interleaved: Cell::new(false),
             wipes: Cell::new(0),
+            shards: Cell::new(0),
+            shard_fails: Cell::new(0),
+            shard_calls: RefCell::default(),
         };
         let world = Self::new_in(&Rc::new(inner));
         let key = SecretString::from("K005secret");

@@ -1,0 +1,209 @@
+//! Ranges of a listing that are read elsewhere: by *shards*, which have connections of their own.
+//!
+//! The coordinator of a sync remains its only writer. A shard keeps nothing: it is handed a range that somebody began or is
+//! to begin, reads pages of it, and hands back what became of it, to be merged in the order of keys as if it had been read
+//! here. A shard that cannot be asked costs nothing but time: the range is read here then.
+
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Config, Home, STREAMS_HERE_MAX, credentials, cut};
+use crate::{
+    b2::{
+        account::{Account, StoredAccount},
+        client::B2Client,
+        source::B2Source,
+    },
+    engine::{
+        Order,
+        listing::RangeReader,
+        source::{Admitted, Source, SourceCost},
+        wire::ReaderWire,
+    },
+    entropy::Entropy,
+    error::Error,
+    error_wire::ErrorWire,
+    filter::Filter,
+    http::HttpClient,
+    registry::{ConnectionRecord, SyncRecord},
+    time::Clock,
+};
+
+/// Pages that a shard reads in one call, at most.
+const PAGES_MAX: u32 = 64;
+/// A shard hands back what it has once that is so many bytes long: many of them are on their way at once.
+const ANSWER_BYTES_MAX: usize = 512 << 10;
+/// A shard begins no page later than this after it was asked, in milliseconds.
+const CALL_MS_MAX: u64 = 20_000;
+
+/// What a shard is asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RangeCall {
+    sync: SyncRecord,
+    /// Its application key is sealed.
+    connection: ConnectionRecord,
+    account: StoredAccount,
+    pages_max: u32,
+    reader: ReaderWire,
+}
+
+/// What a shard answers.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RangeAnswer {
+    reader: ReaderWire,
+    read: Result<Admitted, ErrorWire>,
+    class_b: u64,
+    class_c: u64,
+    bytes_received: u64,
+}
+
+/// The shard's side: reads on in a range.
+///
+/// # Errors
+/// Where nothing could be read at all. What B2 answered is in the answer.
+pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
+    http: &H,
+    clock: &C,
+    entropy: &E,
+    config: &Config,
+    call: RangeCall,
+) -> Result<RangeAnswer, Error> {
+    let RangeCall { sync, connection, account, pages_max, reader } = call;
+    let mut reader = reader.into_reader()?;
+    let filters = sync.effective_filters();
+    let filter = Filter::compile(&filters, &sync.source)?;
+    let credentials = credentials(config, &connection)?;
+    let client = B2Client::new(http, clock, entropy, config.retry);
+    let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
+    // What a reader asks of an order is where segments begin, and which files are taken.
+    let order = Order {
+        job_id: "",
+        sync_id: &sync.sync_id,
+        cut: cut(config, &sync)?,
+        filter: &filter,
+        fingerprint: "",
+        reconcile: sync.reconcile,
+        confirm_deletes: false,
+        objects_max: None,
+        streams: 1,
+        redeliver: false,
+    };
+    let began = clock.now();
+    let mut read = Ok(Admitted::InOrder);
+    for _ in 0..pages_max.clamp(1, PAGES_MAX) {
+        read = reader.read(&source, &order).await.map_err(ErrorWire::from);
+        let full = reader.weight() >= ANSWER_BYTES_MAX || clock.now().millis_since(began) >= CALL_MS_MAX;
+        if reader.is_done() || read != Ok(Admitted::InOrder) || full {
+            break;
+        }
+    }
+    let SourceCost { class_b, class_c, bytes_received, .. } = source.cost();
+    Ok(RangeAnswer { reader: ReaderWire::of(&reader)?, read, class_b, class_c, bytes_received })
+}
+
+/// Who reads the ranges of one step, and what it costs.
+pub(super) struct Ranges<'a, H> {
+    home: &'a H,
+    sync: &'a SyncRecord,
+    connection: &'a ConnectionRecord,
+    account: StoredAccount,
+    /// Ranges being read here.
+    here: Cell<usize>,
+    /// Ranges being read by each shard.
+    shards: Vec<Cell<usize>>,
+    elsewhere: Cell<SourceCost>,
+}
+
+/// One range more is being read, until this is dropped.
+struct Reading<'a>(&'a Cell<usize>);
+
+impl<'a> Reading<'a> {
+    fn begin(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Self(count)
+    }
+}
+
+impl Drop for Reading<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+impl<'a, H: Home> Ranges<'a, H> {
+    pub(super) fn new(
+        home: &'a H,
+        sync: &'a SyncRecord,
+        connection: &'a ConnectionRecord,
+        account: StoredAccount,
+    ) -> Self {
+        let shards = vec![Cell::new(0); home.shards_max()];
+        Self { home, sync, connection, account, here: Cell::new(0), shards, elsewhere: Cell::default() }
+    }
+
+    /// What the shards have cost, added to what was spent here.
+    pub(super) fn cost(&self, here: SourceCost) -> SourceCost {
+        let there = self.elsewhere.get();
+        SourceCost {
+            class_b: here.class_b + there.class_b,
+            class_c: here.class_c + there.class_c,
+            bytes_received: here.bytes_received + there.bytes_elsewhere,
+            bytes_elsewhere: there.bytes_elsewhere,
+            calls: there.calls,
+            ..here
+        }
+    }
+
+    /// Reads on in a range of `source`, where there is a connection free.
+    pub(super) async fn read<S: Source>(
+        &self,
+        source: &S,
+        reader: &mut RangeReader,
+        order: &Order<'_>,
+    ) -> Result<Admitted, Error> {
+        if self.here.get() >= STREAMS_HERE_MAX
+            && let Some((shard, count)) = self.free_shard()
+        {
+            let _reading = Reading::begin(count);
+            source.still_wanted().await?;
+            if let Some(read) = self.read_elsewhere(shard, reader).await {
+                return read;
+            }
+        }
+        let _reading = Reading::begin(&self.here);
+        reader.read(source, order).await
+    }
+
+    /// The shard that reads the fewest ranges, if it can read one more.
+    fn free_shard(&self) -> Option<(usize, &Cell<usize>)> {
+        let shards = self.shards.iter().enumerate();
+        shards.min_by_key(|(_, count)| count.get()).filter(|(_, count)| count.get() < STREAMS_HERE_MAX)
+    }
+
+    /// `None`: the shard could not be asked, and the range is as it was.
+    async fn read_elsewhere(&self, shard: usize, reader: &mut RangeReader) -> Option<Result<Admitted, Error>> {
+        let call = RangeCall {
+            sync: self.sync.clone(),
+            connection: self.connection.clone(),
+            account: self.account.clone(),
+            pages_max: reader.pages_at_once(PAGES_MAX),
+            reader: ReaderWire::rest_of(reader).ok()?,
+        };
+        self.spend(|cost| cost.calls += 1);
+        let answer = self.home.read_range(shard, call).await.ok()?;
+        self.spend(|cost| {
+            cost.class_b += answer.class_b;
+            cost.class_c += answer.class_c;
+            cost.bytes_elsewhere += answer.bytes_received;
+        });
+        reader.go_on_as(answer.reader.into_reader().ok()?);
+        Some(answer.read.map_err(Error::from))
+    }
+
+    fn spend(&self, add: impl FnOnce(&mut SourceCost)) {
+        let mut cost = self.elsewhere.get();
+        add(&mut cost);
+        self.elsewhere.set(cost);
+    }
+}
