@@ -4,7 +4,10 @@ use b2sync_core::{
     Error,
     api::ApiKey,
     catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
-    coordinator::protocol::{Answer, Command},
+    coordinator::{
+        protocol::{Answer, Command},
+        ranges::{RangeAnswer, RangeCall},
+    },
     error_wire::ErrorWire,
     registry::{Registry, RegistryCall, RemoteRegistry, parse_answer},
     seal::MasterKeys,
@@ -14,6 +17,8 @@ use worker::{Env, Method, Request, RequestInit, Response, wasm_bindgen::JsValue}
 
 use crate::{config, failure::storage_error, kv::Kv};
 
+/// The binding of the shards.
+pub(crate) const SHARD: &str = "SHARD";
 /// The name of the one [`crate::Registry`] object.
 const REGISTRY: &str = "registry";
 
@@ -88,6 +93,11 @@ pub(crate) async fn catalogue(
     call_object(env, "CATALOGUE", &catalogue_name(namespace_id, bucket_id), call).await
 }
 
+/// Has one of a sync's shards read on in a range.
+pub(crate) async fn shard(env: &Env, shard: usize, call: &RangeCall) -> Result<RangeAnswer, Error> {
+    call_object(env, SHARD, &format!("{}#{shard}", call.sync_id()), call).await
+}
+
 /// The name of a bucket's [`crate::Catalogue`] object. Neither part holds a line feed.
 fn catalogue_name(namespace_id: &str, bucket_id: &str) -> String {
     format!("{namespace_id}\n{bucket_id}")
@@ -112,7 +122,11 @@ async fn call_object<T: DeserializeOwned>(
     name: &str,
     call: &impl Serialize,
 ) -> Result<T, Error> {
-    let what = if binding == "CATALOGUE" { "catalogue" } else { "coordinator" };
+    let what = match binding {
+        "CATALOGUE" => "catalogue",
+        SHARD => "shard",
+        _ => "coordinator",
+    };
     let text = exchange(env, binding, name, &encode(call)?).await.map_err(|error| storage_error(what, error))?;
     match serde_json::from_str::<Result<T, ErrorWire>>(&text) {
         Ok(answer) => answer.map_err(Error::from),

@@ -1,6 +1,9 @@
 //! What the deployment sets: variables and secrets.
 
-use b2sync_core::{Error, ErrorKind, api::ApiKey, b2::account::API_URL, engine::budget::Budget, seal::MasterKeys};
+use b2sync_core::{
+    Error, ErrorKind, api::ApiKey, b2::account::API_URL, coordinator::Config, engine::budget::Budget,
+    retry::RetryPolicy, seal::MasterKeys,
+};
 use serde::Deserialize;
 use worker::Env;
 
@@ -30,6 +33,18 @@ fn text(env: &Env, name: &str) -> Option<String> {
 
 fn missing(name: &str, how: &str) -> Error {
     Error::new(ErrorKind::Misconfigured, format!("This deployment has no {name}."), how)
+}
+
+/// What is the same for all coordinators and their shards.
+pub(crate) fn coordinator(env: &Env) -> Result<Config, Error> {
+    Ok(Config {
+        b2_api_url: b2_api_url(env),
+        master_keys: master_keys(env)?,
+        budget: budget(env)?,
+        retry: RetryPolicy::DEFAULT,
+        sole_instance: true,
+        cut_sizes: None,
+    })
 }
 
 /// Who may call the API.

@@ -3,11 +3,14 @@
 use b2sync_core::{
     Error,
     catalogue::{APPLY_BATCH_MAX, CatalogueSink, CatalogueTarget},
-    coordinator::{self, Config, Coordinator, Home, protocol::Command},
+    coordinator::{
+        self, Config, Coordinator, Home,
+        protocol::Command,
+        ranges::{RangeAnswer, RangeCall},
+    },
     ids,
     job::JobRecord,
     registry::{Registry, SyncRecord},
-    retry::RetryPolicy,
     sink::{Change, Delivery, Sink},
     store::{Document, DocumentStore, Swapped},
     time::{Clock, Timestamp},
@@ -31,6 +34,9 @@ use crate::{
 /// How long the alarm waits after an error of the platform's own stores, in milliseconds.
 const ALARM_RETRY_MS: i64 = 10_000;
 
+/// How many shards read for one coordinator: with its own connections, as many as a sync may ask for.
+const SHARDS_MAX: usize = 16;
+
 /// One sync's coordinator.
 #[durable_object(alarm)]
 pub struct SyncCoordinator {
@@ -47,14 +53,7 @@ impl SyncCoordinator {
         Ok(WorkerHome {
             kv: Kv::of(&self.env)?,
             registry: bindings::registry(&self.env),
-            config: Config {
-                b2_api_url: config::b2_api_url(&self.env),
-                master_keys: config::master_keys(&self.env)?,
-                budget: config::budget(&self.env)?,
-                retry: RetryPolicy::DEFAULT,
-                sole_instance: true,
-                cut_sizes: None,
-            },
+            config: config::coordinator(&self.env)?,
             env: self.env.clone(),
             instance: self.instance.clone(),
             documents,
@@ -171,6 +170,18 @@ impl<R: Registry> Home for WorkerHome<R> {
 
     async fn publish_job(&self, job: &JobRecord) -> Result<(), Error> {
         self.kv.publish(job).await
+    }
+
+    fn shards_max(&self) -> usize {
+        if self.env.durable_object(bindings::SHARD).is_ok() { SHARDS_MAX } else { 0 }
+    }
+
+    async fn read_range(&self, shard: usize, call: RangeCall) -> Result<RangeAnswer, Error> {
+        let answer = bindings::shard(&self.env, shard, &call).await;
+        if let Err(error) = &answer {
+            console_error!("Shard {shard} of {} could not read: {error}", call.sync_id());
+        }
+        answer
     }
 
     async fn wipe(&self, sync_id: &str) -> Result<bool, Error> {

@@ -2,8 +2,8 @@
 //!
 //! - `fetch` hands each request to the core's API ([`b2sync_core::api::Service`]);
 //! - `scheduled` pokes the coordinators of the syncs that are due;
-//! - [`Registry`], [`SyncCoordinator`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a sync, one
-//!   catalogue a target bucket;
+//! - [`Registry`], [`SyncCoordinator`], [`Shard`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a
+//!   sync and some shards that read for it, one catalogue a target bucket;
 //! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
 //!
 //! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and every error
@@ -20,11 +20,13 @@ mod fetch;
 mod kv;
 mod platform;
 mod registry;
+mod shard;
 mod sql;
 
 pub use catalogue::Catalogue;
 pub use coordinator::SyncCoordinator;
 pub use registry::Registry;
+pub use shard::Shard;
 // The stores, for the conformance suites (tests/worker-conformance). They can only be made from a deployment's bindings.
 pub use coordinator::SqlDocuments;
 pub use kv::{Kv, KvBlobs};

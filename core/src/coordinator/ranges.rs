@@ -48,6 +48,13 @@ pub struct RangeCall {
     reader: ReaderWire,
 }
 
+impl RangeCall {
+    /// Whose range it is.
+    pub fn sync_id(&self) -> &str {
+        &self.sync.sync_id
+    }
+}
+
 /// What a shard answers.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RangeAnswer {

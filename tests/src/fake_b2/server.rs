@@ -5,7 +5,7 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -59,6 +59,9 @@ impl OffsetClock {
 struct Shared {
     fake: Arc<FakeB2>,
     clock: OffsetClock,
+    /// Requests that are delayed on purpose now, and the most that ever were.
+    delayed: AtomicUsize,
+    delayed_most: AtomicUsize,
 }
 
 /// A running embedded B2. Dropping it ends its connections and frees the port.
@@ -87,7 +90,12 @@ impl FakeB2Server {
         listener.set_nonblocking(true)?;
         let address = listener.local_addr()?;
         config.base_url = format!("http://{address}");
-        let shared = Arc::new(Shared { fake: Arc::new(FakeB2::new(config)), clock: OffsetClock::default() });
+        let shared = Arc::new(Shared {
+            fake: Arc::new(FakeB2::new(config)),
+            clock: OffsetClock::default(),
+            delayed: AtomicUsize::new(0),
+            delayed_most: AtomicUsize::new(0),
+        });
         let runtime = Builder::new_multi_thread().worker_threads(2).thread_name("fake-b2").enable_all().build()?;
         let entered = runtime.enter();
         let listener = TcpListener::from_std(listener)?;
@@ -109,6 +117,11 @@ impl FakeB2Server {
     /// The account.
     pub fn model(&self) -> &Arc<FakeB2> {
         &self.shared.fake
+    }
+
+    /// The most requests that were ever delayed on purpose at the same time: how many a client sends side by side.
+    pub fn delayed_most(&self) -> usize {
+        self.shared.delayed_most.load(Ordering::SeqCst)
     }
 
     /// Its time.
@@ -167,7 +180,10 @@ async fn exchange(request: hyper::Request<Incoming>, shared: &Shared) -> Result<
             WireBody { bytes, cut: Some(Box::pin(sleep(Duration::from_millis(CUT_AFTER_MS)))) }
         })),
         Outcome::Fault(WireFault::Delay { millis, response }) => {
+            let delayed = shared.delayed.fetch_add(1, Ordering::SeqCst) + 1;
+            shared.delayed_most.fetch_max(delayed, Ordering::SeqCst);
             sleep(Duration::from_millis(millis)).await;
+            shared.delayed.fetch_sub(1, Ordering::SeqCst);
             Ok(whole(response))
         }
     }

@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 /// The Durable Object classes of the worker, each with its binding.
-const DURABLE_OBJECTS: [(&str, &str); 3] =
-    [("REGISTRY", "Registry"), ("SYNC_COORDINATOR", "SyncCoordinator"), ("CATALOGUE", "Catalogue")];
+const DURABLE_OBJECTS: [(&str, &str); 4] =
+    [("REGISTRY", "Registry"), ("SYNC_COORDINATOR", "SyncCoordinator"), ("SHARD", "Shard"), ("CATALOGUE", "Catalogue")];
 
 /// What [`Bundle::Conformance`] has beyond them.
 const CONFORMANCE: (&str, &str) = ("CONFORMANCE", "Conformance");

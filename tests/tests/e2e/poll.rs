@@ -6,7 +6,7 @@ use std::{fs, io, thread};
 
 use b2sync_tests::fake_b2::faults::{Fault, Rule, Target};
 use b2sync_tests::fake_b2::media::{seed_media_bucket, seed_plain_bucket};
-use b2sync_tests::service::{Service, ServiceConfig, changes, now_ms, number, text};
+use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, now_ms, number, text};
 use serde_json::json;
 
 use crate::{BUCKET, Outcome, SOON, all, change_ids, twin_of, versions};
@@ -126,6 +126,35 @@ fn a_job_longer_than_a_step_is_cut_into_steps_and_ends_the_same() -> Outcome {
     assert!(versions(&objects).values().all(|version| *version == 1));
     twin.run(service.b2().clock().now())?;
     assert_eq!(change_ids(&objects), twin.change_ids());
+    Ok(())
+}
+
+#[test]
+fn shards_read_for_a_sync_that_asks_for_more_than_six_streams() -> Outcome {
+    let service = Service::start(ServiceConfig::default())?;
+    service.fake().create_bucket(BUCKET)?;
+    seed_plain_bucket(service.fake(), BUCKET, 60_000, 8)?;
+    let it = service.connect("one", BUCKET)?;
+    let body = json!({
+        "connection_id": it.connection_id, "source_path": BUCKET, "polling_interval_seconds": 3_600,
+        "sync_concurrency": 24,
+    });
+    let wide = SyncRef::of(&service.create_sync("bkt_wide", &body)?)?;
+    service.fake().inject(Rule::next(Target::List, Fault::Delay { millis: 150 }).times(Rule::ALWAYS));
+
+    // A first run finds out by itself where to split what it reads.
+    let job = service.run_job(&wide, SOON)?;
+    assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (60_000, 0, 0)), "{job}");
+    let objects = service.check_objects("bkt_wide", &all(&service))?;
+    assert!(versions(&objects).values().all(|version| *version == 1));
+    let first = service.b2().delayed_most();
+
+    let job = service.run_job(&wide, SOON)?;
+    assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (0, 0, 0)), "{job}");
+    assert_eq!(number(&job, "/metadata/state_writes"), 0, "{job}");
+    let most = service.b2().delayed_most();
+    // A coordinator has six connections.
+    assert!((7..=24).contains(&first) && (7..=24).contains(&most), "{first} pages at once, then {most}");
     Ok(())
 }
 
