@@ -31,11 +31,11 @@ impl Budget {
     /// A Worker on the paid plan: 10,000 subrequests an invocation, 1,000 of them to KV, 15 minutes for an alarm. A step
     /// stays below, so that a cut costs little.
     pub const WORKERS_PAID: Self = Self {
-        external_requests_max: 1_000,
+        external_requests_max: 3_000,
         internal_requests_max: 900,
         wall_ms_max: 120_000,
-        bytes_received_max: 256 << 20,
-        keys_max: 500_000,
+        bytes_received_max: 768 << 20,
+        keys_max: 2_000_000,
     };
     /// A Worker on the free plan: 50 external subrequests, 1,000 to Cloudflare's own services, and 10 ms of CPU,
     /// which is about three pages.

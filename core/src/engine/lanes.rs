@@ -70,6 +70,8 @@ pub struct Lanes<'f, S> {
     ahead: VecDeque<RangeReader>,
     streams: usize,
     prefix_len: usize,
+    /// Whether all ranges are lanes by now, and the longest that is left is begun next.
+    closing: bool,
     /// Whether the first lane's first pieces are still to come.
     fresh: bool,
     /// What is known of the order of keys, of all lanes whose pieces were handed on.
@@ -90,7 +92,8 @@ impl<'f, S: Source> Lanes<'f, S> {
         let lanes = VecDeque::from([Lane::Resting(Box::new(first), None)]);
         let ahead = ahead.into_iter().collect();
         let prefix_len = source.prefix().len();
-        Self { source, order, lanes, ahead, streams: streams.max(1), prefix_len, fresh: true, watch, keys: 0 }
+        let streams = streams.max(1);
+        Self { source, order, lanes, ahead, streams, prefix_len, closing: false, fresh: true, watch, keys: 0 }
     }
 
     /// Keys read since it was asked last.
@@ -105,6 +108,8 @@ impl<'f, S: Source> Lanes<'f, S> {
 
     fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(Reads) -> bool) -> Poll<Next> {
         let mut stopped = false;
+        self.close();
+        let mut next = self.longest_left();
         let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(_))).count() as u64;
         let mut waiting = 0;
         let mut index = 0;
@@ -143,11 +148,12 @@ impl<'f, S: Source> Lanes<'f, S> {
                         let has_to_wait = if first { reader.has_pieces() } else { waiting >= WAITING_BYTES_MAX };
                         waiting += if first { 0 } else { reader.weight() };
                         let free = first || in_flight < self.streams as u64;
-                        if ended.is_some() || has_to_wait || !free || stopped {
+                        let begins = !first && reader.is_fresh();
+                        let turn = !begins || !self.closing || reader.files_known() >= next;
+                        if ended.is_some() || has_to_wait || !free || !turn || stopped {
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
-                        let begins = !first && reader.is_fresh();
                         if !may_read(Reads { keys: self.keys, in_flight, begins }) {
                             // What is on its way may leave enough for one page more.
                             stopped = in_flight == 0 && !begins;
@@ -159,6 +165,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                         let mut reader = reader;
                         // No range is left, but streams are: what is behind the next few pages becomes one.
                         if self.ahead.is_empty()
+                            && next == 0
                             && in_flight < self.streams as u64
                             && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
                             && waiting < WAITING_BYTES_MAX / 2
@@ -173,7 +180,17 @@ impl<'f, S: Source> Lanes<'f, S> {
                     }
                 };
             }
+            let began = self.closing && next > 0 && matches!(lane, Lane::Reading(_));
             self.lanes.insert(index, lane);
+            if began && in_flight < self.streams as u64 {
+                // Another one may be the longest now, and stand before this one.
+                let left = self.longest_left();
+                if left != next {
+                    next = left;
+                    (index, waiting) = (0, 0);
+                    continue;
+                }
+            }
             if index == 0
                 && let Some(next) = self.hand_on(stopped)
             {
@@ -182,6 +199,29 @@ impl<'f, S: Source> Lanes<'f, S> {
             index += 1;
         }
         Poll::Pending
+    }
+
+    /// Once the longest range that is left takes about as long as all others on all streams, all become lanes: it must not
+    /// be begun last.
+    fn close(&mut self) {
+        if self.closing || self.streams < 2 {
+            return;
+        }
+        let files = self.ahead.iter().map(RangeReader::files_known);
+        let (longest, all) = files.fold((0, 0_u64), |(longest, all), it| (longest.max(it), all.saturating_add(it)));
+        if all <= longest.saturating_mul(self.streams as u64) {
+            self.closing = true;
+            self.lanes.extend(self.ahead.drain(..).map(|reader| Lane::Resting(Box::new(reader), None)));
+        }
+    }
+
+    /// When closing: how many files the longest range has that is not begun; 0 for none.
+    fn longest_left(&self) -> u64 {
+        let waiting = self.lanes.iter().skip(1).filter_map(|lane| match lane {
+            Lane::Resting(reader, None) if self.closing && reader.is_fresh() => Some(reader.files_known().max(1)),
+            _ => None,
+        });
+        waiting.max().unwrap_or(0)
     }
 
     /// What the first lane has.

@@ -335,6 +335,11 @@ impl RangeReader {
         self.split_after.saturating_sub(self.pages).clamp(1, most.max(1))
     }
 
+    /// How many files the snapshot knows in the range; at least one, so that a range counts.
+    pub fn files_known(&self) -> u64 {
+        self.before.max(1)
+    }
+
     /// Whether nothing of the range was read yet.
     pub fn is_fresh(&self) -> bool {
         self.pages == 0

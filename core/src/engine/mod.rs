@@ -70,6 +70,10 @@ pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
 pub const FLUSH_CHANGES_MIN: usize = 1_000;
 /// From this many bytes on, to be stored, they are stored before more is compared.
 pub const FLUSH_BYTES_MIN: usize = 4 << 20;
+/// Ranges that are read side by side have about so many files or more,
+const RANGE_FILES_MIN: u64 = 24_000;
+/// unless that makes fewer of them than so many for each stream.
+const RANGES_A_STREAM: u64 = 8;
 /// How many deletions are held in memory; more go into a blob.
 pub const DELETIONS_HELD_MAX: usize = 4_096;
 
@@ -424,6 +428,16 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             // What is before the first key that is known belongs to the first range as well.
             bounds.retain(|&index| index > 0);
         }
+        // Each range has a page of which it makes use of a part, so they are not too short; but there are enough for all.
+        let files: u64 = leaves.iter().map(|leaf| leaf.entries).sum();
+        let enough = (files / (order.streams as u64).saturating_mul(RANGES_A_STREAM)).min(RANGE_FILES_MIN);
+        let mut before = 0_usize;
+        bounds.retain(|&index| {
+            let range = leaves.get(before..index).unwrap_or_default();
+            let long = range.iter().map(|leaf| leaf.entries).sum::<u64>() >= enough;
+            before = if long { index } else { before };
+            long
+        });
         let key = |bound: Option<&usize>| bound.and_then(|&index| leaves.get(index)).map(|leaf| leaf.first_key.clone());
         let until = |bound: Option<&usize>| bound.copied().unwrap_or(leaves.len());
         let head = first(key(bounds.first()), leaves.get(..until(bounds.first())).unwrap_or_default());
