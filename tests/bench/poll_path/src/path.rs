@@ -115,9 +115,9 @@ impl PollBench {
         let report = self.job("job_poll")?;
         match (report.counts.delivered(), report.cost.state_writes) {
             (0, 0) => Ok(report.counts.listed),
-            (changes, writes) => {
-                Err(Error::internal(format!("A poll of what is known found {changes} changes and wrote {writes} times.")))
-            }
+            (changes, writes) => Err(Error::internal(format!(
+                "A poll of what is known found {changes} changes and wrote {writes} times."
+            ))),
         }
     }
 
