@@ -17,7 +17,7 @@ use crate::{
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
-        EtagTag,
+        EtagTag, Md5,
         codec::DecodeError,
         cut::{Begins, LEAF_SEGMENTS_MAX},
         index::{self, Level, SegmentRef},
@@ -95,14 +95,13 @@ pub(super) struct Etags(pub(super) Vec<u8>);
 
 impl Etags {
     fn push(&mut self, etag: &str) -> EtagTag {
-        let mut md5 = [0; 16];
-        let is_md5 = etag.len() == 32
-            && etag.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
-            && hex::decode_to_slice(etag, &mut md5).is_ok();
-        if let (true, Some((tag, rest))) = (is_md5, md5.split_first_chunk::<8>()) {
+        if let Ok(digits) = etag.as_bytes().try_into()
+            && let Some(md5) = Md5::of_hex(digits)
+            && md5.is_lower_case
+        {
             self.0.push(0);
-            self.0.extend_from_slice(rest);
-            return EtagTag(*tag);
+            self.0.extend_from_slice(&md5.second);
+            return EtagTag(md5.first);
         }
         self.0.push(1);
         self.0.extend_from_slice(&(etag.len() as u32).to_le_bytes());

@@ -65,9 +65,9 @@ impl EtagTag {
     /// Of an ETag without quotes.
     pub fn of(etag: &str) -> Self {
         if let Ok(digits) = etag.as_bytes().try_into()
-            && let Some(tag) = first_half_of_hex(digits)
+            && let Some(md5) = Md5::of_hex(digits)
         {
-            return Self(tag);
+            return Self(md5.first);
         }
         let mut tag = [0; 8];
         tag.copy_from_slice(blake3::hash(etag.as_bytes()).as_bytes().first_chunk::<8>().unwrap_or(&[0; 8]));
@@ -75,33 +75,49 @@ impl EtagTag {
     }
 }
 
-/// The first 8 bytes of the 16 that 32 hexadecimal digits stand for; `None` if one of them is no digit. Eight digits at a
-/// time, because every key of every page comes through here.
-fn first_half_of_hex(digits: &[u8; 32]) -> Option<[u8; 8]> {
-    const fn all(byte: u8) -> u64 {
-        u64::from_ne_bytes([byte; 8])
+/// An MD5 by its halves.
+pub(crate) struct Md5 {
+    pub(crate) first: [u8; 8],
+    pub(crate) second: [u8; 8],
+    /// Whether it was written without capital letters.
+    pub(crate) is_lower_case: bool,
+}
+
+impl Md5 {
+    /// From 32 hexadecimal digits; `None` if one of them is no digit. Eight digits at a time, because every key of every
+    /// page comes through here.
+    #[inline]
+    pub(crate) fn of_hex(digits: &[u8; 32]) -> Option<Self> {
+        const fn all(byte: u8) -> u64 {
+            u64::from_ne_bytes([byte; 8])
+        }
+        /// Whether each byte is a digit: its top bit. No sum carries when no byte is above 127, and one that is ends it all.
+        const fn is_digit(word: u64) -> u64 {
+            let lower = word | all(0x20);
+            let decimal = word.wrapping_add(all(0x80 - b'0')) & !word.wrapping_add(all(0x7f - b'9'));
+            let letter = lower.wrapping_add(all(0x80 - b'a')) & !lower.wrapping_add(all(0x7f - b'f'));
+            (decimal | letter) & !word & all(0x80)
+        }
+        /// Eight digits as the four bytes they stand for.
+        const fn value(word: u64) -> u32 {
+            // The lower half of a digit, and 9 more for a letter: those have the bit 0x40.
+            let nibbles = (word & all(0x0f)) + ((word >> 6) & all(1)) * 9;
+            // The first digit of each pair is the lower byte here and the upper half there. Then pairs are drawn together.
+            let pairs = ((nibbles << 4) | (nibbles >> 8)) & 0x00ff_00ff_00ff_00ff;
+            let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
+            (fours | (fours >> 16)) as u32
+        }
+        let (words, _) = digits.as_chunks::<8>();
+        let &[a, b, c, d] = words else { return None };
+        let [a, b, c, d] = [a, b, c, d].map(u64::from_le_bytes);
+        let all_digits = is_digit(a) & is_digit(b) & is_digit(c) & is_digit(d) == all(0x80);
+        all_digits.then(|| {
+            let half = |low, high| (u64::from(value(high)) << 32 | u64::from(value(low))).to_le_bytes();
+            // Digits and small letters have the bit 0x20.
+            let is_lower_case = a & b & c & d & all(0x20) == all(0x20);
+            Self { first: half(a, b), second: half(c, d), is_lower_case }
+        })
     }
-    /// Whether each byte is a digit: its top bit. No sum carries when no byte is above 127, and one that is ends it all.
-    const fn is_digit(word: u64) -> u64 {
-        let lower = word | all(0x20);
-        let decimal = word.wrapping_add(all(0x80 - b'0')) & !word.wrapping_add(all(0x7f - b'9'));
-        let letter = lower.wrapping_add(all(0x80 - b'a')) & !lower.wrapping_add(all(0x7f - b'f'));
-        (decimal | letter) & !word & all(0x80)
-    }
-    /// Eight digits as the four bytes they stand for.
-    const fn value(word: u64) -> u32 {
-        // The lower half of a digit, and 9 more for a letter: those have the bit 0x40.
-        let nibbles = (word & all(0x0f)) + ((word >> 6) & all(1)) * 9;
-        // The first digit of each pair is the lower byte here and the upper half there. Then pairs are drawn together.
-        let pairs = ((nibbles << 4) | (nibbles >> 8)) & 0x00ff_00ff_00ff_00ff;
-        let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
-        (fours | (fours >> 16)) as u32
-    }
-    let (words, _) = digits.as_chunks::<8>();
-    let &[a, b, c, d] = words else { return None };
-    let [a, b, c, d] = [a, b, c, d].map(u64::from_le_bytes);
-    let all_digits = is_digit(a) & is_digit(b) & is_digit(c) & is_digit(d) == all(0x80);
-    all_digits.then(|| (u64::from(value(b)) << 32 | u64::from(value(a))).to_le_bytes())
 }
 
 /// One key as a snapshot knows it.
@@ -160,8 +176,12 @@ mod tests {
             for byte in 0..=255 {
                 let mut digits = *b"0123456789abcdefABCDEF9876543210";
                 digits[at] = byte;
-                let expected = hex::decode(digits).ok().map(|bytes| bytes[..8].to_vec());
-                assert_eq!(first_half_of_hex(&digits).map(Vec::from), expected, "{byte:#x} at {at}");
+                let found = Md5::of_hex(&digits);
+                let bytes = found.as_ref().map(|md5| [md5.first, md5.second].concat());
+                assert_eq!(bytes, hex::decode(digits).ok(), "{byte:#x} at {at}");
+                assert!(!found.is_some_and(|md5| md5.is_lower_case), "{byte:#x} at {at}");
+                digits.make_ascii_lowercase();
+                assert!(Md5::of_hex(&digits).is_none_or(|md5| md5.is_lower_case), "{byte:#x} at {at}");
             }
         }
     }

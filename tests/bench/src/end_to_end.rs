@@ -9,6 +9,7 @@ use b2sync_core::b2::list::{ListQuery, list_request};
 use b2sync_core::b2::sign::sign;
 use b2sync_core::http::{ExchangeLimits, HttpClient as _};
 use b2sync_core::time::Clock as _;
+use b2sync_poll_path::listing::Encoding;
 use b2sync_tests::fake_b2::Config;
 use b2sync_tests::fake_b2::keys::NewKey;
 use b2sync_tests::fake_b2::media::seed_plain_bucket;
@@ -43,8 +44,8 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     );
     let started = || -> Result<(ListingServer, TempDir)> {
         let server = ListingServer::start()?;
-        server.warm(BASE_KEYS);
-        server.warm(keys);
+        server.warm(BASE_KEYS, &[Encoding::Url, Encoding::Xml]);
+        server.warm(keys, &[Encoding::Url, Encoding::Xml]);
         Ok((server, TempDir::with_prefix("b2sync-bench-")?))
     };
     let (server, folder) = match started() {

@@ -1,7 +1,6 @@
 //! One local endpoint that every client lists: `b2_authorize_account` and `ListObjectsV2`, over generated listings.
 //!
-//! It must not be the bottleneck: pages that begin at a multiple of 1,000 are rendered once, and answering one is a
-//! copy into a socket. A bucket is called `keys-<number>` and has that many keys. A thread serves each connection, so
+//! It must not be the bottleneck: each page is rendered once, and answering it again is a copy into a socket. A bucket is called `keys-<number>` and has that many keys. A thread serves each connection, so
 //! that the latency it may be told to add is that of each stream by itself.
 //!
 //! It deliberately checks no signature: the embedded B2 of the tests does, and here that would only be load.
@@ -10,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -19,18 +18,19 @@ use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde_json::json;
 
-/// Rendered pages are kept for listings up to this many keys: a quarter of a gigabyte. Longer ones are rendered anew.
-const KEPT_KEYS_MAX: u64 = 1_000_000;
+/// Rendered pages are kept for listings up to this many keys: a gigabyte. Longer ones are rendered anew.
+const KEPT_KEYS_MAX: u64 = 4_000_000;
 /// The longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
-type Pages = Arc<Vec<OnceLock<Bytes>>>;
+/// Which page: keys of the listing, how names are written, the first number.
+type PageName = (u64, Encoding, u64);
 
 #[derive(Default)]
 struct Shared {
     base_url: String,
     latency_ms: AtomicU64,
-    pages: Mutex<HashMap<(u64, Encoding), Pages>>,
+    pages: Mutex<HashMap<PageName, Bytes>>,
 }
 
 /// The running server. It ends with the process.
@@ -70,36 +70,37 @@ impl ListingServer {
         self.shared.latency_ms.store(millis, Ordering::SeqCst);
     }
 
-    /// Renders all pages of a bucket, so that no client waits for that.
-    pub(crate) fn warm(&self, keys: u64) {
-        for encoding in [Encoding::Url, Encoding::Xml] {
+    /// Renders all pages of a bucket in these encodings, so that no client waits for that.
+    pub(crate) fn warm(&self, keys: u64, encodings: &[Encoding]) {
+        for &encoding in encodings {
             let listing = Listing::new(keys);
             for first in (0..keys.min(KEPT_KEYS_MAX)).step_by(usize::try_from(PAGE_KEYS).unwrap_or(1)) {
                 self.shared.contents(listing, encoding, first);
             }
         }
     }
+
+    /// Forgets all pages.
+    pub(crate) fn forget(&self) {
+        self.shared.pages.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
 }
 
 impl Shared {
     /// The entries of the page that begins with that number.
     fn contents(&self, listing: Listing, encoding: Encoding, first: u64) -> Bytes {
-        let render = || {
-            let mut text = String::with_capacity(256_000);
-            listing.push_contents(first..first + PAGE_KEYS, encoding, &mut text);
-            Bytes::from(text)
-        };
-        if listing.keys() > KEPT_KEYS_MAX || !first.is_multiple_of(PAGE_KEYS) {
-            return render();
+        let name = (listing.keys(), encoding, first);
+        let kept = || self.pages.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(page) = kept().get(&name) {
+            return page.clone();
         }
-        let pages = {
-            let mut all = self.pages.lock().unwrap_or_else(PoisonError::into_inner);
-            let count = listing.keys().div_ceil(PAGE_KEYS);
-            let empty = || Arc::new((0..count).map(|_| OnceLock::new()).collect());
-            Arc::clone(all.entry((listing.keys(), encoding)).or_insert_with(empty))
-        };
-        let slot = usize::try_from(first / PAGE_KEYS).ok().and_then(|page| pages.get(page));
-        slot.map_or_else(render, |slot| slot.get_or_init(render).clone())
+        let mut text = String::with_capacity(256_000);
+        listing.push_contents(first..first + PAGE_KEYS, encoding, &mut text);
+        let page = Bytes::from(text);
+        if listing.keys() <= KEPT_KEYS_MAX {
+            kept().insert(name, page.clone());
+        }
+        page
     }
 }
 

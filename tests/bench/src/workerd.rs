@@ -3,6 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use b2sync_poll_path::listing::Encoding;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, text};
 use serde_json::json;
 
@@ -35,7 +36,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         Ok(server) => server,
         Err(error) => return report.failed("catalogue_changes_per_s", error),
     };
-    server.warm(keys);
+    server.warm(keys, &[Encoding::Url]);
     let mut synced = match Synced::first(&server, keys) {
         Ok(synced) => synced,
         Err(error) => return report.failed("catalogue_changes_per_s", error),

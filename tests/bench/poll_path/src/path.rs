@@ -1,21 +1,25 @@
 //! The poll path: from the bytes of a page to the knowledge that nothing changed.
 //!
-//! It is put together here from the core's pieces, in the order in which the engine calls them, without its stores and
-//! its sink. Everything that a poll does to a key is in [`Poll::page`].
+//! It is the engine that polls, whole steps of it: a [`Source`] parses pages that are in memory, and
+//! [`Engine::step`] filters, cuts, encodes, hashes and compares them with a snapshot in memory. What is left out is the
+//! exchange of requests, and the stores of a home.
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 
 use b2sync_core::b2::list::parse_list_page;
-use b2sync_core::engine::source::ListingWatch;
-use b2sync_core::entry::EntryRef;
+use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::source::{Page, PageStart, Source, SourceCost};
+use b2sync_core::engine::{Engine, Order, Outcome, Reconcile, StepReport};
 use b2sync_core::error::Error;
 use b2sync_core::filter::{Filter, FilterSpec};
+use b2sync_core::sink::{Change, Delivery, Sink};
 use b2sync_core::snapshot::cut::Cut;
-use b2sync_core::snapshot::{ContentHash, EtagTag, Known, segment};
 use b2sync_core::source_path::SourcePath;
+use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
+use b2sync_core::time::{Clock, Timestamp};
 
-use crate::listing::{Listing, PAGE_KEYS};
-
-/// Bytes that an entry takes at most besides its key, encoded: as in the engine.
-const ENTRY_BYTES_MAX: usize = 48;
+use crate::listing::{Listing, PAGE_KEYS, parse_token};
 
 /// The filters of the poll: those of the README's example.
 ///
@@ -30,84 +34,49 @@ pub fn filter() -> Result<Filter, Error> {
     Filter::compile(&spec, &SourcePath::parse("b2://bench-bucket/")?)
 }
 
-/// One poll on its way through the pages.
-#[derive(Debug)]
-pub struct Poll<'a> {
-    filter: &'a Filter,
-    cut: Cut,
-    /// The hashes of the segments that are expected; what does not come as expected is counted.
-    index: &'a [ContentHash],
-    next: usize,
-    watch: ListingWatch,
-    pending: Vec<Known>,
-    pending_bytes: usize,
-    /// The hashes of the segments as they are.
-    hashes: Vec<ContentHash>,
-    /// Segments that are not what the index says.
-    differing: u64,
-}
+/// A listing whose answers are in memory.
+struct InMemory<'a>(&'a [String]);
 
-impl<'a> Poll<'a> {
-    /// Begins before the first page.
-    pub fn new(filter: &'a Filter, index: &'a [ContentHash]) -> Self {
-        Self {
-            filter,
-            cut: Cut::new([7; 16]),
-            index,
-            next: 0,
-            watch: ListingWatch::default(),
-            pending: Vec::new(),
-            pending_bytes: 0,
-            hashes: Vec::new(),
-            differing: 0,
-        }
+impl Source for InMemory<'_> {
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
+        let number = match start {
+            PageStart::First => Some(0),
+            PageStart::Token(token) => parse_token(token),
+            PageStart::After(_) => None,
+        };
+        let body = number.and_then(|number| self.0.get(usize::try_from(number / PAGE_KEYS).ok()?));
+        let body = body.ok_or_else(|| Error::internal(format!("There is no page at {start:?}.")))?;
+        let page = parse_list_page(body.as_bytes())?;
+        Ok(Page { entries: page.entries, truncated: page.truncated, next_token: page.next_token })
     }
 
-    /// Parses, decodes, filters, cuts, hashes and compares the next page; how many keys it had.
-    ///
-    /// # Errors
-    /// The page is malformed, or its keys are out of order.
-    pub fn page(&mut self, body: &[u8]) -> Result<u64, Error> {
-        let page = parse_list_page(body)?;
-        for entry in page.entries.iter() {
-            self.watch.admit(entry.key)?;
-            if !self.filter.matches(entry) {
-                continue;
-            }
-            if self.cut.cuts_before(entry.key, self.pending.len(), self.pending_bytes) {
-                self.close();
-            }
-            self.pending_bytes += entry.key.len() + ENTRY_BYTES_MAX;
-            self.pending.push(known(entry));
-        }
-        Ok(page.entries.len() as u64)
-    }
-
-    /// Ends with the last segment: the hashes of all, and how many differ from the index.
-    pub fn finish(mut self) -> (Vec<ContentHash>, u64) {
-        self.close();
-        (self.hashes, self.differing)
-    }
-
-    fn close(&mut self) {
-        let hash = ContentHash::of(&segment::encode(self.pending.iter()));
-        self.pending.clear();
-        self.pending_bytes = 0;
-        if self.index.get(self.next) != Some(&hash) {
-            self.differing += 1;
-        }
-        self.next += 1;
-        self.hashes.push(hash);
+    fn cost(&self) -> SourceCost {
+        SourceCost::default()
     }
 }
 
-fn known(entry: EntryRef<'_>) -> Known {
-    Known {
-        key: entry.key.to_owned(),
-        tag: EtagTag::of(entry.etag),
-        size: entry.size,
-        last_modified: entry.last_modified,
+/// Takes everything.
+struct Taking;
+
+impl Sink for Taking {
+    fn batch_max(&self) -> usize {
+        1_000
     }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        Ok(vec![Delivery::Delivered; changes.len()])
+    }
+}
+
+/// It stands still.
+struct NoTime;
+
+impl Clock for NoTime {
+    fn now(&self) -> Timestamp {
+        Timestamp::default()
+    }
+
+    async fn sleep(&self, _millis: u64) {}
 }
 
 /// Pages in memory, and the snapshot that a poll of them finds unchanged.
@@ -115,24 +84,22 @@ fn known(entry: EntryRef<'_>) -> Known {
 pub struct PollBench {
     pages: Vec<String>,
     filter: Filter,
-    index: Vec<ContentHash>,
+    blobs: MemoryBlobs,
+    documents: MemoryDocuments,
 }
 
 impl PollBench {
-    /// Generates so many pages and takes their snapshot.
+    /// Generates so many pages and syncs them once.
     ///
     /// # Errors
-    /// Those of [`Poll::page`].
+    /// Those of [`Engine::step`].
     pub fn prepare(pages: u32) -> Result<Self, Error> {
         let listing = Listing::new(u64::from(pages) * PAGE_KEYS);
         let pages: Vec<String> = (0..u64::from(pages)).map(|page| listing.page(page * PAGE_KEYS)).collect();
-        let filter = filter()?;
-        let mut poll = Poll::new(&filter, &[]);
-        for page in &pages {
-            poll.page(page.as_bytes())?;
-        }
-        let (index, _) = poll.finish();
-        Ok(Self { pages, filter, index })
+        let bench =
+            Self { pages, filter: filter()?, blobs: MemoryBlobs::default(), documents: MemoryDocuments::default() };
+        bench.job("job_first")?;
+        Ok(bench)
     }
 
     /// The pages.
@@ -143,16 +110,43 @@ impl PollBench {
     /// Polls all pages once; how many keys that were.
     ///
     /// # Errors
-    /// Those of [`Poll::page`]; something differs from the snapshot.
+    /// Those of [`Engine::step`]; something differs from the snapshot.
     pub fn poll(&self) -> Result<u64, Error> {
-        let mut poll = Poll::new(&self.filter, &self.index);
-        let mut keys = 0;
-        for page in &self.pages {
-            keys += poll.page(page.as_bytes())?;
+        let report = self.job("job_poll")?;
+        match (report.counts.delivered(), report.cost.state_writes) {
+            (0, 0) => Ok(report.counts.listed),
+            (changes, writes) => Err(Error::internal(format!(
+                "A poll of what is known found {changes} changes and wrote {writes} times."
+            ))),
         }
-        match poll.finish() {
-            (_, 0) => Ok(keys),
-            (_, differing) => Err(Error::internal(format!("{differing} segments of an unchanged listing differ."))),
+    }
+
+    /// A whole job.
+    fn job(&self, job_id: &str) -> Result<StepReport, Error> {
+        let source = InMemory(&self.pages);
+        let engine =
+            Engine { source: &source, blobs: &self.blobs, documents: &self.documents, sink: &Taking, clock: &NoTime };
+        let order = Order {
+            job_id,
+            sync_id: "sync_bench",
+            cut: Cut::new([7; 16]),
+            filter: &self.filter,
+            fingerprint: "bench",
+            reconcile: Reconcile::default(),
+            confirm_deletes: false,
+            objects_max: None,
+            streams: 1,
+            redeliver: false,
+        };
+        // Nothing here ever waits.
+        let step = pin!(engine.step(&order, &Budget::UNLIMITED));
+        match step.poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(report) => match &report.outcome {
+                Ok(Outcome::Done) => Ok(report),
+                Ok(Outcome::Continue) => Err(Error::internal("A step without limits did not end its job.")),
+                Err(error) => Err(error.clone()),
+            },
+            Poll::Pending => Err(Error::internal("A step waits for something that is in memory.")),
         }
     }
 }
@@ -164,7 +158,7 @@ mod tests {
     #[test]
     fn a_poll_finds_what_changed_and_nothing_else() {
         let bench = PollBench::prepare(12).unwrap();
-        assert!(bench.index.len() > 1, "more than one segment");
+        assert!(bench.blobs.names().iter().filter(|name| name.starts_with("segment/")).count() > 1);
         assert_eq!(bench.poll().unwrap(), 12_000);
         let mut changed = PollBench::prepare(12).unwrap();
         changed.pages[7] = changed.pages[7].replace("<Size>1", "<Size>2");
