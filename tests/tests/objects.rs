@@ -58,6 +58,11 @@ fn a_durable_object_does_what_every_document_store_must() -> Outcome {
     suite_inside_workerd("documents")
 }
 
+#[test]
+fn the_runtime_can_warn_of_the_cpu_limit() -> Outcome {
+    suite_inside_workerd("cpu")
+}
+
 fn ask_catalogue(workerd: &Workerd, name: &str, call: &CatalogueCall) -> Result<CatalogueAnswer, Error> {
     let failed = |error: &dyn std::fmt::Display| Error::internal(error.to_string());
     let call = serde_json::to_string(call).map_err(|error| failed(&error))?;

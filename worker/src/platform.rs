@@ -23,6 +23,11 @@ impl Clock for Platform {
         Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
     }
 
+    /// The runtime writes the warning into the module's memory; where it does not (yet), the budget of keys cuts a step.
+    fn is_near_cpu_limit(&self) -> bool {
+        worker::signal::is_near_cpu_limit()
+    }
+
     async fn sleep(&self, millis: u64) {
         Delay::from(Duration::from_millis(millis)).await;
     }

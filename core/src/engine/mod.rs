@@ -188,9 +188,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 keys,
             }
         };
+        // A signal that came before this step is not about it.
+        let signalled_before = self.clock.is_near_cpu_limit();
+        let has_cpu = || signalled_before || !self.clock.is_near_cpu_limit();
         let allows = |reads: Reads, sink_calls: u64| {
             let spent = spent(reads.keys, sink_calls).with_in_flight(reads.in_flight);
-            budget.allows(&spent) && (!reads.begins || budget.allows_ahead(&spent)) && !self.clock.is_near_cpu_limit()
+            budget.allows(&spent) && (!reads.begins || budget.allows_ahead(&spent)) && has_cpu()
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
         if outcome.as_ref().is_err_and(|error| !error.is_transient()) {

@@ -113,9 +113,19 @@ impl Source for Bucket {
     }
 }
 
-struct Stopped;
+#[derive(Default)]
+struct Stopped {
+    /// Is asked so often before the platform is about to end the step; `None`: it never is.
+    cpu_left: Cell<Option<u32>>,
+}
 
 impl Clock for Stopped {
+    fn is_near_cpu_limit(&self) -> bool {
+        let left = self.cpu_left.get();
+        self.cpu_left.set(left.map(|left| left.saturating_sub(1)));
+        left == Some(0)
+    }
+
     fn now(&self) -> Timestamp {
         Timestamp::from_millis(0)
     }
@@ -196,6 +206,7 @@ impl Sink for Breaking<Homes> {
 }
 
 struct World {
+    clock: Stopped,
     bucket: Bucket,
     home: Breaking<Homes>,
     filter: Filter,
@@ -213,6 +224,7 @@ impl World {
         bucket.page_size.set(page_size);
         let path = SourcePath::parse("bucket-one").unwrap();
         Self {
+            clock: Stopped::default(),
             bucket,
             home: Breaking::default(),
             filter: Filter::compile(&FilterSpec::default(), &path).unwrap(),
@@ -226,7 +238,7 @@ impl World {
     }
 
     fn engine(&self) -> Engine<'_, Bucket, Breaking<Homes>, Breaking<Homes>, Breaking<Homes>, Stopped> {
-        Engine { source: &self.bucket, blobs: &self.home, documents: &self.home, sink: &self.home, clock: &Stopped }
+        Engine { source: &self.bucket, blobs: &self.home, documents: &self.home, sink: &self.home, clock: &self.clock }
     }
 
     fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
@@ -461,6 +473,31 @@ fn an_expired_token_is_replaced_by_the_last_key() {
 }
 
 #[test]
+fn a_step_ends_when_the_platform_says_that_its_cpu_time_is_used_up() {
+    let (whole, cut) = (World::new(10), World::new(10));
+    let mut steps = 0;
+    for world in [&whole, &cut] {
+        world.bucket.set((0..300).map(|n| entry(&format!("k{n:03}"), 1)));
+    }
+    whole.job(&Budget::UNLIMITED);
+    loop {
+        // Once before the step, then before each page but the first.
+        cut.clock.cpu_left.set(Some(5));
+        steps += 1;
+        match cut.step("job_1", &Budget::UNLIMITED).outcome.unwrap() {
+            Outcome::Continue => {}
+            Outcome::Done => break,
+        }
+    }
+    cut.check();
+    assert_eq!(whole.document().root.index, cut.document().root.index);
+    assert!((6..=9).contains(&steps), "{steps} steps of about five pages");
+    // A signal that nobody took back is not about this step.
+    cut.clock.cpu_left.set(Some(0));
+    assert_eq!(cut.step("job_2", &Budget::UNLIMITED).outcome.unwrap(), Outcome::Done);
+}
+
+#[test]
 fn a_first_run_reads_ranges_that_nobody_knew_of() {
     let names: [fn(u32) -> String; 4] = [
         |n| format!("camera-{}/2024/{:02}/{n:06}.jpg", n % 5, n % 12 + 1),
@@ -509,7 +546,7 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
     let world = World::new(10);
     world.bucket.set(keys(0..3));
     let engine =
-        Engine { source: &world.bucket, blobs: &world.home, documents: &world.home, sink: &Refusing, clock: &Stopped };
+        Engine { source: &world.bucket, blobs: &world.home, documents: &world.home, sink: &Refusing, clock: &Stopped::default() };
     let order = Order {
         job_id: "job_first",
         sync_id: "sync_1",
@@ -535,7 +572,7 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
     assert_eq!(world.job(&Budget::UNLIMITED).counts.updated, 1);
     assert_eq!(letters().len(), 2);
     // Those that were sent back are offered first.
-    block_on(DeadLetters::change(&world.home, |letters| Ok(letters.requeue(&[], Stopped.now())))).unwrap();
+    block_on(DeadLetters::change(&world.home, |letters| Ok(letters.requeue(&[], Stopped::default().now())))).unwrap();
     let engine = world.engine();
     let report = block_on(engine.step(&Order { job_id: "job_last", redeliver: true, ..order }, &Budget::UNLIMITED));
     assert_eq!((report.outcome.unwrap(), report.counts.created), (Outcome::Done, 2));

@@ -10,9 +10,9 @@ use std::cell::Cell;
 
 use b2sync_core::conformance::{Outcome, blobs::blob_conformance, documents::document_conformance};
 use b2sync_worker::{Kv, SqlDocuments};
-use worker::{DurableObject, Env, Request, Response, Result, State, console_error, durable_object};
+use worker::{DurableObject, Env, Request, Response, Result, State, console_error, durable_object, signal};
 
-/// Runs the suite that a request's body names: `blobs` or `documents`. Answers `conforms`, or the rule that is broken.
+/// Runs the suite that a request's body names: `blobs`, `documents` or `cpu`. Answers `conforms`, or the rule that is broken.
 #[durable_object(fetch)]
 pub struct Conformance {
     state: State,
@@ -45,6 +45,14 @@ impl Conformance {
     }
 }
 
+/// The runtime has the place where it warns of the CPU limit, and has not warned.
+fn cpu() -> Outcome {
+    match (signal::is_registered(), signal::is_near_cpu_limit()) {
+        (true, false) => Ok(()),
+        (registered, near) => Err(format!("registered: {registered}, near the limit: {near}")),
+    }
+}
+
 impl DurableObject for Conformance {
     fn new(state: State, env: Env) -> Self {
         Self { state, env }
@@ -54,6 +62,7 @@ impl DurableObject for Conformance {
         let outcome = match request.text().await?.as_str() {
             "blobs" => self.blobs().await,
             "documents" => self.documents().await,
+            "cpu" => cpu(),
             other => Err(format!("there is no suite {other:?}")),
         };
         Response::ok(outcome.err().unwrap_or_else(|| "conforms".to_owned()))
