@@ -208,6 +208,9 @@ struct State {
     /// The running job may delete as much as it finds.
     #[serde(default)]
     confirm_deletes: bool,
+    /// Whether the running job hands over every file.
+    #[serde(default)]
+    resync: bool,
     /// The sync was deleted: only its state remains to be.
     #[serde(default)]
     forgotten: bool,
@@ -233,6 +236,7 @@ impl State {
             step_failures: 0,
             step_not_before: None,
             confirm_deletes: false,
+            resync: false,
             forgotten: false,
             unpublished: Vec::new(),
             run_again: false,
@@ -368,6 +372,7 @@ impl State {
         self.step_failures = 0;
         self.step_not_before = None;
         self.confirm_deletes = false;
+        self.resync = false;
         self.run_again = false;
         job
     }
@@ -404,6 +409,7 @@ impl State {
         self.step_failures = 0;
         self.step_not_before = None;
         self.confirm_deletes = false;
+        self.resync = false;
         Some(job)
     }
 
@@ -576,7 +582,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 })
                 .await
             }
-            Command::Trigger { trigger, confirm_deletes } => {
+            Command::Trigger { trigger, confirm_deletes, full_sync } => {
                 let sync = self.sync(sync_id).await?;
                 let job_id = ids::job_id(self.home.entropy());
                 self.change(sync_id, |state| {
@@ -592,6 +598,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     }
                     let job = state.start_job(job_id.clone(), trigger, now);
                     state.confirm_deletes = confirm_deletes;
+                    state.resync = full_sync && !sync.skip_duplicates;
                     Ok(Answer::Triggered { job: Box::new(job), started: true })
                 })
                 .await
@@ -771,7 +778,13 @@ impl<'a, H: Home> Coordinator<'a, H> {
             job.started_at.get_or_insert(now);
             let job = job.clone();
             let step = self.take_lease(state, now);
-            let begun = Begun { job, step, confirm_deletes: state.confirm_deletes, requeued: state.requeued };
+            let begun = Begun {
+                job,
+                step,
+                confirm_deletes: state.confirm_deletes,
+                resync: state.resync,
+                requeued: state.requeued,
+            };
             Ok((Some(begun), Some(step)))
         })
         .await
@@ -865,6 +878,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),
+            resync: begun.resync,
             redeliver: begun.requeued,
         };
         let mut report = engine.step(&order, &config.budget).await;
@@ -1133,6 +1147,7 @@ struct Begun {
     /// The number of its lease.
     step: u64,
     confirm_deletes: bool,
+    resync: bool,
     requeued: bool,
 }
 

@@ -52,6 +52,13 @@ impl Change {
         Self { id: change_id(sync_id, kind, &Known::from(&entry)), kind, entry }
     }
 
+    /// A key that is as before, and is handed over again because a job was asked to.
+    pub fn resynced(sync_id: &str, job_id: &str, entry: Entry) -> Self {
+        let version = Known::from(&entry);
+        let context = "b2sync 2026-11 change id of a full sync v1";
+        Self { id: hashed_id(context, [sync_id, &version.key, job_id], &version), kind: ChangeKind::Updated, entry }
+    }
+
     /// A key that is gone.
     pub fn deleted(sync_id: &str, known: Known) -> Self {
         let id = change_id(sync_id, ChangeKind::Deleted, &known);
@@ -62,8 +69,12 @@ impl Change {
 
 /// The id of a change: a hash of (sync, key, kind, version), the same in every home and in every repetition.
 pub fn change_id(sync_id: &str, kind: ChangeKind, version: &Known) -> String {
-    let mut hasher = blake3::Hasher::new_derive_key("b2sync 2026-11 change id v1");
-    for text in [sync_id, &version.key, kind.as_str()] {
+    hashed_id("b2sync 2026-11 change id v1", [sync_id, &version.key, kind.as_str()], version)
+}
+
+fn hashed_id(context: &str, texts: [&str; 3], version: &Known) -> String {
+    let mut hasher = blake3::Hasher::new_derive_key(context);
+    for text in texts {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }

@@ -111,6 +111,7 @@ impl Twin {
                 confirm_deletes: false,
                 objects_max: None,
                 streams: 1,
+                resync: false,
                 redeliver: false,
             };
             while engine.step(&order, &Budget::UNLIMITED).await.outcome? == Outcome::Continue {}

@@ -109,6 +109,7 @@ impl Job {
             confirm_deletes: self.order.confirm_deletes,
             objects_max: None,
             streams: 1,
+            resync: false,
             redeliver: false,
         };
         let report = engine.step(&order, &budget).await;

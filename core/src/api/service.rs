@@ -664,13 +664,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {
         let mut problems = Vec::new();
-        // Every listing is a full one: asking for it changes nothing.
-        query.flag("full_sync", &mut problems);
+        // Every listing is a full one: asking for it matters only where files are to be handed over again.
+        let full_sync = query.flag("full_sync", &mut problems).unwrap_or(false);
         let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
         check_problems(problems)?;
         // So that the cron finds the job should its alarm be lost, also where no poll is planned.
         self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
-        let command = Command::Trigger { trigger: Trigger::Manual, confirm_deletes };
+        let command = Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync };
         let Answer::Triggered { job, started } = self.coordinators.call(&sync.sync_id, command).await? else {
             return Err(unexpected().into());
         };

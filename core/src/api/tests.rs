@@ -1117,7 +1117,7 @@ fn a_sync_is_triggered_once() {
     check_keys(&answer, "sync_config_id sync_job_id status message job");
     assert_eq!((&answer["sync_job_id"], &answer["status"]), (&"job_now".into(), &"triggered".into()));
     let command = home.commands.borrow().last().cloned();
-    assert_eq!(command, Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true }));
+    assert_eq!(command, Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: true }));
     let answer = home.ok("POST", &format!("{sync}/trigger"), Value::Null);
     check_keys(&answer, "sync_config_id sync_job_id status message job");
     assert_eq!((&answer["sync_job_id"], &answer["status"]), (&"job_now".into(), &"skipped_already_running".into()));

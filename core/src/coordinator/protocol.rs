@@ -27,6 +27,9 @@ pub enum Command {
         /// Deliver deletions although they are more than the limit.
         #[serde(default)]
         confirm_deletes: bool,
+        /// Where the sync does not skip duplicates: hand over every file, also those that are as before.
+        #[serde(default)]
+        full_sync: bool,
     },
     /// From the cron: start a job if one is due at `at`, and repair a lost alarm. Answer: [`Answer::Poked`].
     Poke {

@@ -94,6 +94,7 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
         confirm_deletes: false,
         objects_max: None,
         streams: 1,
+        resync: false,
         redeliver: false,
     };
     let began = clock.now();

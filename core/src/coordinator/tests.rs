@@ -83,6 +83,23 @@ fn shards_read_for_their_coordinator() {
 }
 
 #[test]
+fn a_full_sync_hands_everything_over_where_duplicates_are_not_skipped() {
+    let world = World::new(keys(35, 100)).a_page_a_step();
+    assert_eq!(world.job().counts.created, 35);
+    for (skip_duplicates, full_sync, handed_over) in
+        [(true, true, 0), (false, false, 0), (false, true, 35), (false, false, 0)]
+    {
+        world.change_sync(|sync| sync.skip_duplicates = skip_duplicates);
+        world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync });
+        world.run();
+        let counts = world.status().last_job.unwrap().counts;
+        assert_eq!((counts.created, counts.updated, counts.deleted), (0, handed_over, 0));
+        assert_eq!(world.delivered().len(), 35);
+        world.check_stored();
+    }
+}
+
+#[test]
 fn a_second_trigger_is_told_of_the_first() {
     let world = World::new(keys(35, 100)).a_page_a_step();
     let (first, _) = world.trigger();
@@ -348,7 +365,11 @@ fn pausing_in_the_middle_of_a_step_interrupts_the_job_and_resuming_delivers_ever
         assert_eq!((&last.job_id, last.status), (&job.job_id, JobStatus::Interrupted));
         assert_eq!((status.state, status.next_sync_at, status.current_job), (SyncState::Suspended, None, None));
         assert_eq!(world.inner.alarm.get(), None);
-        assert!(world.try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false }).is_err());
+        assert!(
+            world
+                .try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false })
+                .is_err()
+        );
         world.check_stored();
         // It stopped soon.
         assert!(world.inner.requests.borrow().len() as u64 <= request + 2, "{:?}", world.inner.requests);
@@ -468,7 +489,7 @@ fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
         let gone = world.inner.sink.deliveries().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
         assert_eq!(gone, 0);
     }
-    world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
+    world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false });
     world.run();
     world.check();
 }
@@ -526,7 +547,7 @@ fn forgetting_wipes_everything_even_in_the_middle_of_a_step() {
             // The record goes last, and in between nothing may begin.
             assert_eq!(
                 world
-                    .try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false })
+                    .try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false })
                     .unwrap_err()
                     .kind(),
                 ErrorKind::NotFound

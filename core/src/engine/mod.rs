@@ -21,6 +21,7 @@ pub mod assembly;
 pub mod base;
 pub mod budget;
 pub mod diff;
+mod drift;
 pub mod lanes;
 pub mod listing;
 mod run;
@@ -38,6 +39,7 @@ use self::{
     base::{Base, Leaves},
     budget::{Budget, PAGE_KEYS, Spent},
     diff::{Difference, diff},
+    drift::Presence,
     lanes::{Lanes, Next, Reads},
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
     run::{ResumePoint, Resumed, Run, read_in_doubt},
@@ -53,6 +55,7 @@ use crate::{
     mutation::{self, Mutation},
     sink::{Change, ChangeKind, Delivery, Sink},
     snapshot::{
+        Known,
         changes::Noted,
         cut::{Begins, Cut, LEAF_SEGMENTS_MAX},
         index::SegmentRef,
@@ -81,12 +84,12 @@ pub const DELETIONS_HELD_MAX: usize = 4_096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Reconcile {
-    /// Deliver deletions.
+    /// Deliver deletions of files that are gone from the bucket.
     pub on_delete: bool,
     /// Deliver updates.
     pub on_update: bool,
-    /// Deliver deletions of keys that are still there, but match the filters no longer. Kept and shown; for now they are
-    /// delivered as `on_delete` says.
+    /// Deliver deletions of files that are still there, but match the filters no longer: these were changed, or the file was
+    /// replaced. Where this and `on_delete` differ, files that vanished are looked for in the bucket once more.
     pub on_filter_drift: bool,
 }
 
@@ -115,6 +118,8 @@ pub struct Order<'a> {
     pub confirm_deletes: bool,
     /// How many created and updated files the job delivers at most; the next one goes on. `None`: all.
     pub objects_max: Option<u64>,
+    /// Hand over every file, also those that are as before, once.
+    pub resync: bool,
     /// Dead letters were sent back: offer them again.
     pub redeliver: bool,
     /// How many ranges of the listing are read at the same time; what comes of it is the same.
@@ -401,6 +406,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         open: Open,
     ) -> Result<(RangeReader, Vec<RangeReader>), Error> {
         let leaves = base.leaves_ahead();
+        // Whoever hands over everything needs the entries of leaves that are as before, too.
+        let known_leaves = |leaves: &[SegmentRef]| if order.resync { Vec::new() } else { leaves.to_vec() };
         let watch = run.watch.clone();
         // The open segment may begin a leaf, and then those before it are all of another.
         let begins_leaf = open.first_key().is_some_and(|key| order.cut.begins(key) == Begins::Leaf);
@@ -410,7 +417,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let much = run.counts.listed >= u64::from(SPLIT_PAGES_FIRST) * PAGE_KEYS;
         let first = |end: Option<String>, known: &[SegmentRef]| {
             let reader =
-                RangeReader::resume(watch, run.covered_to.clone(), end, known.to_vec(), open, segments, begins);
+                RangeReader::resume(watch, run.covered_to.clone(), end, known_leaves(known), open, segments, begins);
             let reader = reader.knows(base.files_at_hand());
             if much { reader.split_soon() } else { reader }
         };
@@ -449,7 +456,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let Some(from) = key(Some(&bound)) else { continue };
             let next = bounds.get(nth + 1);
             let known = leaves.get(bound..until(next)).unwrap_or_default();
-            ahead.push(RangeReader::range(run.watch.order, run.watch.order_assumed, from, key(next), known.to_vec()));
+            ahead.push(RangeReader::range(
+                run.watch.order,
+                run.watch.order_assumed,
+                from,
+                key(next),
+                known_leaves(known),
+            ));
         }
         Ok((head, ahead))
     }
@@ -478,11 +491,14 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 self.take_gone(state, run, base, order, Some(&sealed.segment.first_key)).await?;
                 run.realign &= !order.cut.begins_segment(&sealed.segment.first_key);
                 let equal = base.skip_segment(state, &sealed.segment).await?;
-                if equal && !run.realign {
+                if equal && !run.realign && !order.resync {
                     run.assembly.append_equal(sealed.segment, sealed.bytes);
                 } else {
                     let entries = sealed.entries().map_err(|error| error.into_error("a listed segment"))?;
-                    if equal {
+                    let noted_before = run.noted.len();
+                    if equal && !run.realign {
+                        run.assembly.append_equal(sealed.segment, sealed.bytes);
+                    } else if equal {
                         run.assembly.realign_equal(sealed.segment.hash, &entries);
                     } else {
                         let compared = self.compare(state, run, base, order, &entries, until.covered_to.as_deref());
@@ -495,6 +511,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                         } else {
                             run.assembly.append_segment(sealed.segment, Some(sealed.bytes));
                         }
+                    }
+                    if order.resync {
+                        run.note_resynced(order.job_id, noted_before, &entries);
                     }
                 }
             }
@@ -641,6 +660,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<bool, Error> {
+        if run.deletions_found > run.deletions_delivered && drift::matters(order.reconcile) {
+            return self.deliver_deletions_apart(state, run, order, allows).await;
+        }
         let mut to_skip = run.deletions_delivered;
         // A step that began here delivers at least one batch, so that it gets further.
         let mut must = run.keys == 0;
@@ -671,6 +693,92 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         Ok(true)
     }
 
+    /// [`Self::deliver_deletions`] where it matters why files vanished.
+    async fn deliver_deletions_apart(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
+        if run.deletions_delivered == 0 && run.deletions_checked == 0 {
+            // Should it break off here, nothing is listed again.
+            run.save_checkpoint(state, order, None).await?;
+        }
+        let mut presence = Presence::new(self.source, run.watch.order);
+        // A step that began here gets at least one file further.
+        let mut must = run.keys == 0;
+        if !order.confirm_deletes && run.are_many_deletions(run.deletions_found) {
+            // All are looked for before the first deletion is delivered: they may be too many.
+            while run.deletions_checked < run.deletions_found {
+                let known = run.deletions_from(state, run.deletions_checked).await?;
+                if known.is_empty() {
+                    return Err(Error::internal("A job keeps fewer deletions than it found."));
+                }
+                for known in &known {
+                    let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {
+                        run.save_checkpoint(state, order, None).await?;
+                        return Ok(false);
+                    };
+                    run.deletions_checked += 1;
+                    run.deletions_due += u64::from(due);
+                }
+            }
+            if run.are_many_deletions(run.deletions_due) {
+                return Err(run.too_many(run.deletions_due));
+            }
+        }
+        while run.deletions_delivered < run.deletions_found {
+            let known = run.deletions_from(state, run.deletions_delivered).await?;
+            if known.is_empty() {
+                return Err(Error::internal("A job keeps fewer deletions than it found."));
+            }
+            for batch in known.chunks(FLUSH_CHANGES_MIN) {
+                let (mut noted, mut looked_for) = (Vec::new(), 0);
+                for known in batch {
+                    let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {
+                        break;
+                    };
+                    looked_for += 1;
+                    noted.extend(due.then(|| Noted::Vanished(known.clone())));
+                }
+                self.source.still_wanted().await?;
+                run.deletions_delivered += looked_for;
+                run.save_checkpoint(state, order, Some(&noted).filter(|noted| !noted.is_empty()).map(Vec::as_slice))
+                    .await?;
+                self.deliver(state, run, order, noted).await?;
+                if looked_for < batch.len() as u64 {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether the deletion of a file that vanished is to be delivered; `None` when the budget is used up before that is
+    /// known.
+    async fn is_due(
+        &self,
+        presence: &mut Presence<'_, S>,
+        run: &mut Run,
+        order: &Order<'_>,
+        known: &Known,
+        must: &mut bool,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<Option<bool>, Error> {
+        let there = match presence.told(&known.key) {
+            Some(there) => there,
+            None if !mem::take(must) && !allows(run.reads(), run.sink_calls) => return Ok(None),
+            None => {
+                self.source.still_wanted().await?;
+                let there = presence.look(&known.key).await?;
+                run.keys += presence.take_keys();
+                there
+            }
+        };
+        Ok(Some(if there { order.reconcile.on_filter_drift } else { order.reconcile.on_delete }))
+    }
+
     /// Delivers what was noted.
     async fn deliver(
         &self,
@@ -684,6 +792,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             .map(|noted| match noted {
                 Noted::Appeared(kind, entry) => Change::appeared(order.sync_id, kind, entry),
                 Noted::Vanished(known) => Change::deleted(order.sync_id, known),
+                Noted::Resynced { entry, job_id } => Change::resynced(order.sync_id, &job_id, entry),
             })
             .collect();
         self.deliver_changes(state, run, &changes).await

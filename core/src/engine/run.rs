@@ -6,6 +6,7 @@ use super::{
     DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, FLUSH_BYTES_MIN, FLUSH_CHANGES_MIN, Order,
     assembly::Assembly,
     base::{Base, Leaves},
+    drift,
     lanes::Reads,
     listing::{Mark, Open},
     source::ListingWatch,
@@ -13,7 +14,7 @@ use super::{
     too_many_deletions,
 };
 use crate::{
-    entry::KeyOrder,
+    entry::{Entry, KeyOrder},
     error::Error,
     job::{JobCounts, Phase},
     mutation::{self, Mutation},
@@ -85,6 +86,9 @@ pub(super) struct Run {
     pub(super) deletion_blobs: Vec<(String, u64)>,
     pub(super) deletions_found: u64,
     pub(super) deletions_delivered: u64,
+    /// Where it matters why files vanished, and many did: how many were looked for, and of these are to be delivered.
+    pub(super) deletions_checked: u64,
+    pub(super) deletions_due: u64,
     scratch: Vec<String>,
     /// To be delivered.
     pub(super) noted: Vec<Noted>,
@@ -155,6 +159,8 @@ impl Run {
             deletion_blobs: Vec::new(),
             deletions_found: 0,
             deletions_delivered: 0,
+            deletions_checked: 0,
+            deletions_due: 0,
             scratch: Vec::new(),
             noted: Vec::new(),
             objects_found: 0,
@@ -187,6 +193,8 @@ impl Run {
         self.deletion_blobs = checkpoint.deletions;
         self.deletions_found = checkpoint.deletions_found;
         self.deletions_delivered = checkpoint.deletions_delivered;
+        self.deletions_checked = checkpoint.deletions_checked;
+        self.deletions_due = checkpoint.deletions_due;
         let mut open = Open::default();
         if checkpoint.pending.is_some() || checkpoint.pending_tail.is_some() {
             let (name, bytes) = match (&checkpoint.pending, &checkpoint.pending_tail) {
@@ -275,7 +283,7 @@ impl Run {
         order: &Order<'_>,
         known: Known,
     ) -> Result<(), Error> {
-        if !order.reconcile.on_delete {
+        if !order.reconcile.on_delete && !order.reconcile.on_filter_drift {
             return Ok(());
         }
         if mutation::is_on(Mutation::DeleteEarly) {
@@ -285,17 +293,57 @@ impl Run {
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
-        if !order.confirm_deletes && found > DELETIONS_UNASKED_MAX && found > self.document.root.entries_to_guard() / 2
-        {
-            return Err(too_many_deletions(&format!(
-                "More than half of the files that were there before are gone ({found} or more of {}).",
-                self.known_before
-            )));
+        if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(found) {
+            return Err(self.too_many(found));
         }
         if self.deletions.len() >= DELETIONS_HELD_MAX {
             self.store_deletions(state).await?;
         }
         Ok(())
+    }
+
+    /// Notes that all of `entries` are handed over again, but for those that were noted since there were `before`.
+    pub(super) fn note_resynced(&mut self, job_id: &str, before: usize, entries: &[Entry]) {
+        let mut noted: BTreeSet<String> = BTreeSet::new();
+        for it in self.noted.get(before..).unwrap_or_default() {
+            if let Noted::Appeared(_, entry) = it {
+                noted.insert(entry.key.clone());
+            }
+        }
+        let left = entries.iter().filter(|entry| !noted.contains(&entry.key));
+        self.noted.extend(left.map(|entry| Noted::Resynced { entry: entry.clone(), job_id: job_id.to_owned() }));
+    }
+
+    /// Whether so many deletions are not delivered unless they are confirmed.
+    pub(super) fn are_many_deletions(&self, count: u64) -> bool {
+        count > DELETIONS_UNASKED_MAX && count > self.document.root.entries_to_guard() / 2
+    }
+
+    /// The error for that.
+    pub(super) fn too_many(&self, count: u64) -> Error {
+        too_many_deletions(&format!(
+            "More than half of the files that were there before are gone ({count} or more of {}).",
+            self.known_before
+        ))
+    }
+
+    /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on.
+    pub(super) async fn deletions_from<B: BlobStore, D: DocumentStore>(
+        &self,
+        state: &State<'_, B, D>,
+        from: u64,
+    ) -> Result<Vec<Known>, Error> {
+        let mut skip = from;
+        let behind = |known: Vec<Known>, skip: u64| {
+            known.into_iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).collect()
+        };
+        for (name, count) in &self.deletion_blobs {
+            if skip < *count {
+                return Ok(behind(state.read_segment(name).await?, skip));
+            }
+            skip -= count;
+        }
+        Ok(behind(self.deletions.clone(), skip))
     }
 
     pub(super) fn count_delivered(&mut self, change: &Change) {
@@ -419,6 +467,8 @@ impl Run {
             deletions_tail: root::encode_known(&self.deletions),
             deletions_found: self.deletions_found,
             deletions_delivered: self.deletions_delivered,
+            deletions_checked: self.deletions_checked,
+            deletions_due: self.deletions_due,
             objects_found: self.objects_found,
             counts,
             order: self.watch.order,

@@ -215,6 +215,7 @@ struct World {
     reconcile: Reconcile,
     jobs: Cell<u32>,
     streams: Cell<usize>,
+    resync: Cell<bool>,
     objects_max: Cell<Option<u64>>,
 }
 
@@ -233,6 +234,7 @@ impl World {
             reconcile: Reconcile::default(),
             jobs: Cell::new(0),
             streams: Cell::new(1),
+            resync: Cell::new(false),
             objects_max: Cell::new(None),
         }
     }
@@ -253,6 +255,7 @@ impl World {
             confirm_deletes: self.confirm_deletes,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
+            resync: self.resync.get(),
             redeliver: false,
         };
         block_on(engine.step(&order, budget))
@@ -473,6 +476,57 @@ fn an_expired_token_is_replaced_by_the_last_key() {
 }
 
 #[test]
+fn the_limit_counts_the_deletions_that_would_be_delivered() {
+    let all = || (0..600).map(|n| entry(&format!("{}{n:03}", if n < 540 { "old/" } else { "new/" }), 1));
+    let spec = FilterSpec { exclude_patterns: vec!["old/*".to_owned()], ..FilterSpec::default() };
+    let narrow = Filter::compile(&spec, &SourcePath::parse("bucket-one").unwrap()).unwrap();
+    for stepped in [false, true] {
+        for (drifts, on_delete, on_filter_drift, stops) in [
+            (true, true, false, false),
+            (true, false, true, true),
+            (false, false, true, false),
+            (false, true, false, true),
+        ] {
+            let mut world = World::new(50);
+            world.bucket.set(all());
+            world.job(&Budget::UNLIMITED);
+            world.confirm_deletes = false;
+            world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+            if drifts {
+                world.filter = narrow.clone();
+            } else {
+                world.bucket.set(all().filter(|entry| entry.key.starts_with("new/")));
+            }
+            let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
+            let mut steps = 1;
+            let outcome = loop {
+                match world.step("job_2", &budget).outcome {
+                    Ok(Outcome::Continue) => steps += 1,
+                    ended => break ended,
+                }
+            };
+            assert_eq!(stepped, steps > 1);
+            let known = world.document().root.entries;
+            match (outcome, stops) {
+                (Ok(Outcome::Done), false) => assert_eq!(known, 60),
+                (Err(error), true) => {
+                    assert_eq!((error.kind(), known), (ErrorKind::TooManyDeletions, 600));
+                    block_on(settle_checkpoint(&world.home, &world.home, world.cut)).unwrap();
+                    assert_eq!(world.snapshot().len(), 600);
+                }
+                (outcome, _) => panic!("drifts: {drifts}, {:?}: {outcome:?}", world.reconcile),
+            }
+            assert_eq!(world.home.inner.sink.current().len(), 600, "nothing was deleted");
+            if stops {
+                world.confirm_deletes = true;
+                world.job(&budget);
+                assert_eq!(world.home.inner.sink.current().len(), 60);
+            }
+        }
+    }
+}
+
+#[test]
 fn a_step_ends_when_the_platform_says_that_its_cpu_time_is_used_up() {
     let (whole, cut) = (World::new(10), World::new(10));
     let mut steps = 0;
@@ -545,8 +599,13 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
     }
     let world = World::new(10);
     world.bucket.set(keys(0..3));
-    let engine =
-        Engine { source: &world.bucket, blobs: &world.home, documents: &world.home, sink: &Refusing, clock: &Stopped::default() };
+    let engine = Engine {
+        source: &world.bucket,
+        blobs: &world.home,
+        documents: &world.home,
+        sink: &Refusing,
+        clock: &Stopped::default(),
+    };
     let order = Order {
         job_id: "job_first",
         sync_id: "sync_1",
@@ -557,6 +616,7 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
         confirm_deletes: false,
         objects_max: None,
         streams: 1,
+        resync: false,
         redeliver: false,
     };
     let report = block_on(engine.step(&order, &Budget::UNLIMITED));
@@ -651,6 +711,84 @@ proptest! {
                 world.check();
             }
             prop_assert_eq!(ids(&world).into_iter().collect::<BTreeSet<_>>(), expected.clone());
+        }
+    }
+
+    #[test]
+    fn a_full_sync_hands_every_file_over_once_more(
+        first in proptest::collection::btree_map("[a-d]{1,3}", 1u64..3, 0..60),
+        second in proptest::collection::btree_map("[a-d]{1,3}", 1u64..3, 0..60),
+        page_size in 1usize..12,
+        streams in 1usize..4,
+        stepped: bool,
+        cut in proptest::option::of((1u64..30, any::<bool>())),
+    ) {
+        let world = World::new(page_size);
+        world.streams.set(streams);
+        world.bucket.set(first.iter().map(|(key, version)| entry(key, *version)));
+        world.job(&Budget::UNLIMITED);
+        let root = world.document().root.index;
+        world.resync.set(true);
+        let budget = if stepped { &ONE_PAGE } else { &Budget::UNLIMITED };
+        for (round, state) in [&first, &second, &second].into_iter().enumerate() {
+            world.bucket.set(state.iter().map(|(key, version)| entry(key, *version)));
+            let before = ids(&world);
+            if round == 0 {
+                world.home.at.set(cut.map(|(at, after)| (world.home.effects.get() + at, after)));
+            }
+            let counts = world.job(budget).counts;
+            world.check();
+            // Each delivered at least once under one id that is new, and none under two.
+            let handed: BTreeSet<(String, String)> = world.home.inner.sink.deliveries().into_iter().skip(before.len())
+                .filter(|change| change.kind != ChangeKind::Deleted)
+                .map(|change| (change.entry.key, change.id)).collect();
+            let keys: Vec<&String> = handed.iter().map(|(key, _)| key).collect();
+            prop_assert_eq!(keys, state.keys().collect::<Vec<_>>());
+            let is_new = |id: &String| !before.contains(id);
+            prop_assert!(round == 1 || handed.iter().all(|(_, id)| is_new(id)));
+            if cut.is_none() {
+                prop_assert_eq!(counts.created + counts.updated, state.len() as u64);
+            }
+            if round == 0 {
+                prop_assert_eq!(&world.document().root.index, &root, "the snapshot is as before");
+            }
+        }
+    }
+
+    #[test]
+    fn gone_and_drifted_files_are_told_apart(
+        history in proptest::collection::vec((proptest::collection::btree_map("[a-d😀]{1,3}", 1u64..3, 0..30), any::<bool>()), 1..5),
+        page_size in 1usize..12,
+        stepped: bool,
+        on_delete: bool,
+        on_filter_drift: bool,
+        utf16: bool,
+        cut in proptest::option::of((1u64..60, any::<bool>())),
+    ) {
+        let mut world = World::new(page_size);
+        world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
+        world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+        world.home.at.set(cut);
+        let (mut tracked, mut objects) = (BTreeSet::<String>::new(), BTreeMap::<String, Entry>::new());
+        for (state, narrow) in &history {
+            world.bucket.set(state.iter().map(|(key, version)| entry(key, *version)));
+            let spec = FilterSpec { exclude_patterns: narrow.then(|| "a*".to_owned()).into_iter().collect(), ..FilterSpec::default() };
+            world.filter = Filter::compile(&spec, &SourcePath::parse("bucket-one").unwrap()).unwrap();
+            world.job(if stepped { &ONE_PAGE } else { &Budget::UNLIMITED });
+            let takes = |key: &str| !(*narrow && key.starts_with('a'));
+            for key in mem::take(&mut tracked) {
+                let removed = if state.contains_key(&key) { !takes(&key) && on_filter_drift } else { on_delete };
+                if removed {
+                    objects.remove(&key);
+                }
+            }
+            for (key, version) in state.iter().filter(|(key, _)| takes(key)) {
+                tracked.insert(key.clone());
+                objects.insert(key.clone(), entry(key, *version));
+            }
+            prop_assert_eq!(&world.home.inner.sink.current(), &objects);
+            let known: BTreeSet<String> = world.snapshot().into_iter().map(|known| known.key).collect();
+            prop_assert_eq!(&known, &tracked, "the snapshot follows the bucket under the filters");
         }
     }
 

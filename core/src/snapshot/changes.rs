@@ -1,8 +1,9 @@
 //! Changes as they are noted before they are delivered.
 //!
-//! Format (`b2C` 1): the number of changes, then for each one byte for its kind (1 created, 2 updated, 3 deleted), its
-//! key ([`super::codec`]), its size, its last modified as the signed difference in milliseconds from the change before
-//! (the first: from 1970), and the ETag as a text, or for a deletion the 8 bytes of its [`EtagTag`].
+//! Format (`b2C` 1): the number of changes, then for each one byte for its kind (1 created, 2 updated, 3 deleted, 4 handed
+//! over again), its key ([`super::codec`]), its size, its last modified as the signed difference in milliseconds from the
+//! change before (the first: from 1970), and the ETag as a text, or for a deletion the 8 bytes of its [`EtagTag`]; for the
+//! kind 4 the job as a text behind that.
 
 use super::{
     EtagTag, Known,
@@ -17,6 +18,13 @@ pub enum Noted {
     Appeared(ChangeKind, Entry),
     /// A key that was known is gone.
     Vanished(Known),
+    /// A key that is as before is handed over again.
+    Resynced {
+        /// What is listed.
+        entry: Entry,
+        /// The job that was asked to.
+        job_id: String,
+    },
 }
 
 /// Encodes changes.
@@ -37,6 +45,11 @@ pub fn encode(changes: &[Noted]) -> Vec<u8> {
                 let kind = if *kind == ChangeKind::Created { 1 } else { 2 };
                 head(&mut out, kind, &entry.key, entry.size, entry.last_modified);
                 out.text(&entry.etag);
+            }
+            Noted::Resynced { entry, job_id } => {
+                head(&mut out, 4, &entry.key, entry.size, entry.last_modified);
+                out.text(&entry.etag);
+                out.text(job_id);
             }
             Noted::Vanished(known) => {
                 head(&mut out, 3, &known.key, known.size, known.last_modified);
@@ -66,6 +79,10 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Noted>, DecodeError> {
             1 => Noted::Appeared(ChangeKind::Created, Entry { key, etag: input.text()?, size, last_modified }),
             2 => Noted::Appeared(ChangeKind::Updated, Entry { key, etag: input.text()?, size, last_modified }),
             3 => Noted::Vanished(Known { key, tag: EtagTag(input.array()?), size, last_modified }),
+            4 => {
+                let entry = Entry { key, etag: input.text()?, size, last_modified };
+                Noted::Resynced { entry, job_id: input.text()? }
+            }
             _ => return Err(DecodeError::Overflow),
         });
     }
@@ -82,7 +99,7 @@ mod tests {
     proptest! {
         #[test]
         fn decode_after_encode_is_the_same(
-            list in proptest::collection::vec((0..3, "[ab/😀]{0,9}", "[0-9a-f-]{0,40}", any::<u64>(), any::<i64>()), 0..12),
+            list in proptest::collection::vec((0..4, "[ab/😀]{0,9}", "[0-9a-f-]{0,40}", any::<u64>(), any::<i64>()), 0..12),
         ) {
             let changes: Vec<_> = list
                 .into_iter()
@@ -91,6 +108,7 @@ mod tests {
                     match kind {
                         0 => Noted::Appeared(ChangeKind::Created, entry),
                         1 => Noted::Appeared(ChangeKind::Updated, entry),
+                        2 => Noted::Resynced { entry, job_id: "job_x".to_owned() },
                         _ => Noted::Vanished(Known::from(&entry)),
                     }
                 })

@@ -132,6 +132,10 @@ pub struct Checkpoint {
     pub deletions_found: u64,
     /// How many of them were delivered.
     pub deletions_delivered: u64,
+    /// Of the deletions found, how many were looked for in the bucket before the first was delivered, where that matters.
+    pub deletions_checked: u64,
+    /// Of these, how many are to be delivered.
+    pub deletions_due: u64,
     /// How many created and updated files were found.
     pub objects_found: u64,
     /// What was found and delivered so far.

@@ -478,7 +478,7 @@ fn noted(document: &SnapshotDocument, kv: &StaleKv) -> Result<Vec<Known>, Violat
     Ok(noted
         .into_iter()
         .map(|noted| match noted {
-            Noted::Appeared(_, entry) => Known::from(&entry),
+            Noted::Appeared(_, entry) | Noted::Resynced { entry, .. } => Known::from(&entry),
             Noted::Vanished(known) => known,
         })
         .collect())

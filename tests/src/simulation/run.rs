@@ -260,7 +260,9 @@ impl Sim {
             Call::Cron { late_ms } => {
                 Some(Command::Poke { at: Timestamp::from_millis(self.now() - i64::from(late_ms)) })
             }
-            Call::Trigger { confirm } => Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: confirm }),
+            Call::Trigger { confirm } => {
+                Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: confirm, full_sync: false })
+            }
             Call::Pause => Some(Command::Pause { reason: None }),
             Call::Resume => Some(Command::Resume),
             Call::Unlock => Some(Command::Unlock),
@@ -575,7 +577,11 @@ impl Sim {
                     (JobStatus::Completed, _) if status.current_job.is_none() => break,
                     (JobStatus::Failed, Some("too_many_deletions")) if status.current_job.is_none() => {
                         old.insert(job.job_id);
-                        let confirmed = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
+                        let confirmed = self.ask(Command::Trigger {
+                            trigger: Trigger::Manual,
+                            confirm_deletes: true,
+                            full_sync: false,
+                        });
                         confirmed.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("{error}")))?;
                     }
                     _ => {}
@@ -657,7 +663,7 @@ impl Sim {
 
     fn job(&mut self, confirm_deletes: bool, rng: &SeededEntropy) -> Result<JobRecord, Violation> {
         let last = Self::job_of(&self.status()?);
-        let triggered = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes });
+        let triggered = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync: false });
         triggered.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("trigger: {error}")))?;
         for _ in 0..10_000 {
             self.run_for(1_000, rng, true)?;

@@ -28,7 +28,7 @@ enum Event {
 
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        3 => Just(Event::Command(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true })),
+        3 => Just(Event::Command(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false })),
         1 => Just(Event::Command(Command::Poke { at: Timestamp::from_millis(START) })),
         2 => Just(Event::Command(Command::Pause { reason: None })),
         3 => Just(Event::Command(Command::Resume)),
@@ -118,7 +118,7 @@ proptest! {
         filter(&world, false);
         world.ask(Command::Resume);
         world.run();
-        world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true });
+        world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false });
         world.run();
         if filtered {
             // What was updated, left out and taken in again is a creation of the version that was an update.

@@ -488,7 +488,7 @@ impl World {
     }
 
     pub(super) fn trigger(&self) -> (JobRecord, bool) {
-        match self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false }) {
+        match self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false }) {
             Answer::Triggered { job, started } => (*job, started),
             other => panic!("{other:?}"),
         }
