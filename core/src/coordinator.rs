@@ -831,6 +831,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
             }
         };
         account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
+        // The platform counts the whole invocation, and the engine what comes from here on.
+        let spent_before = client.counts();
+        let budget = config.budget.without(spent_before.subrequests, spent_before.bytes_received);
         let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
         let blobs = home.blobs(&sync.sync_id);
         let sink = home.sink(sync);
@@ -849,7 +852,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             streams: streams(sync, begun.job.known_before),
             redeliver: begun.requeued,
         };
-        let mut report = engine.step(&order, &config.budget).await;
+        let mut report = engine.step(&order, &budget).await;
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)

@@ -54,6 +54,30 @@ fn everything_a_job_asks_of_b2_is_in_its_cost() {
 }
 
 #[test]
+fn the_first_authorization_is_within_the_budget_of_its_step() {
+    // Each authorization and each page takes one attempt more than the one before.
+    for failures in 0..4_usize {
+        let retry = RetryPolicy { backoff_base_ms: 0, ..RetryPolicy::DEFAULT };
+        let world = World::new(keys(600, 100)).with_config(|config| {
+            (config.retry, config.budget.external_requests_max) = (retry, 40);
+        });
+        let busy = Some((503, "<Error><Code>ServiceUnavailable</Code></Error>"));
+        let storm = || [vec![busy; failures], vec![None]].concat();
+        *world.inner.answers.borrow_mut() = (0..20).flat_map(|_| storm()).collect();
+        world.trigger();
+        world.drive();
+        let asked = world.inner.requests.borrow().len();
+        // The last page was asked for with as much in hand as a page may take, the authorization counted.
+        assert!(asked <= 40 - 12 + failures + 1, "{asked} requests with {failures} failures before each answer");
+        // No less than what a step keeps in hand, and one page and its failures, is left unused.
+        assert!(asked + 12 + failures + 1 > 40, "{asked} requests with {failures} failures before each answer");
+        assert_eq!(world.status().current_job.map(|job| job.status), Some(JobStatus::Running));
+        let authorizations = world.inner.requests.borrow().iter().filter(|it| it.contains("authorize")).count();
+        assert_eq!(authorizations, failures + 1);
+    }
+}
+
+#[test]
 fn a_second_trigger_is_told_of_the_first() {
     let world = World::new(keys(35, 100)).a_page_a_step();
     let (first, _) = world.trigger();
