@@ -559,6 +559,19 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 })
                 .await
             }
+            Command::ConnectionLifted => {
+                let sync = self.sync(sync_id).await?;
+                let job_id = ids::job_id(self.home.entropy());
+                self.change(sync_id, |state| {
+                    let paused = state.status.paused_at.is_some() || !sync.is_active;
+                    let failed = state.status.last_job.as_ref().is_some_and(|job| job.status == JobStatus::Failed);
+                    if state.status.current_job.is_none() && failed && !paused {
+                        state.start_job(job_id.clone(), Trigger::Resume, now);
+                    }
+                    Ok(Answer::Status(Box::new(state.status.clone())))
+                })
+                .await
+            }
             Command::Trigger { trigger, confirm_deletes } => {
                 let sync = self.sync(sync_id).await?;
                 let job_id = ids::job_id(self.home.entropy());

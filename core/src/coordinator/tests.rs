@@ -304,6 +304,35 @@ fn a_permanent_failure_ends_the_job_and_is_noted_with_the_connection() {
 }
 
 #[test]
+fn a_lifted_suspension_begins_at_once_what_failed() {
+    let world = World::new(keys(5, 100));
+    let lift = |world: &World| world.ask(Command::ConnectionLifted);
+    lift(&world);
+    assert_eq!(world.status().runs, 0, "nothing failed yet: the first poll is planned");
+    world.change_connection(|it| it.is_active = false);
+    assert_eq!(world.job().status, JobStatus::Failed);
+    world.change_connection(|it| it.is_active = true);
+    world.ask(pause());
+    lift(&world);
+    assert_eq!(world.status().runs, 1, "a paused sync stays so");
+    world.ask(Command::Resume);
+    world.change_connection(|it| it.is_active = false);
+    world.run();
+    assert_eq!(world.status().last_job.unwrap().status, JobStatus::Failed);
+    world.change_connection(|it| it.is_active = true);
+    lift(&world);
+    assert_eq!(world.inner.alarm.get(), Some(world.now()));
+    lift(&world);
+    world.run();
+    let status = world.status();
+    let last = status.last_job.clone().unwrap();
+    assert_eq!((last.status, last.trigger, status.runs), (JobStatus::Completed, Trigger::Resume, 3));
+    lift(&world);
+    assert_eq!(world.status().runs, 3, "what completed goes on with its next poll");
+    world.check();
+}
+
+#[test]
 fn credentials_that_were_replaced_meanwhile_are_not_blamed_and_do_not_get_the_old_account() {
     let world = World::new(keys(5, 100));
     let replace = |world: &World| world.change_connection(|it| it.key_id = "006".to_owned());
