@@ -509,6 +509,8 @@ impl NextRoot {
         let leaves = &assembly.leaves;
         let mut named = BTreeSet::new();
         let mut retired: BTreeSet<String> = self.stale.into_iter().collect();
+        // A segment that a job took apart again may be one of the snapshot before, in a leaf that stays as it was.
+        let taken_apart: Vec<String> = retired.iter().filter(|name| name.starts_with("segment/")).cloned().collect();
         let mut index = root.index.clone();
         if *leaves != before.list {
             index = match (leaves.as_slice(), assembly.top()) {
@@ -536,6 +538,13 @@ impl NextRoot {
                 retired.extend(before.segments(state, leaf).await?.iter().map(|it| segment_name(it.hash)));
             }
             retired.extend(root.index.clone());
+        }
+        if taken_apart.iter().any(|name| !named.contains(name)) {
+            let old: BTreeSet<_> = before.list.iter().map(|leaf| leaf.hash).collect();
+            for leaf in leaves.iter().map(|leaf| leaf.hash).filter(|leaf| old.contains(leaf)) {
+                let kept = before.segments(state, leaf).await?.iter().map(|it| segment_name(it.hash));
+                named.extend(kept.filter(|name| taken_apart.contains(name)));
+            }
         }
         // A leaf that both have may be the old index itself, when there was but one.
         named.extend(index.clone());

@@ -645,7 +645,7 @@ impl HttpClient for Seam {
                 start.into_iter().filter(|pair| names.iter().any(|name| pair.starts_with(name))).collect();
             self.check_budget(&start.join("&"));
         }
-        self.inner.step(self.task, |step| step.external += u64::from(listing || step.pages > 0));
+        self.inner.step(self.task, |step| step.external += 1);
         let how = self.broken("request");
         match how {
             Some(Break::Before) => return Err(interrupted()),
