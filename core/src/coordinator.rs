@@ -582,6 +582,19 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 })
                 .await
             }
+            Command::ConnectionLifted => {
+                let sync = self.sync(sync_id).await?;
+                let job_id = ids::job_id(self.home.entropy());
+                self.change(sync_id, |state| {
+                    let paused = state.status.paused_at.is_some() || !sync.is_active;
+                    let failed = state.status.last_job.as_ref().is_some_and(|job| job.status == JobStatus::Failed);
+                    if state.status.current_job.is_none() && failed && !paused {
+                        state.start_job(job_id.clone(), Trigger::Resume, now);
+                    }
+                    Ok(Answer::Status(Box::new(state.status.clone())))
+                })
+                .await
+            }
             Command::Trigger { trigger, confirm_deletes, full_sync } => {
                 let sync = self.sync(sync_id).await?;
                 let job_id = ids::job_id(self.home.entropy());
@@ -862,6 +875,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
         };
         account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
         let ranges = Ranges::new(home, sync, &connection, StoredAccount::from(&account));
+        // The platform counts the whole invocation, and the engine what comes from here on.
+        let spent_before = client.counts();
+        let budget = config.budget.without(spent_before.subrequests, spent_before.bytes_received);
         let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
         let blobs = home.blobs(&sync.sync_id);
         let sink = home.sink(sync);
@@ -881,7 +897,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             resync: begun.resync,
             redeliver: begun.requeued,
         };
-        let mut report = engine.step(&order, &config.budget).await;
+        let mut report = engine.step(&order, &budget).await;
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)

@@ -14,7 +14,8 @@ const ALL: Limits = Limits { no_undo: false, no_dead_letters: false };
 #[test]
 fn worlds_keep_every_rule() {
     let mut total = Tally::default();
-    for seed in 0..60 {
+    // The last two: a segment of the snapshot before that a job took apart, in a leaf that stayed as it was, was deleted.
+    for seed in (0..60).chain([11_428, 29_061]) {
         let outcome = run_seed(seed, ALL);
         total.add(&outcome.tally);
         if outcome.result.is_err() {

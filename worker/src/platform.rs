@@ -10,7 +10,7 @@ use b2sync_core::{
     job::JobRecord,
     time::{Clock, Timestamp},
 };
-use worker::{Date, Delay, console_error, wasm_bindgen};
+use worker::{Date, Delay, console_error, signal, wasm_bindgen};
 
 use crate::bindings::Bindings;
 
@@ -23,13 +23,15 @@ impl Clock for Platform {
         Timestamp::from_millis(i64::try_from(Date::now().as_millis()).unwrap_or(i64::MAX))
     }
 
-    /// The runtime writes the warning into the module's memory; where it does not (yet), the budget of keys cuts a step.
-    fn is_near_cpu_limit(&self) -> bool {
-        worker::signal::is_near_cpu_limit()
-    }
-
     async fn sleep(&self, millis: u64) {
         Delay::from(Duration::from_millis(millis)).await;
+    }
+
+    /// The runtime writes a signal into this module's memory shortly before it ends an invocation for its CPU time, and
+    /// takes it back before the next. Where it does not, the answer is always
+    /// no: the budget's keys bound the CPU time of a step in any case.
+    fn is_near_cpu_limit(&self) -> bool {
+        signal::is_near_cpu_limit()
     }
 }
 
@@ -80,6 +82,11 @@ mod tests {
         let now = Platform.now();
         assert!(now > Timestamp::from_millis(1_700_000_000_000), "{now}");
         assert!(Platform.now() >= now);
+    }
+
+    #[wasm_bindgen_test]
+    fn without_a_signal_no_limit_is_near() {
+        assert!(!Platform.is_near_cpu_limit());
     }
 
     #[wasm_bindgen_test]

@@ -55,6 +55,9 @@ const NAMESPACE_CHARS_MAX: usize = 100;
 const CHANGE_ATTEMPTS_MAX: u32 = 4;
 /// How many coordinators are asked at the same time.
 const COORDINATORS_IN_FLIGHT: usize = 16;
+/// The most syncs that are told at once that their connection's suspension was lifted; the others go on with their next
+/// poll.
+const LIFTED_SYNCS_MAX: usize = 100;
 /// The most archived jobs that a list reads.
 const ARCHIVED_JOBS_MAX: u64 = 1_000;
 /// How long a presigned URL lasts, in seconds.
@@ -307,6 +310,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             let sealed = self.master_keys.seal(credentials.application_key(), &record.connection_id, self.entropy)?;
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }
+        let was_suspended = record.is_suspended_by_failures();
         let record = self
             .change(record, &|record| {
                 refuse_archived(record)?;
@@ -331,7 +335,23 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
+        self.begin_again(was_suspended, &record).await;
         Ok(connections::render(&record))
+    }
+
+    /// Has the syncs of a connection begin at once, if its suspension was lifted. What fails here is not told: a sync that
+    /// was not reached goes on with its next poll.
+    async fn begin_again(&self, was_suspended: bool, record: &ConnectionRecord) {
+        if !was_suspended || record.check_usable().is_err() {
+            return;
+        }
+        let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
+        let syncs = self.registry.syncs(&query).await.unwrap_or_default();
+        for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
+            // So that the cron finds the job should its alarm be lost.
+            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
+            let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
+        }
     }
 
     async fn delete_connection(&self, id: &str) -> Answered {
@@ -381,6 +401,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Err(error) => Err(error),
         };
         let now = self.clock.now();
+        let was_suspended = record.is_suspended_by_failures();
         let noted = self
             .change(record, &|record| {
                 match &tested {
@@ -398,8 +419,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             })
             .await;
         match noted {
+            Ok(record) => self.begin_again(was_suspended, &record).await,
             // The outcome of the test is what was asked for; noting it is not.
-            Ok(_) | Err(ApiError::Failed(_)) => {}
+            Err(ApiError::Failed(_)) => {}
             Err(other) => return Err(other),
         }
         Ok(match &tested {

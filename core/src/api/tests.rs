@@ -628,7 +628,12 @@ fn five_failures_suspend_and_a_success_restores() {
     let (_, _, message) = home.refused("POST", SYNCS, json!({"connection_id": "A", "source_path": "my-videos"}));
     assert!(message.contains("{\"is_active\": true}"), "{message}");
 
-    // What failures suspended, a new key or its user's word lifts.
+    // What failures suspended, a new key or its user's word lifts, and its syncs begin at once.
+    home.ok("PATCH", &format!("{CONNECTIONS}/A"), json!({"is_active": true}));
+    home.ok("POST", SYNCS, json!({"connection_id": "A", "source_path": "b2://my-videos/2024/"}));
+    let begun_now = || home.commands.borrow().iter().filter(|it| **it == Command::ConnectionLifted).count();
+    let mut begun = 0;
+    assert_eq!(begun_now(), begun, "there was no sync to tell");
     for lift in [key, json!({"is_active": true}), json!({"status": "ACTIVE"})] {
         home.ok("PATCH", &format!("{CONNECTIONS}/A"), json!({"is_active": true}));
         home.authorize.borrow_mut().clone_from(&failing);
@@ -640,6 +645,8 @@ fn five_failures_suspend_and_a_success_restores() {
         let lifted = home.ok("PATCH", &format!("{CONNECTIONS}/A"), lift);
         assert_eq!((&lifted["status"], &lifted["is_active"]), (&"ACTIVE".into(), &true.into()));
         assert_eq!(lifted["consecutive_failures"], 0);
+        begun += 1;
+        assert_eq!(begun_now(), begun);
     }
 }
 

@@ -20,6 +20,8 @@ use crate::{
 pub enum Command {
     /// The sync was created or changed: plan its next poll anew.
     Configured,
+    /// The connection's suspension was lifted: where the latest job failed, begin the next at once.
+    ConnectionLifted,
     /// Start a job. Answer: [`Answer::Triggered`].
     Trigger {
         /// Why.

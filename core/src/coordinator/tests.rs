@@ -100,6 +100,30 @@ fn a_full_sync_hands_everything_over_where_duplicates_are_not_skipped() {
 }
 
 #[test]
+fn the_first_authorization_is_within_the_budget_of_its_step() {
+    // Each authorization and each page takes one attempt more than the one before.
+    for failures in 0..4_usize {
+        let retry = RetryPolicy { backoff_base_ms: 0, ..RetryPolicy::DEFAULT };
+        let world = World::new(keys(600, 100)).with_config(|config| {
+            (config.retry, config.budget.external_requests_max) = (retry, 40);
+        });
+        let busy = Some((503, "<Error><Code>ServiceUnavailable</Code></Error>"));
+        let storm = || [vec![busy; failures], vec![None]].concat();
+        *world.inner.answers.borrow_mut() = (0..20).flat_map(|_| storm()).collect();
+        world.trigger();
+        world.drive();
+        let asked = world.inner.requests.borrow().len();
+        // The last page was asked for with as much in hand as a page may take, the authorization counted.
+        assert!(asked <= 40 - 12 + failures + 1, "{asked} requests with {failures} failures before each answer");
+        // No less than what a step keeps in hand, and one page and its failures, is left unused.
+        assert!(asked + 12 + failures + 1 > 40, "{asked} requests with {failures} failures before each answer");
+        assert_eq!(world.status().current_job.map(|job| job.status), Some(JobStatus::Running));
+        let authorizations = world.inner.requests.borrow().iter().filter(|it| it.contains("authorize")).count();
+        assert_eq!(authorizations, failures + 1);
+    }
+}
+
+#[test]
 fn a_second_trigger_is_told_of_the_first() {
     let world = World::new(keys(35, 100)).a_page_a_step();
     let (first, _) = world.trigger();
@@ -323,6 +347,35 @@ fn a_permanent_failure_ends_the_job_and_is_noted_with_the_connection() {
     // Nothing is written while it just works.
     world.job();
     assert_eq!(world.connection().revision, connection.revision);
+}
+
+#[test]
+fn a_lifted_suspension_begins_at_once_what_failed() {
+    let world = World::new(keys(5, 100));
+    let lift = |world: &World| world.ask(Command::ConnectionLifted);
+    lift(&world);
+    assert_eq!(world.status().runs, 0, "nothing failed yet: the first poll is planned");
+    world.change_connection(|it| it.is_active = false);
+    assert_eq!(world.job().status, JobStatus::Failed);
+    world.change_connection(|it| it.is_active = true);
+    world.ask(pause());
+    lift(&world);
+    assert_eq!(world.status().runs, 1, "a paused sync stays so");
+    world.ask(Command::Resume);
+    world.change_connection(|it| it.is_active = false);
+    world.run();
+    assert_eq!(world.status().last_job.unwrap().status, JobStatus::Failed);
+    world.change_connection(|it| it.is_active = true);
+    lift(&world);
+    assert_eq!(world.inner.alarm.get(), Some(world.now()));
+    lift(&world);
+    world.run();
+    let status = world.status();
+    let last = status.last_job.clone().unwrap();
+    assert_eq!((last.status, last.trigger, status.runs), (JobStatus::Completed, Trigger::Resume, 3));
+    lift(&world);
+    assert_eq!(world.status().runs, 3, "what completed goes on with its next poll");
+    world.check();
 }
 
 #[test]

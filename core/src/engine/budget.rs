@@ -74,6 +74,16 @@ impl Budget {
             && spent.keys < most(self.keys_max)
     }
 
+    /// What is left of it once so many requests to B2 were made, and so many bytes received, before the step began.
+    #[must_use]
+    pub const fn without(self, external_requests: u64, bytes_received: u64) -> Self {
+        Self {
+            external_requests_max: self.external_requests_max.saturating_sub(external_requests),
+            bytes_received_max: self.bytes_received_max.saturating_sub(bytes_received),
+            ..self
+        }
+    }
+
     /// Whether there is enough left for one more page, or one more batch of deletions.
     pub fn allows(&self, spent: &Spent) -> bool {
         spent.external_requests.saturating_add(EXTERNAL_REQUESTS_RESERVED) <= self.external_requests_max

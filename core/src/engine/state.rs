@@ -119,10 +119,11 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// Reads a blob that a root or a checkpoint names.
     ///
     /// # Errors
-    /// [`ErrorKind::Storage`]; [`ErrorKind::StateMissing`] when it is not there, which may be for a while only.
+    /// [`ErrorKind::Storage`]; [`ErrorKind::StateMissing`] when it is not there, which may be for a while only;
+    /// [`ErrorKind::StateCorrupt`] when it is not what its name is the hash of.
     pub async fn read(&self, name: &str) -> Result<Bytes, Error> {
         add_one(&self.reads);
-        self.blobs.get(name).await?.ok_or_else(|| {
+        let value = self.blobs.get(name).await?.ok_or_else(|| {
             Error::new(
                 ErrorKind::StateMissing,
                 format!("The stored value {name:?} is not there (yet)."),
@@ -131,7 +132,19 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
             )
             .with_retry(Retry::Temporary)
             .with_retry_after_ms(Some(VISIBLE_AFTER_MS))
-        })
+        })?;
+        // Every blob is named by its content. What a listing gives is hashed anyway, and of the snapshot only what
+        // changed is read: this costs less than decoding it does.
+        let hash = name.rsplit('/').next().and_then(ContentHash::parse);
+        if hash != Some(ContentHash::of(&value)) {
+            return Err(Error::new(
+                ErrorKind::StateCorrupt,
+                format!("The stored value {name:?} is not what was stored under this name: its hash is another."),
+                "Something else writes to the store, or it lost bytes. Delete the sync and create it again to list the \
+                 bucket afresh.",
+            ));
+        }
+        Ok(value)
     }
 
     /// Stores a blob.
@@ -176,5 +189,43 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
     pub async fn read_segment(&self, name: &str) -> Result<Vec<Known>, Error> {
         segment::decode(&self.read(name).await?).map_err(|error| error.into_error(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+    use crate::store::{MemoryBlobs, MemoryDocuments};
+
+    #[test]
+    fn a_blob_that_is_not_what_its_name_says_is_corrupt() {
+        let (blobs, documents) = (MemoryBlobs::default(), MemoryDocuments::default());
+        let state = State::new(&blobs, &documents);
+        let leaf = index::encode(Level::Leaf, &[]);
+        let segment = segment::encode([].iter());
+        let node = node_name(ContentHash::of(&leaf));
+        let name = segment_name(ContentHash::of(&segment));
+        block_on(async {
+            state.write(&node, leaf.clone()).await.unwrap();
+            state.write(&name, segment.clone()).await.unwrap();
+            assert_eq!(state.read_node(&node).await.unwrap(), (Level::Leaf, vec![]));
+            assert_eq!(state.read_segment(&name).await.unwrap(), vec![]);
+            // Both decode, and are not what was asked for; nor is one under a name that is no hash.
+            let another = segment_name(ContentHash::of(b"another"));
+            state.write(&another, segment.clone()).await.unwrap();
+            state.write("segment/x", segment).await.unwrap();
+            let other_leaf = node_name(ContentHash::of(b"another"));
+            state.write(&other_leaf, leaf).await.unwrap();
+            for error in [
+                state.read_segment(&another).await.unwrap_err(),
+                state.read_segment("segment/x").await.unwrap_err(),
+                state.read_node(&other_leaf).await.unwrap_err(),
+            ] {
+                assert_eq!(error.kind(), ErrorKind::StateCorrupt);
+                assert!(!error.is_transient() && error.to_string().contains("create it again"), "{error}");
+            }
+        });
     }
 }

@@ -269,6 +269,11 @@ mod tests {
     }
 
     #[test]
+    fn changes() {
+        brief("changes", BRIEF, 7);
+    }
+
+    #[test]
     fn checkpoint() {
         brief("checkpoint", BRIEF, 20);
     }
@@ -276,7 +281,8 @@ mod tests {
     #[test]
     fn every_target_runs_briefly() {
         let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-        let tests = ["list-xml", "authorize", "source-path", "filter", "segment", "entries", "index", "checkpoint"];
+        let tests =
+            ["list-xml", "authorize", "source-path", "filter", "segment", "entries", "index", "changes", "checkpoint"];
         assert_eq!(names, tests);
     }
 

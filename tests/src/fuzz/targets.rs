@@ -4,9 +4,11 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use b2sync_core::b2::account::{Account, parse_authorize};
-use b2sync_core::b2::list::{ListPage, parse_list_page};
+use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events, scan_list_page};
 use b2sync_core::entry::Entry;
 use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict};
+use b2sync_core::sink::ChangeKind;
+use b2sync_core::snapshot::changes::{self, Noted};
 use b2sync_core::snapshot::codec::KEY_BYTES_MAX;
 use b2sync_core::snapshot::index::SegmentRef;
 use b2sync_core::snapshot::root::SnapshotDocument;
@@ -21,7 +23,7 @@ use super::{Meter, Outcome, Target};
 const BASE_BYTES: usize = 64 << 10;
 
 /// All of them.
-pub static TARGETS: [Target; 8] = [
+pub static TARGETS: [Target; 9] = [
     Target {
         name: "list-xml",
         about: "a page of a listing, as B2 sends it",
@@ -186,6 +188,16 @@ pub static TARGETS: [Target; 8] = [
         check: index_bytes,
     },
     Target {
+        name: "changes",
+        about: "the changes that a snapshot's document notes",
+        seeds: || {
+            entry_lists().iter().map(|entries| changes::encode(&noted(entries))).chain([bomb_of_changes()]).collect()
+        },
+        words: &[b"b2C\x01", b"b2C\x02", b"b2S\x01", b"\x01", b"\x02", b"\x03"],
+        input_bytes_max: 8 << 10,
+        check: changes_bytes,
+    },
+    Target {
         name: "checkpoint",
         about: "the stored document of root and checkpoint",
         seeds: checkpoint_seeds,
@@ -239,9 +251,27 @@ fn list_seeds() -> Vec<Vec<u8>> {
         )
         .into_bytes()
     };
+    // In the shape that the scanner reads.
+    let plain = |inside: &str| page(&format!("<EncodingType>url</EncodingType>{inside}"));
+    let odd = CONTENTS
+        .replace("2024-01-01T00:00:00.250Z", "2024-02-29T23:59:59Z")
+        .replace("&quot;", "\"")
+        .replace("a/1%2B.mp4", "%E6%97%A5/a+b%20c%25")
+        .replace("><", ">\r\n\t <");
+    let least = "<Contents><Key>a</Key><ETag>e</ETag><Size>0</Size><LastModified>1970-01-01T00:00:00Z</LastModified>\
+                 </Contents>";
     vec![
         page(""),
         page(CONTENTS),
+        plain(""),
+        plain(CONTENTS),
+        plain(&odd),
+        plain(least),
+        plain(&format!("{odd}{CONTENTS}<KeyCount>2</KeyCount><A><B/><C>c</C></A>")),
+        [plain(CONTENTS), b"\n".to_vec()].concat(),
+        b"<ListBucketResult><EncodingType>url</EncodingType><IsTruncated>true</IsTruncated>\
+          <NextContinuationToken>1a+/=</NextContinuationToken></ListBucketResult>"
+            .to_vec(),
         page(&format!("<EncodingType>url</EncodingType>{}", CONTENTS.repeat(20))),
         page(&format!("{CONTENTS}<NextContinuationToken>a&amp;b=</NextContinuationToken><KeyCount>1</KeyCount>")),
         page("<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes><!-- c --><![CDATA[ d ]]>"),
@@ -255,8 +285,16 @@ fn list_seeds() -> Vec<Vec<u8>> {
 fn list_xml(input: &[u8], meter: &Meter) -> Outcome {
     // An entry of 11 bytes, `<Contents/>`, becomes four texts that are missing.
     let page = meter.measured(BASE_BYTES + 48 * input.len(), || parse_list_page(input))?;
-    // The scanner of the hot path is to be compared with quick-xml here: what it accepts, it reads as `parse_list_page`
-    // does, and what it does not accept it leaves to it.
+    // What the scanner of the hot path accepts is what quick-xml makes of the same bytes.
+    let scanned = scan_list_page(input);
+    let plain = if scanned.is_some() { " plain" } else { "" };
+    if let Some(scanned) = scanned {
+        match parse_list_page_by_events(input) {
+            Ok(page) if page == scanned => {}
+            Ok(page) => return Err(format!("the scanner reads {scanned:?}, and quick-xml {page:?}")),
+            Err(error) => return Err(format!("the scanner reads {scanned:?}, and quick-xml says: {error}")),
+        }
+    }
     let page = match page {
         Ok(page) => page,
         Err(error) => return Ok(error.message().to_owned()),
@@ -269,11 +307,11 @@ fn list_xml(input: &[u8], meter: &Meter) -> Outcome {
         page.entries.iter().all(|entry| Timestamp::parse_rfc3339(&entry.last_modified.to_string()).is_ok())
     };
     if !times_of_four_digits(&page) {
-        return Ok("a page with a time that RFC 3339 does not write".to_owned());
+        return Ok(format!("a page with a time that RFC 3339 does not write{plain}"));
     }
     same(&page, parse_list_page(page_xml(&page).as_bytes()))?;
     Ok(format!(
-        "a page: {} {} {}",
+        "a page: {} {} {}{plain}",
         if page.truncated { "truncated" } else { "whole" },
         if page.entries.is_empty() { "empty" } else { "entries" },
         if page.common_prefixes.is_empty() { "" } else { "prefixes" },
@@ -521,6 +559,35 @@ fn bomb(kind: u8, fixed: usize) -> Vec<u8> {
         bytes.extend([&key_length, [0].as_slice(), &tail].concat());
     }
     bytes
+}
+
+/// The same of changes: deletions, whose 8 bytes of tag follow size and time.
+fn bomb_of_changes() -> Vec<u8> {
+    let known = Known::from(&Entry {
+        key: "k".repeat(KEY_BYTES_MAX),
+        etag: "e".to_owned(),
+        size: 0,
+        last_modified: Timestamp::default(),
+    });
+    changes::encode(&vec![Noted::Vanished(known); 100])
+}
+
+fn noted(entries: &[Entry]) -> Vec<Noted> {
+    let change = |(n, entry): (usize, &Entry)| match n % 3 {
+        0 => Noted::Appeared(ChangeKind::Created, entry.clone()),
+        1 => Noted::Vanished(Known::from(entry)),
+        _ => Noted::Appeared(ChangeKind::Updated, entry.clone()),
+    };
+    entries.iter().enumerate().map(change).collect()
+}
+
+fn changes_bytes(input: &[u8], meter: &Meter) -> Outcome {
+    let list = match meter.measured(items_bound(input, 6), || changes::decode(input))? {
+        Ok(list) => list,
+        Err(error) => return Ok(error.to_string()),
+    };
+    same(&list, changes::decode(&changes::encode(&list)))?;
+    Ok(if list.is_empty() { "no changes" } else { "changes" }.to_owned())
 }
 
 fn segment_bytes(input: &[u8], meter: &Meter) -> Outcome {

@@ -660,7 +660,7 @@ impl HttpClient for Seam {
                 self.check_budget(&start.join("&"));
             }
         }
-        self.inner.step(self.task, |step| step.external += u64::from(!self.shard && (listing || step.pages > 0)));
+        self.inner.step(self.task, |step| step.external += u64::from(!self.shard));
         let how = self.broken("request");
         match how {
             Some(Break::Before) => return Err(interrupted()),
