@@ -175,6 +175,7 @@ pub enum KeyOrder {
 
 impl KeyOrder {
     /// Compares two keys; while the order is unknown, as if it were UTF-8.
+    #[inline]
     pub fn compare(self, a: &str, b: &str) -> Ordering {
         let bytes = compare_bytes(a.as_bytes(), b.as_bytes());
         if self == Self::Utf16 && orders_differ(a, b) { bytes.reverse() } else { bytes }
@@ -206,6 +207,11 @@ fn compare_bytes(a: &[u8], b: &[u8]) -> Ordering {
 /// Continuation bytes are below C0, so both bytes are lead bytes.
 pub fn orders_differ(a: &str, b: &str) -> bool {
     a.bytes().zip(b.bytes()).find(|(x, y)| x != y).is_some_and(|(x, y)| x.min(y) >= 0xee && (x >= 0xf0) != (y >= 0xf0))
+}
+
+/// Whether all orders put this key in the same place among any others: it has no character from U+E000 on.
+pub fn has_one_place(key: &str) -> bool {
+    key.bytes().all(|byte| byte < 0xee)
 }
 
 #[cfg(test)]
@@ -277,6 +283,7 @@ mod tests {
             let expected = a.encode_utf16().cmp(b.encode_utf16());
             prop_assert_eq!(KeyOrder::Utf16.compare(&a, &b), expected);
             prop_assert_eq!(orders_differ(&a, &b), expected != a.cmp(&b));
+            prop_assert!(!has_one_place(&a) || expected == a.cmp(&b));
         }
     }
 }

@@ -12,7 +12,8 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 /// All that decides what the Worker's build makes.
-const WORKER_SOURCES: [&str; 8] = [
+const WORKER_SOURCES: [&str; 9] = [
+    ".cargo/config.toml",
     "core/src",
     "core/Cargo.toml",
     "worker/src",

@@ -48,7 +48,7 @@ use self::{
     state::State,
 };
 use crate::{
-    entry::{Entry, KeyOrder},
+    entry::{Entry, KeyOrder, has_one_place},
     error::{Error, ErrorKind, Retry},
     filter::Filter,
     job::{JobCost, JobCounts, Phase},
@@ -428,7 +428,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             .filter(|&index| {
                 leaves.get(index).is_some_and(|leaf| {
                     // While the order is not known, only keys that all orders agree on part ranges.
-                    (run.watch.order != KeyOrder::Unknown || leaf.first_key.is_ascii())
+                    (run.watch.order != KeyOrder::Unknown || has_one_place(&leaf.first_key))
                         && run.covered_to.as_deref() != Some(leaf.first_key.as_str())
                         && order.cut.begins(&leaf.first_key) == Begins::Leaf
                 })

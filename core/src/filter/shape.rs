@@ -29,7 +29,15 @@ impl<'k> Path<'k> {
 
     /// Up to and including the last `/`, and the name behind it.
     fn split(&self) -> (&'k str, &'k str) {
-        let start = *self.name_start.get_or_init(|| name_start(self.whole.as_bytes()));
+        let start = match self.name_start.get() {
+            Some(start) => *start,
+            None => {
+                let start = name_start(self.whole.as_bytes());
+                // It was empty an instant ago.
+                let _ = self.name_start.set(start);
+                start
+            }
+        };
         // A slash is one byte, so both sides are text: the default is never taken.
         self.whole.split_at_checked(start).unwrap_or_default()
     }
@@ -147,7 +155,11 @@ impl Shape {
             Folder::Any => true,
             Folder::Exactly(folder) => path.split().0.as_bytes() == &**folder,
             // It ends with a slash, so it begins the path if and only if it begins the folder.
-            Folder::From(folder) => path.whole.as_bytes().starts_with(folder),
+            // Nearly all others differ in the first byte, which is no call.
+            Folder::From(folder) => {
+                let whole = path.whole.as_bytes();
+                whole.first() == folder.first() && whole.starts_with(folder)
+            }
         };
         in_folder && (self.is_any_name || self.matches_name(path.name().as_bytes()))
     }

@@ -33,10 +33,16 @@ impl HttpClient for Ureq {
             },
             message: error.to_string(),
         };
+        // Each part has the limit of the whole: with one for the whole, ureq looks the host up in a new thread before each
+        // request, though the connection is there.
+        let within = Some(Duration::from_millis(limits.timeout_ms));
         let request = self
             .0
             .configure_request(request.map(|_| ()))
-            .timeout_global(Some(Duration::from_millis(limits.timeout_ms)))
+            .timeout_connect(within)
+            .timeout_send_request(within)
+            .timeout_recv_response(within)
+            .timeout_recv_body(within)
             .build();
         let (parts, mut body) = self.0.run(request).map_err(failed)?.into_parts();
         let body = body.with_config().limit(limits.body_bytes_max as u64).read_to_vec().map_err(failed)?;
