@@ -13,7 +13,7 @@ use super::{
     source::{Admitted, ListingWatch, Page, PageStart, Source},
 };
 use crate::{
-    entry::{Entry, EntryRef, KeyOrder, orders_differ},
+    entry::{Entry, EntryRef, KeyOrder, has_one_place, orders_differ},
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
@@ -316,7 +316,7 @@ impl RangeReader {
         let common = if self.page_common > prefix_len { self.page_common } else { prefix_len + 1 };
         let group = last.get(..last.ceil_char_boundary(common.min(last.len())))?;
         let from = behind_all(group, prefix_len)?;
-        let clear = self.watch.order != KeyOrder::Unknown || from.is_ascii();
+        let clear = self.watch.order != KeyOrder::Unknown || has_one_place(&from);
         let inside = self.end.as_ref().is_none_or(|end| self.watch.compare(&from, end).is_lt());
         if !clear || !inside {
             return None;

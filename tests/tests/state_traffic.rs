@@ -1,0 +1,146 @@
+//! How much state a poll reads and writes, with a bucket of a million files: its listing is generated, never stored.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
+
+use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::source::{Page, PageStart, Source, SourceCost};
+use b2sync_core::engine::{Engine, Order, Outcome, Reconcile, StepReport};
+use b2sync_core::entry::EntryRef;
+use b2sync_core::error::Error;
+use b2sync_core::filter::{Filter, FilterSpec};
+use b2sync_core::sink::{Change, Delivery, Sink};
+use b2sync_core::snapshot::cut::Cut;
+use b2sync_core::source_path::SourcePath;
+use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
+use b2sync_core::time::{Clock, Timestamp};
+
+const FILES: u32 = 1_000_000;
+const PAGE: u32 = 1_000;
+
+/// A bucket whose file numbered n is `camera-<n / 10,000>/<n>.jpg`.
+#[derive(Default)]
+struct Generated {
+    changed: RefCell<BTreeSet<u32>>,
+    calls: Cell<u64>,
+}
+
+fn key(n: u32) -> String {
+    format!("camera-{:03}/{n:09}.jpg", n / 10_000)
+}
+
+impl Source for Generated {
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
+        self.calls.set(self.calls.get() + 1);
+        let from = match start {
+            PageStart::First => 0,
+            PageStart::Token(token) => token.parse().unwrap_or(FILES),
+            PageStart::After(after) => {
+                // The first number whose key is behind it.
+                let (mut low, mut high) = (0, FILES);
+                while low < high {
+                    let middle = u32::midpoint(low, high);
+                    if key(middle).as_str() <= after { low = middle + 1 } else { high = middle }
+                }
+                low
+            }
+        };
+        let to = FILES.min(from + PAGE);
+        let mut page = Page { truncated: to < FILES, next_token: Some(to.to_string()), ..Page::default() };
+        let changed = self.changed.borrow();
+        for n in from..to {
+            let version = u64::from(changed.contains(&n));
+            let (key, etag) = (key(n), format!("{version:016x}{n:016x}"));
+            let last_modified = Timestamp::from_millis(1_700_000_000_000 + i64::from(n) * 1_000);
+            page.entries.extend([EntryRef { key: &key, etag: &etag, size: u64::from(n) * 977, last_modified }]);
+        }
+        Ok(page)
+    }
+
+    fn cost(&self) -> SourceCost {
+        SourceCost { class_c: self.calls.get(), requests: self.calls.get(), ..SourceCost::default() }
+    }
+}
+
+/// Counts what it is handed.
+#[derive(Default)]
+struct Counting(Cell<u64>);
+
+impl Sink for Counting {
+    fn batch_max(&self) -> usize {
+        2_000
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        self.0.set(self.0.get() + changes.len() as u64);
+        Ok(vec![Delivery::Delivered; changes.len()])
+    }
+}
+
+struct Stopped;
+
+impl Clock for Stopped {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(0)
+    }
+
+    async fn sleep(&self, _: u64) {}
+}
+
+#[test]
+fn a_poll_of_a_million_files_costs_next_to_no_state() -> Result<(), Box<dyn std::error::Error>> {
+    let (bucket, blobs, documents, sink) =
+        (Generated::default(), MemoryBlobs::default(), MemoryDocuments::default(), Counting::default());
+    let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, sink: &sink, clock: &Stopped };
+    let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
+    let job = |job_id: &str, streams: usize| -> StepReport {
+        let order = Order {
+            job_id,
+            sync_id: "sync_1",
+            cut: Cut::new([9; 16]),
+            filter: &filter,
+            fingerprint: "f",
+            reconcile: Reconcile::default(),
+            confirm_deletes: false,
+            objects_max: None,
+            streams,
+            resync: false,
+            redeliver: false,
+        };
+        let report = pollster::block_on(engine.step(&order, &Budget::UNLIMITED));
+        assert!(matches!(report.outcome, Ok(Outcome::Done)), "{report:?}");
+        report
+    };
+    let first = job("job_1", 1);
+    assert_eq!((first.counts.created, sink.0.get()), (u64::from(FILES), u64::from(FILES)));
+
+    for streams in [1, 6] {
+        let calls = bucket.calls.get();
+        let quiet = job(&format!("job_quiet_{streams}"), streams);
+        assert!(quiet.cost.state_reads <= 2, "{quiet:?}");
+        assert_eq!((quiet.cost.state_writes, quiet.counts.delivered()), (0, 0), "{quiet:?}");
+        // Each range ends amid a page, which the next begins anew; and one more tells that the last one is the last.
+        assert!(
+            bucket.calls.get() - calls <= u64::from(FILES / PAGE) * 11 / 10,
+            "{} calls",
+            bucket.calls.get() - calls
+        );
+
+        for (nth, k) in [1_u32, 7, 40].into_iter().enumerate() {
+            // Other files each time, far from each other.
+            let scattered = (0..k).map(|n| n * (FILES / k) + 101 * (streams as u32 * 10 + nth as u32));
+            for n in scattered {
+                let mut changed = bucket.changed.borrow_mut();
+                if !changed.remove(&n) {
+                    changed.insert(n);
+                }
+            }
+            let report = job(&format!("job_{streams}_{k}"), streams);
+            assert_eq!((report.counts.updated, report.counts.delivered()), (u64::from(k), u64::from(k)));
+            let most = u64::from(2 * k + 3);
+            assert!(report.cost.state_reads <= most, "{k} changed, {streams} streams: {:?}", report.cost);
+            assert!(report.cost.state_writes <= most, "{k} changed, {streams} streams: {:?}", report.cost);
+        }
+    }
+    Ok(())
+}
