@@ -93,6 +93,7 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
                 confirm_deletes: false,
                 objects_max: None,
                 streams: 1,
+                resync: false,
                 redeliver: false,
             };
             let report = engine.step(&order, &Budget::UNLIMITED).await;

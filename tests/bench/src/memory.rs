@@ -111,6 +111,7 @@ fn snapshot_bytes_per_key() -> Result<f64> {
             confirm_deletes: false,
             objects_max: None,
             streams: 1,
+            resync: false,
             redeliver: false,
         };
         let report = engine.step(&order, &Budget::UNLIMITED).await;

@@ -41,11 +41,11 @@ const STREAMS: [(u64, f64); 7] = [(1, 1.0), (2, 0.9), (4, 0.9), (8, 0.9), (16, 0
 const KEYS_A_STREAM: u64 = 250_000;
 
 pub(crate) fn run(report: &mut Report, options: &Options) {
-    let keys_max = if options.quick { 1_000_000 } else { 4_000_000 };
+    let keys_max = if options.quick { 1_000_000 } else { 8_000_000 };
     report.section(
         "Parallel listing",
         "A bucket polled by 1 to 64 streams, with 30 ms of latency added to each answer: 250,000 keys for each stream, and\n\
-         at most 4 million (a quick run: 1 million). Efficiency: keys a second, divided by those of one stream and by the\n\
+         at most 8 million (a quick run: 1 million). Efficiency: keys a second, divided by those of one stream and by the\n\
          number of streams. `parallel_listing_only` is the ceiling: the same calls in equal shares, nothing compared.",
     );
     let server = match ListingServer::start() {
@@ -135,6 +135,7 @@ impl Synced {
                 confirm_deletes: false,
                 objects_max: None,
                 streams: usize::try_from(streams)?,
+                resync: false,
                 redeliver: false,
             };
             let started = Instant::now();

@@ -535,7 +535,9 @@ impl Seam {
                 // The engine's time begins after the coordinator has authorized.
                 step.began_at = now;
             }
-            if again || step.pages == 0 {
+            // A step reads one page whatever its budget; where that ends a range, one more tells whether it may.
+            let ranges = self.inner.options.streams > 1;
+            if again || step.pages == 0 || (ranges && step.pages == 1) {
                 return None;
             }
             let wall_ms = u64::try_from(now - step.began_at).unwrap_or(0);
@@ -543,7 +545,6 @@ impl Seam {
             let keys = step.keys.saturating_sub(page_keys);
             // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces are
             // delivered, pages of others are on their way that were asked for before.
-            let ranges = self.inner.options.streams > 1;
             let alone = |spent: u64| if ranges { 0 } else { spent };
             [
                 ("requests to B2", step.external + EXTERNAL_REQUESTS_RESERVED / 2, budget.external_requests_max),

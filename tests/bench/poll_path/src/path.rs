@@ -136,6 +136,7 @@ impl PollBench {
             confirm_deletes: false,
             objects_max: None,
             streams: 1,
+            resync: false,
             redeliver: false,
         };
         // Nothing here ever waits.
