@@ -10,6 +10,7 @@ use crate::{
     snapshot::{
         ContentHash, Known,
         index::{self, Level, SegmentRef},
+        packed,
         root::{self, SnapshotDocument},
         segment,
     },
@@ -34,9 +35,12 @@ fn add_one(counter: &Cell<u64>) {
     counter.set(counter.get().saturating_add(1));
 }
 
+/// What the names of segments' blobs begin with.
+const SEGMENTS: &str = "segment/";
+
 /// The name of a segment's blob.
 pub fn segment_name(hash: ContentHash) -> String {
-    format!("segment/{hash}")
+    format!("{SEGMENTS}{hash}")
 }
 
 /// The name of the blob of an index's node.
@@ -133,6 +137,10 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
             .with_retry(Retry::Temporary)
             .with_retry_after_ms(Some(VISIBLE_AFTER_MS))
         })?;
+        let value = match packed::unpack(&value).map_err(|error| error.into_error(name))? {
+            Some(plain) => plain.into(),
+            None => value,
+        };
         // Every blob is named by its content. What a listing gives is hashed anyway, and of the snapshot only what
         // changed is read: this costs less than decoding it does.
         let hash = name.rsplit('/').next().and_then(ContentHash::parse);
@@ -147,12 +155,13 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
         Ok(value)
     }
 
-    /// Stores a blob.
+    /// Stores a blob; a segment is deflated.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn write(&self, name: &str, value: Vec<u8>) -> Result<(), Error> {
         add_one(&self.writes);
+        let value = if name.starts_with(SEGMENTS) { packed::pack(value) } else { value };
         self.blobs.put(name, value.into()).await
     }
 

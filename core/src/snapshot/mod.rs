@@ -13,6 +13,7 @@ pub mod changes;
 pub mod codec;
 pub mod cut;
 pub mod index;
+pub mod packed;
 pub mod root;
 pub mod segment;
 
