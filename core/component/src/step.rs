@@ -86,6 +86,7 @@ impl Job {
                     class_c: counts.class_c,
                     requests: counts.subrequests,
                     bytes_received: counts.bytes_received,
+                    ..SourceCost::default()
                 };
                 return failed(error, cost);
             }
@@ -153,6 +154,7 @@ fn failed(error: Error, spent: SourceCost) -> wit::StepResult {
 }
 
 fn cost(spent: SourceCost, state_reads: u64, state_writes: u64) -> wit::Cost {
-    let SourceCost { class_b, class_c, requests, bytes_received } = spent;
+    // Nobody reads for the component.
+    let SourceCost { class_b, class_c, requests, bytes_received, .. } = spent;
     wit::Cost { class_b, class_c, requests, bytes_received, state_reads, state_writes }
 }

@@ -15,7 +15,7 @@ use b2sync_core::sink::{Change, ChangeKind, change_id};
 use b2sync_core::snapshot::changes::{self, Noted};
 use b2sync_core::snapshot::index::{self, Level, SegmentRef};
 use b2sync_core::snapshot::root::{self, SnapshotDocument};
-use b2sync_core::snapshot::{EtagTag, Known, segment};
+use b2sync_core::snapshot::{EtagTag, Known, packed, segment};
 use b2sync_core::source_path::SourcePath;
 use serde::Deserialize;
 
@@ -504,7 +504,8 @@ fn root_entries(
         let name = segment_name(&reference);
         let bytes = kv.truth(&name).ok_or_else(|| missing("the root", &name))?;
         if passed.as_mut().is_none_or(|passed| passed.insert(name)) {
-            entries.extend(segment::decode(&bytes).map_err(unreadable)?);
+            let plain = packed::unpack(&bytes).map_err(unreadable)?;
+            entries.extend(segment::decode(plain.as_deref().unwrap_or(&bytes)).map_err(unreadable)?);
         }
     }
     Ok(entries)
