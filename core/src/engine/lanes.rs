@@ -198,6 +198,10 @@ impl<'f, S: Source> Lanes<'f, S> {
             }
             index += 1;
         }
+        if in_flight == 0 {
+            // The first lane was told to wait for what was on its way, and that came behind it: nobody else would wake it.
+            context.waker().wake_by_ref();
+        }
         Poll::Pending
     }
 

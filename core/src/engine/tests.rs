@@ -3,6 +3,12 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Wake, Waker},
 };
 
 use bytes::Bytes;
@@ -243,9 +249,8 @@ impl World {
         Engine { source: &self.bucket, blobs: &self.home, documents: &self.home, sink: &self.home, clock: &self.clock }
     }
 
-    fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
-        let engine = self.engine();
-        let order = Order {
+    fn order<'a>(&'a self, job_id: &'a str) -> Order<'a> {
+        Order {
             job_id,
             sync_id: "sync_1",
             cut: self.cut,
@@ -257,8 +262,11 @@ impl World {
             streams: self.streams.get(),
             resync: self.resync.get(),
             redeliver: false,
-        };
-        block_on(engine.step(&order, budget))
+        }
+    }
+
+    fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
+        block_on(self.engine().step(&self.order(job_id), budget))
     }
 
     /// Runs one job to its end, going on after every break.
@@ -549,6 +557,46 @@ fn a_step_ends_when_the_platform_says_that_its_cpu_time_is_used_up() {
     // A signal that nobody took back is not about this step.
     cut.clock.cpu_left.set(Some(0));
     assert_eq!(cut.step("job_2", &Budget::UNLIMITED).outcome.unwrap(), Outcome::Done);
+}
+
+/// Runs a future as a runtime does: it is polled again when it was woken, and not before.
+fn run_woken<T>(future: impl Future<Output = T>) -> T {
+    struct Flag(AtomicBool);
+    impl Wake for Flag {
+        fn wake(self: Arc<Self>) {
+            self.0.store(true, Ordering::SeqCst);
+        }
+    }
+    let flag = Arc::new(Flag(AtomicBool::new(true)));
+    let waker = Waker::from(Arc::clone(&flag));
+    let mut future = pin!(future);
+    while flag.0.swap(false, Ordering::SeqCst) {
+        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return value;
+        }
+    }
+    panic!("it waits, and nobody will wake it");
+}
+
+#[test]
+fn a_step_of_several_streams_always_goes_on_or_ends() {
+    // A page on its way counts as a thousand keys.
+    for streams in [2, 6] {
+        for keys_max in [1_000, 2_100, 3_000, 4_500, 7_000] {
+            for latency in [1, 3] {
+                let world = World::new(100);
+                world.streams.set(streams);
+                world.bucket.latency.set(latency);
+                world.bucket.set((0..10_000u32).map(|n| entry(&format!("{:08x}", n.wrapping_mul(0x9e37_79b9)), 1)));
+                for job in ["job_1", "job_2"] {
+                    let budget = Budget { keys_max, ..Budget::UNLIMITED };
+                    let order = world.order(job);
+                    while run_woken(world.engine().step(&order, &budget)).outcome.unwrap() == Outcome::Continue {}
+                }
+                world.check();
+            }
+        }
+    }
 }
 
 #[test]
