@@ -73,11 +73,11 @@ impl Source for Bucket {
         let mut left = self.latency.get();
         std::future::poll_fn(|context| {
             if left == 0 {
-                return std::task::Poll::Ready(());
+                return Poll::Ready(());
             }
             left -= 1;
             context.waker().wake_by_ref();
-            std::task::Poll::Pending
+            Poll::Pending
         })
         .await;
         self.in_flight.set(self.in_flight.get() - 1);
