@@ -18,8 +18,8 @@ use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde_json::json;
 
-/// Rendered pages are kept for listings up to this many keys: a gigabyte. Longer ones are rendered anew.
-const KEPT_KEYS_MAX: u64 = 4_000_000;
+/// Rendered pages are kept for listings up to this many keys: two gigabytes. Longer ones are rendered anew.
+const KEPT_KEYS_MAX: u64 = 8_000_000;
 /// The longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
 
