@@ -384,7 +384,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.save_checkpoint(state, order, None).await?;
             return Ok(Listing::Stopped);
         }
-        if run.counts.listed == 0 && run.known_before > 0 && order.reconcile.on_delete && !order.confirm_deletes {
+        let deletes = order.reconcile.on_delete || order.reconcile.on_filter_drift;
+        if run.counts.listed == 0 && run.known_before > 0 && deletes && !order.confirm_deletes {
             return Err(too_many_deletions(&format!(
                 "The listing is empty, but {} files were there before.",
                 run.known_before
@@ -705,7 +706,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             // Should it break off here, nothing is listed again.
             run.save_checkpoint(state, order, None).await?;
         }
-        let mut presence = Presence::new(self.source, run.watch.order);
+        let mut presence = Presence::new(self.source, run.watch.order, order.filter);
         // A step that began here gets at least one file further.
         let mut must = run.keys == 0;
         if !order.confirm_deletes && run.are_many_deletions(run.deletions_found) {
@@ -766,17 +767,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         must: &mut bool,
         allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Option<bool>, Error> {
-        let there = match presence.told(&known.key) {
-            Some(there) => there,
+        let fate = match presence.told(&known.key) {
+            Some(fate) => fate,
             None if !mem::take(must) && !allows(run.reads(), run.sink_calls) => return Ok(None),
             None => {
                 self.source.still_wanted().await?;
-                let there = presence.look(&known.key).await?;
+                let fate = presence.look(&known.key).await?;
                 run.keys += presence.take_keys();
-                there
+                fate
             }
         };
-        Ok(Some(if there { order.reconcile.on_filter_drift } else { order.reconcile.on_delete }))
+        Ok(Some(fate.is_due(order.reconcile)))
     }
 
     /// Delivers what was noted.

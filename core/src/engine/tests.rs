@@ -16,6 +16,7 @@ use pollster::block_on;
 use proptest::prelude::*;
 
 use super::{
+    drift::Fate,
     source::{Page, PageStart, SourceCost},
     state::{node_name, segment_name},
     wire::ReaderWire,
@@ -430,6 +431,45 @@ fn an_empty_listing_deletes_nothing_until_it_is_confirmed() {
     world.confirm_deletes = true;
     assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 20);
     world.check();
+}
+
+#[test]
+fn an_empty_listing_deletes_nothing_where_only_drift_does() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.reconcile = Reconcile { on_delete: false, on_update: true, on_filter_drift: true };
+    world.bucket.set(keys(0..20));
+    world.job(&Budget::UNLIMITED);
+    *world.bucket.answers.borrow_mut() = vec![Ok(Page::default())];
+    let error = world.step("job_x", &Budget::UNLIMITED).outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(world.home.inner.sink.current().len(), 20);
+}
+
+#[test]
+fn a_file_that_a_listing_left_out_has_not_drifted() {
+    for (on_delete, on_filter_drift) in [(true, false), (false, true)] {
+        let mut world = World::new(10);
+        world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+        world.bucket.set(keys(0..3));
+        world.job(&Budget::UNLIMITED);
+        let some = Page { entries: packed(&keys(0..1)), ..Page::default() };
+        *world.bucket.answers.borrow_mut() = vec![Ok(some)];
+        assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 0);
+        world.job(&Budget::UNLIMITED);
+        assert_eq!(world.home.inner.sink.current().len(), 3);
+    }
+}
+
+#[test]
+fn a_key_is_not_gone_while_the_order_of_keys_leaves_that_open() {
+    let bucket = Bucket { page_size: Cell::new(1), ..Bucket::default() };
+    bucket.order.set(KeyOrder::Utf16);
+    bucket.set([entry("b\u{ff01}", 1), entry("b😀", 1)]);
+    let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("bucket-one").unwrap()).unwrap();
+    let mut presence = Presence::new(&bucket, KeyOrder::Unknown, &filter);
+    assert_eq!(block_on(presence.look("b\u{ff01}")).unwrap(), Fate::Taken);
+    assert_eq!(block_on(presence.look("b\u{ff02}")).unwrap(), Fate::Gone);
 }
 
 #[test]
