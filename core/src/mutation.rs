@@ -21,6 +21,8 @@ pub enum Mutation {
     SkipWriteAhead,
     /// Deletions are delivered as they are found.
     DeleteEarly,
+    /// Lanes that all rest are not woken.
+    RestUnwoken,
 }
 
 #[cfg(feature = "mutations")]

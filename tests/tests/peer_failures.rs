@@ -215,7 +215,7 @@ fn kv_is_no_lock() {
     files(&story, 40);
     for round in 0..12_u8 {
         for _ in 0..4 {
-            story.happens(Event::Call(Call::Trigger { confirm: false }));
+            story.happens(Event::Call(Call::Trigger { confirm: false, full: false }));
             story.happens(Event::Call(Call::Drive));
             story.happens(Event::Call(Call::Cron { late_ms: 90_000 }));
         }
@@ -237,7 +237,7 @@ fn overwritten_between_listing_and_reading() {
     let mut story = Story::new(Options { page_keys: 5, batch_max: 1, ..Options::calm() });
     files(&story, 20);
     // The job dies between the listing and the delivery of what it listed; meanwhile the file is another.
-    story.happens(Event::Call(Call::Trigger { confirm: false }));
+    story.happens(Event::Call(Call::Trigger { confirm: false, full: false }));
     story.happens(Event::Turns { turns: 40, seed: 1 });
     story.happens(Event::Break { after: 3, how: Break::DieBefore });
     story.happens(Event::Turns { turns: 40, seed: 2 });
@@ -258,7 +258,7 @@ fn overwritten_between_listing_and_reading() {
 fn the_clock_is_not_read_inside_the_loop() {
     let mut story = Story::new(Options { page_keys: 5, latency_ms_max: 900, ..Options::calm() });
     files(&story, 40);
-    story.happens(Event::Call(Call::Trigger { confirm: false }));
+    story.happens(Event::Call(Call::Trigger { confirm: false, full: false }));
     story.pass(2_500);
     let listed = story.0.inner.fake.counts().list;
     assert!((1..8).contains(&listed), "{listed} pages: the listing should be on its way");

@@ -135,6 +135,12 @@ fn a_delivery_that_was_not_noted_first_is_caught() {
 }
 
 #[test]
+fn lanes_that_nobody_wakes_are_caught() {
+    // Rare: every lane must rest at the same moment.
+    assert_caught_among(Mutation::RestUnwoken, 300..400, &[Rule::ComesToRest]);
+}
+
+#[test]
 fn deletions_before_the_listing_is_complete_are_caught() {
     assert_caught(Mutation::DeleteEarly, &[Rule::DeletesOnlyAfterCompleteCoverage]);
 }

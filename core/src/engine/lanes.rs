@@ -15,7 +15,11 @@ use super::{
     listing::{Piece, RangeReader, Rest},
     source::{Admitted, ListingWatch, Source},
 };
-use crate::{error::Error, snapshot::cut::Begins};
+use crate::{
+    error::Error,
+    mutation::{self, Mutation},
+    snapshot::cut::Begins,
+};
 
 /// What waits to be handed on takes at most this much memory, in bytes, and what is being read on top.
 pub const WAITING_BYTES_MAX: usize = 24 << 20;
@@ -198,7 +202,7 @@ impl<'f, S: Source> Lanes<'f, S> {
             }
             index += 1;
         }
-        if in_flight == 0 {
+        if in_flight == 0 && !mutation::is_on(Mutation::RestUnwoken) {
             // The first lane was told to wait for what was on its way, and that came behind it: nobody else would wake it.
             context.waker().wake_by_ref();
         }

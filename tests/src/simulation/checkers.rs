@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use b2sync_core::catalogue::ObjectRecord;
 use b2sync_core::coordinator;
+use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::state::node_name;
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::filter::{Filter, FilterSpec};
@@ -66,6 +67,8 @@ pub enum Rule {
     OneJobAtATime,
     /// No page is asked for beyond the budget.
     WithinTheBudget,
+    /// Only changes that the sync's `reconcile` asks for are delivered.
+    OnlyWhatIsAskedFor,
     /// No secret in anything that is stored or said.
     NoSecrets,
     /// At rest the catalogue is the bucket under the filters.
@@ -116,7 +119,10 @@ pub struct Checks {
     history: BTreeMap<String, Vec<(u64, Option<Entry>)>>,
     scopes: Vec<Scope>,
     jobs: BTreeMap<String, JobSeen>,
+    reconcile: Reconcile,
     ids: BTreeMap<(String, ChangeKind, EtagTag, u64, i64), String>,
+    /// The ids under which full syncs handed files over once more.
+    resynced: BTreeSet<String>,
     delivered: BTreeSet<(String, EtagTag, u64, i64)>,
     delivered_segments: BTreeSet<String>,
     generation: u64,
@@ -161,7 +167,7 @@ fn place(known: &Known) -> (String, EtagTag, u64, i64) {
 
 impl Checks {
     /// Nothing has happened yet.
-    pub fn new(sync_id: &str, order: KeyOrder, source: SourcePath, filters: &FilterSpec) -> Self {
+    pub fn new(sync_id: &str, order: KeyOrder, source: SourcePath, filters: &FilterSpec, reconcile: Reconcile) -> Self {
         let mut checks = Self {
             sync_id: sync_id.to_owned(),
             order,
@@ -169,7 +175,9 @@ impl Checks {
             history: BTreeMap::new(),
             scopes: Vec::new(),
             jobs: BTreeMap::new(),
+            reconcile,
             ids: BTreeMap::new(),
+            resynced: BTreeSet::new(),
             delivered: BTreeSet::new(),
             delivered_segments: BTreeSet::new(),
             generation: 0,
@@ -248,7 +256,9 @@ impl Checks {
             if noted.contains(&place(&known)) {
                 continue;
             }
-            if !self.delivered.contains(&place(&known)) && !exempt.contains(&known.key) {
+            let another = || self.delivered.iter().any(|(key, ..)| *key == known.key);
+            let passed = self.delivered.contains(&place(&known)) || (!self.reconcile.on_update && another());
+            if !passed && !exempt.contains(&known.key) {
                 let message = format!("the root holds {known:?}, which was never delivered");
                 return Err(Violation::new(Rule::RootOnlyDelivered, message));
             }
@@ -299,6 +309,10 @@ impl Checks {
                     let message = format!("no complete listing has shown that {:?} is gone", change.entry.key);
                     return Err(Violation::new(Rule::DeletesOnlyAfterCompleteCoverage, message));
                 }
+                if !self.is_deletion_asked_for(now, &change.entry.key) {
+                    let message = format!("{change:?} is delivered under {:?}", self.reconcile);
+                    return Err(Violation::new(Rule::OnlyWhatIsAskedFor, message));
+                }
                 continue;
             }
             if !shown.any(|entry| *entry == change.entry) {
@@ -306,6 +320,19 @@ impl Checks {
                 return Err(Violation::new(Rule::NothingInvented, message));
             }
             let known = Known::from(&change.entry);
+            // A later job delivers what an earlier one noted.
+            let mut jobs = self.jobs.keys();
+            let is_again = |job: &String| Change::resynced(&self.sync_id, job, change.entry.clone()) == *change;
+            let is_ordinary = change.id == change_id(&self.sync_id, change.kind, &known);
+            if !is_ordinary && (self.resynced.contains(&change.id) || jobs.any(is_again)) {
+                self.resynced.insert(change.id.clone());
+                self.delivered.insert(place(&known));
+                continue;
+            }
+            if change.kind == ChangeKind::Updated && !self.reconcile.on_update {
+                let message = format!("{change:?} is delivered under {:?}", self.reconcile);
+                return Err(Violation::new(Rule::OnlyWhatIsAskedFor, message));
+            }
             let (key, tag, size, modified) = place(&known);
             let id = self.ids.entry((key, change.kind, tag, size, modified)).or_insert_with(|| change.id.clone());
             if *id != change.id || *id != change_id(&self.sync_id, change.kind, &known) {
@@ -315,6 +342,29 @@ impl Checks {
             self.delivered.insert(place(&known));
         }
         Ok(())
+    }
+
+    /// Whether the deletion of a key may be delivered, for what became of it since the first page of the
+    /// latest job that listed everything.
+    fn is_deletion_asked_for(&self, now: u64, key: &str) -> bool {
+        let Reconcile { on_delete, on_filter_drift, .. } = self.reconcile;
+        if on_delete == on_filter_drift {
+            return on_delete;
+        }
+        // A job that is cut off leaves deletions to the next one, which delivers them before it lists.
+        let complete = self.jobs.values().filter(|job| job.complete);
+        let began = complete.filter_map(|job| Some(job.pages.first()?.at)).max().unwrap_or(now);
+        let history = self.history.get(key).map_or(&[][..], Vec::as_slice);
+        let until = |place: usize| history.get(place + 1).map_or(now, |(next, _)| *next);
+        let shown =
+            || history.iter().enumerate().filter(|(place, _)| until(*place) >= began).map(|(_, (_, file))| file);
+        // What the source leaves out since it was changed is nothing that a listing would tell of.
+        let is_outside = || {
+            let ended = |place: usize| self.scopes.get(place + 1).map_or(now, |next| next.from);
+            let mut scopes = self.scopes.iter().enumerate().filter(|(place, _)| ended(*place) >= began);
+            scopes.any(|(_, scope)| !key.starts_with(scope.source.prefix()))
+        };
+        if on_delete { shown().any(Option::is_none) } else { shown().any(Option::is_some) || is_outside() }
     }
 
     /// Whether some job listed everything, and the key was not there, or not taken, when its page was answered.
@@ -371,12 +421,17 @@ impl Checks {
             })
             .map(|entry| of(&entry))
             .collect();
+        // What was not to be delivered makes the two differ.
+        let Reconcile { on_delete, on_update: updates, on_filter_drift } = self.reconcile;
+        let deletions = on_delete && on_filter_drift;
         let keys: BTreeSet<&String> = wanted.keys().chain(held.keys()).filter(|key| !exempt.contains(*key)).collect();
         for key in keys {
             let message = match (wanted.get(key), held.get(key)) {
                 (Some(wanted), None) => format!("{wanted:?} is lost"),
-                (None, Some(held)) => format!("{held:?} is there, and should not be"),
-                (Some(wanted), Some(held)) if wanted != held => format!("{held:?} is there instead of {wanted:?}"),
+                (None, Some(held)) if deletions => format!("{held:?} is there, and should not be"),
+                (Some(wanted), Some(held)) if wanted != held && updates => {
+                    format!("{held:?} is there instead of {wanted:?}")
+                }
                 _ => continue,
             };
             return Err(Violation::new(Rule::CatalogueEqualsBucket, message));
@@ -404,7 +459,16 @@ impl Checks {
             .map(|row| (row.key.clone(), EtagTag::of(&row.etag), row.size, row.last_modified.as_millis()))
             .filter(|place| not_exempt(place))
             .collect();
-        match known.symmetric_difference(&held).next() {
+        let Reconcile { on_delete, on_update, on_filter_drift } = self.reconcile;
+        let held_keys: BTreeSet<&String> = held.iter().map(|(key, ..)| key).collect();
+        let known_keys: BTreeSet<&String> = known.iter().map(|(key, ..)| key).collect();
+        let differ =
+            |(key, ..): &&(String, EtagTag, u64, i64)| match (held_keys.contains(key), known_keys.contains(key)) {
+                (true, true) => on_update,
+                (true, false) => on_delete && on_filter_drift,
+                (false, _) => true,
+            };
+        match known.symmetric_difference(&held).find(differ) {
             Some(other) => {
                 let message = format!("only one of catalogue and snapshot holds {other:?}");
                 Err(Violation::new(Rule::SnapshotEqualsCatalogue, message))

@@ -179,6 +179,8 @@ pub enum Call {
     Trigger {
         /// Deletions are confirmed.
         confirm: bool,
+        /// Everything is handed over once more.
+        full: bool,
     },
     /// A user.
     Pause,
@@ -207,7 +209,10 @@ impl Plan {
     /// The plan of a seed.
     pub fn of(seed: u64, limits: Limits) -> Self {
         let rng = SeededEntropy::new(seed.wrapping_mul(0x2545_f491_4f6c_dd1d) ^ 0x5eed);
-        let options = Options::draw(&rng, limits);
+        let mut options = Options::draw(&rng, limits);
+        // A sequence of its own: seeds are known by what else happens in their worlds.
+        let deliveries = SeededEntropy::new(seed ^ 0xde11_7e4e);
+        options.draw_deliveries(&deliveries);
         let keys = keys(&rng, &options);
         let mut events = vec![Event::Burst {
             first: 0,
@@ -219,6 +224,11 @@ impl Plan {
         for number in 0..options.events {
             let number = u32::try_from(number).unwrap_or(0) + 2;
             events.push(event(&rng, &options, number));
+        }
+        for event in &mut events {
+            if let Event::Call(Call::Trigger { full, .. }) = event {
+                *full = options.full_syncs && deliveries.chance(0.3);
+            }
         }
         Self { seed, options, keys, events }
     }
@@ -260,7 +270,7 @@ fn event(rng: &SeededEntropy, options: &Options, version: u32) -> Event {
         35..37 => Event::FinishLarge { slot: byte(rng.below(3)), size: size() },
         37..41 => Event::Call(Call::Drive),
         41..43 => Event::Call(Call::Cron { late_ms: low_ms(rng, 200_000) }),
-        43..50 => Event::Call(Call::Trigger { confirm: rng.chance(0.5) }),
+        43..50 => Event::Call(Call::Trigger { confirm: rng.chance(0.5), full: false }),
         50..52 => Event::Call(Call::Pause),
         52..55 => Event::Call(Call::Resume),
         55..56 => Event::Call(Call::Unlock),

@@ -1,5 +1,6 @@
 //! What kind of world a seed is.
 
+use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::Budget;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::retry::RetryPolicy;
@@ -66,6 +67,10 @@ pub struct Options {
     pub undo: bool,
     /// Whether the sink refuses some keys for ever.
     pub dead_letters: bool,
+    /// Which changes the sync delivers.
+    pub reconcile: Reconcile,
+    /// Whether some triggers ask for everything to be handed over once more.
+    pub full_syncs: bool,
     /// Whether the sync is deleted in the end.
     pub deleted: bool,
     /// How many keys there are to choose from.
@@ -108,10 +113,21 @@ impl Options {
             stormy: troubled && rng.chance(0.3),
             undo: !(troubled && limits.no_undo),
             dead_letters: troubled && !limits.no_dead_letters,
+            reconcile: Reconcile::default(),
+            full_syncs: false,
             deleted: rng.chance(0.3),
             keys: usize::try_from(keys).unwrap_or(8),
             events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
         }
+    }
+
+    /// Draws what a sync is told to deliver: in most worlds everything, once.
+    pub fn draw_deliveries(&mut self, rng: &SeededEntropy) {
+        if rng.chance(0.35) {
+            let [on_delete, on_update, on_filter_drift] = [0.5, 0.7, 0.5].map(|share| rng.chance(share));
+            self.reconcile = Reconcile { on_delete, on_update, on_filter_drift };
+        }
+        self.full_syncs = rng.chance(0.3);
     }
 
     /// The world in which nothing goes wrong by itself: for tests that are a story.
@@ -136,6 +152,8 @@ impl Options {
             stormy: false,
             undo: true,
             dead_letters: false,
+            reconcile: Reconcile::default(),
+            full_syncs: false,
             deleted: false,
             keys: 0,
             events: 0,

@@ -5,8 +5,11 @@ use std::collections::BTreeSet;
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
 
+use b2sync_core::catalogue::ObjectRecord;
 use b2sync_core::coordinator::protocol::{Answer, Command, SyncStatus};
 use b2sync_core::coordinator::{Coordinator, LEASE_MARGIN_MS};
 use b2sync_core::dead_letters::DeadLetters;
@@ -63,6 +66,16 @@ pub fn run(plan: &Plan, traced: bool) -> Outcome {
 
 type Running = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
 
+/// What a task's waker sets. As on a real runtime, who is not woken is not polled.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
 struct Task {
     id: u64,
     slot: usize,
@@ -70,6 +83,11 @@ struct Task {
     alarm: bool,
     what: String,
     future: Running,
+    /// Whether somebody woke it since its latest turn.
+    woken: Arc<Woken>,
+    /// When its sleepers wake it.
+    timers: BTreeSet<i64>,
+    /// When it is to have its next turn.
     wake_at: i64,
     began_at: i64,
 }
@@ -180,7 +198,8 @@ impl Sim {
             }
         });
         let now = self.now();
-        self.tasks.push(Task { id, slot, alarm, what, future, wake_at: now, began_at: now });
+        let (woken, timers) = (Arc::default(), BTreeSet::new());
+        self.tasks.push(Task { id, slot, alarm, what, future, woken, timers, wake_at: now, began_at: now });
     }
 
     /// The places of the tasks that are not asleep.
@@ -193,14 +212,21 @@ impl Sim {
         self.inner.count(|tally| tally.turns += 1);
         let now = self.now();
         let task = &mut self.tasks[place];
-        self.inner.wake.set(None);
-        let polled = task.future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
-        task.wake_at = self.inner.wake.take().unwrap_or(now);
+        task.timers = task.timers.split_off(&(now + 1));
+        let waker = Waker::from(Arc::clone(&task.woken));
+        let polled = task.future.as_mut().poll(&mut Context::from_waker(&waker));
+        task.timers.extend(self.inner.timers.take());
+        let woken = task.woken.0.swap(false, Ordering::SeqCst);
+        let wake_at = if woken { Some(now) } else { task.timers.first().copied() };
+        task.wake_at = wake_at.unwrap_or(i64::MAX);
         if let Some(Doom::Instance(slot)) = self.inner.doom.take() {
             self.die(slot);
         } else if let Poll::Ready(result) = polled {
             let task = self.tasks.remove(place);
             self.ended(task, result)?;
+        } else if wake_at.is_none() {
+            let message = format!("#{} waits, and nobody would ever wake it: {}", task.id, task.what);
+            return Err(broken(Rule::ComesToRest, message));
         }
         match self.inner.violation.borrow_mut().take() {
             Some(violation) => Err(violation),
@@ -260,8 +286,8 @@ impl Sim {
             Call::Cron { late_ms } => {
                 Some(Command::Poke { at: Timestamp::from_millis(self.now() - i64::from(late_ms)) })
             }
-            Call::Trigger { confirm } => {
-                Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: confirm, full_sync: false })
+            Call::Trigger { confirm, full } => {
+                Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: confirm, full_sync: full })
             }
             Call::Pause => Some(Command::Pause { reason: None }),
             Call::Resume => Some(Command::Resume),
@@ -484,7 +510,7 @@ impl Sim {
                 return answer;
             }
             // Nobody else goes on meanwhile.
-            if let Some(until) = self.inner.wake.take() {
+            if let Some(until) = self.inner.timers.take().into_iter().min() {
                 self.inner.now.set(until.max(self.inner.now.get()));
             }
         }
@@ -518,7 +544,7 @@ impl Sim {
         self.deleting = true;
         let rng = SeededEntropy::new(plan.seed ^ 0xdead);
         if rng.chance(0.7) {
-            self.call(Call::Trigger { confirm: true }, 0);
+            self.call(Call::Trigger { confirm: true, full: false }, 0);
             self.turns(u32::try_from(rng.below(80)).unwrap_or(0), &rng)?;
         }
         if plan.options.troubled {
@@ -630,7 +656,9 @@ impl Sim {
         let letters = self.dead_letters()?;
         let refused = |entry: &&Entry| exempt.contains(&entry.key) && self.inner.checks.borrow().takes(entry);
         let lost = bucket.iter().filter(refused).find(|entry| {
-            !letters.contains(&entry.key) && !rows.iter().any(|row| row.key == entry.key && row.etag == entry.etag)
+            // Where updates are not delivered, no letter is due for them.
+            let as_new = |row: &ObjectRecord| row.etag == entry.etag || !self.inner.options.reconcile.on_update;
+            !letters.contains(&entry.key) && !rows.iter().any(|row| row.key == entry.key && as_new(row))
         });
         if let Some(lost) = lost {
             let message = format!("{lost:?} is neither delivered nor among the dead letters");

@@ -18,7 +18,6 @@ use b2sync_core::conformance::registry as records;
 use b2sync_core::coordinator::ranges::{self, RangeAnswer, RangeCall};
 use b2sync_core::coordinator::{Config, DOCUMENT, Home};
 use b2sync_core::dead_letters;
-use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
 use b2sync_core::entropy::Entropy;
 use b2sync_core::entry::{Entry, KeyOrder};
@@ -178,7 +177,8 @@ pub struct Inner {
     pub(super) refused_for_ever: RefCell<BTreeSet<String>>,
     tokens: RefCell<BTreeMap<String, Option<String>>>,
     steps: RefCell<BTreeMap<u64, Step>>,
-    pub(super) wake: Cell<Option<i64>>,
+    /// When those who began to sleep in this turn are to be woken.
+    pub(super) timers: RefCell<Vec<i64>>,
     pub(super) doom: Cell<Option<Doom>>,
     pub(super) checks: RefCell<Checks>,
     pub(super) violation: RefCell<Option<Violation>>,
@@ -207,7 +207,14 @@ pub(super) fn storage_error() -> Error {
 
 async fn let_others_go_first() {
     let mut yielded = false;
-    poll_fn(|_| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }).await;
+    poll_fn(|context| {
+        if std::mem::replace(&mut yielded, true) {
+            return Poll::Ready(());
+        }
+        context.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 impl Inner {
@@ -227,7 +234,7 @@ impl Inner {
             model::KeyOrder::Utf8 => KeyOrder::Utf8,
             model::KeyOrder::Utf16 => KeyOrder::Utf16,
         };
-        let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default());
+        let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default(), options.reconcile);
         checks.add_secret(MASTER_KEY.to_owned());
         checks.add_secret(key.secret.clone());
         let master_keys =
@@ -261,7 +268,7 @@ impl Inner {
             refused_for_ever: RefCell::default(),
             tokens: RefCell::default(),
             steps: RefCell::default(),
-            wake: Cell::new(None),
+            timers: RefCell::default(),
             doom: Cell::new(None),
             checks: RefCell::new(checks),
             violation: RefCell::default(),
@@ -284,7 +291,8 @@ impl Inner {
             records::sync(SYNC, TARGET_BUCKET, CONNECTION, START_MS).unwrap_or_else(|error| unreachable!("{error}"));
         sync.source = source;
         sync.filters = FilterSpec::default();
-        sync.reconcile = Reconcile::default();
+        sync.reconcile = self.options.reconcile;
+        sync.skip_duplicates = !self.options.full_syncs;
         sync.polling_interval_s = self.options.interval_s;
         sync.sync_concurrency = Some(self.options.streams);
         let mut salt = [0; 16];
@@ -515,10 +523,17 @@ impl Seam {
 
     async fn wait(&self, millis: u64) {
         let until = self.inner.now.get().saturating_add(i64::try_from(millis).unwrap_or(i64::MAX));
-        while self.inner.now.get() < until {
-            self.inner.wake.set(Some(until));
-            let_others_go_first().await;
-        }
+        let mut sleeps = false;
+        poll_fn(|_| {
+            if self.inner.now.get() >= until {
+                return Poll::Ready(());
+            }
+            if !std::mem::replace(&mut sleeps, true) {
+                self.inner.timers.borrow_mut().push(until);
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// A page is asked for: its step's budget must allow it.
