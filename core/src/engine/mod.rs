@@ -256,6 +256,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.known_before = run.document.root.entries;
         }
         let resumed = run.resume(state, order).await?;
+        // A step that has only deletions to deliver gets at least one batch further, whatever its budget.
+        let must = matches!(resumed, Resumed::Listed);
         run.phase = Phase::Discovering;
         self.deliver_in_doubt(state, run, order).await?;
         if order.redeliver {
@@ -286,7 +288,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.document.checkpoint = Some(Checkpoint::default());
             run.move_root(state, order, &mut base).await?;
         }
-        if !self.deliver_deletions(state, run, order, allows).await? {
+        if !self.deliver_deletions(state, run, order, allows, must).await? {
             return Ok(Outcome::Continue);
         }
         if matches!(base.leaves.list.as_slice(), []) {
@@ -653,20 +655,19 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         self.deliver(state, run, order, noted).await
     }
 
-    /// Delivers the deletions; `false`: the budget is used up before all are.
+    /// Delivers the deletions, one batch at least where it `must`; `false`: the budget is used up before all are.
     async fn deliver_deletions(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
         allows: &dyn Fn(Reads, u64) -> bool,
+        mut must: bool,
     ) -> Result<bool, Error> {
         if run.deletions_found > run.deletions_delivered && drift::matters(order.reconcile) {
-            return self.deliver_deletions_apart(state, run, order, allows).await;
+            return self.deliver_deletions_apart(state, run, order, allows, must).await;
         }
         let mut to_skip = run.deletions_delivered;
-        // A step that began here delivers at least one batch, so that it gets further.
-        let mut must = run.keys == 0;
         let blobs = run.deletion_blobs.clone();
         for part in 0..=blobs.len() {
             let known = match blobs.get(part) {
@@ -701,14 +702,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run: &mut Run,
         order: &Order<'_>,
         allows: &dyn Fn(Reads, u64) -> bool,
+        mut must: bool,
     ) -> Result<bool, Error> {
         if run.deletions_delivered == 0 && run.deletions_checked == 0 {
             // Should it break off here, nothing is listed again.
             run.save_checkpoint(state, order, None).await?;
         }
         let mut presence = Presence::new(self.source, run.watch.order, order.filter);
-        // A step that began here gets at least one file further.
-        let mut must = run.keys == 0;
         if !order.confirm_deletes && run.are_many_deletions(run.deletions_found) {
             // All are looked for before the first deletion is delivered: they may be too many.
             while run.deletions_checked < run.deletions_found {
