@@ -669,10 +669,12 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let sync_id = state.sync_id.clone();
         if state.forgotten {
             let again = match self.held_until(&state, now) {
-                Some(until) => Some(until),
-                None => (!self.home.wipe(&sync_id).await?).then_some(now.plus_millis(WIPE_AGAIN_MS)),
+                Some(until) => until,
+                // An alarm that is set by now is that of a call which found nothing any more and began anew: it ends that.
+                None if self.home.wipe(&sync_id).await? => return Ok(()),
+                None => now.plus_millis(WIPE_AGAIN_MS),
             };
-            return self.home.set_alarm(again).await;
+            return self.home.set_alarm(Some(again)).await;
         }
         let Some(sync) = self.home.registry().sync(&sync_id).await? else {
             // Deleted, and whoever deleted it was cut off before saying so.

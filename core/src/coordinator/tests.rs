@@ -3,6 +3,8 @@
 mod simulation;
 mod world;
 
+use std::task::{Context, Waker};
+
 use self::world::*;
 use super::*;
 use crate::{
@@ -641,6 +643,34 @@ fn a_sync_that_was_deleted_without_a_word_is_forgotten() {
     world.drive();
     world.drive();
     assert_eq!((world.inner.alarm.get(), world.inner.blobs.names()), (None, Vec::new()));
+}
+
+#[test]
+fn a_call_that_finds_a_deleted_sync_wiped_leaves_nothing_behind() {
+    let mut context = Context::from_waker(Waker::noop());
+    for (turns_before, turns_between) in (0..8).flat_map(|a| (0..16).map(move |b| (a, b))) {
+        let world = World::new(keys(5, 100));
+        world.job();
+        world.inner.interleaved.set(true);
+        let trigger = Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false };
+        let mut late = world.task(Some(trigger));
+        let mut is_late = (0..turns_before).all(|_| late.as_mut().poll(&mut context).is_pending());
+        assert_eq!(world.ask(Command::Forget), Answer::Forgotten);
+        poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
+        world.inner.alarm.set(None);
+        let mut wiping = world.task(None);
+        let mut is_wiping = (0..turns_between).all(|_| wiping.as_mut().poll(&mut context).is_pending());
+        while is_late {
+            is_late = late.as_mut().poll(&mut context).is_pending();
+        }
+        while is_wiping {
+            is_wiping = wiping.as_mut().poll(&mut context).is_pending();
+        }
+        while world.inner.alarm.get().is_some() {
+            world.drive();
+        }
+        assert_eq!(world.inner.documents.values(), Vec::<bytes::Bytes>::new(), "{turns_before} {turns_between}");
+    }
 }
 
 #[test]

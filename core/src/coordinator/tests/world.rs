@@ -514,7 +514,10 @@ impl World {
         poll_to_end(Coordinator::new(&home).drive())
     }
 
+    /// As the alarm does: one that goes off is set no more.
     pub(super) fn drive(&self) {
+        let due = |at: &Timestamp| *at <= self.now();
+        self.inner.alarm.set(self.inner.alarm.get().filter(|at| !due(at)));
         self.try_drive().expect("killed").unwrap();
     }
 
