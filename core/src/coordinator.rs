@@ -1100,6 +1100,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
             let (before, revision) = self.load(sync_id).await?;
             let mut state = before.clone();
             decide(&mut state)?;
+            if state != before && revision == 0 {
+                // The sync may be deleted already: what is stored first is looked at, whatever breaks off behind it.
+                self.home.set_alarm(Some(self.home.clock().now().plus_millis(WIPE_AGAIN_MS))).await?;
+            }
             if state != before && !self.store(&state, revision).await? {
                 continue;
             }
