@@ -236,7 +236,7 @@ fn a_step_whose_lease_lapsed_neither_reports_nor_frees_the_lease_of_another() {
         let mut second = inside.task(None);
         inside.inner.interleaved.set(true);
         for _ in 0..6 {
-            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let mut context = Context::from_waker(Waker::noop());
             assert!(second.as_mut().poll(&mut context).is_pending());
         }
         inside.inner.interleaved.set(false);
