@@ -886,18 +886,15 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
         let engine =
             Engine { source: &source, blobs: &blobs, documents: home.documents(), sink: &sink, clock: home.clock() };
+        let fingerprint = fingerprint(sync, filters);
         let order = Order {
-            job_id: &begun.job.job_id,
-            sync_id: &sync.sync_id,
-            cut,
-            filter: &filter,
-            fingerprint: &fingerprint(sync, filters),
             reconcile: sync.reconcile,
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),
             resync: begun.resync,
             redeliver: begun.requeued,
+            ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
         report.cost = add_cost(report.cost, authorizing);

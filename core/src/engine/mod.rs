@@ -126,6 +126,25 @@ pub struct Order<'a> {
     pub streams: usize,
 }
 
+impl<'a> Order<'a> {
+    /// All that the source lists and the filter takes, each change delivered, in one stream; deletions within the limit.
+    pub fn new(job_id: &'a str, sync_id: &'a str, cut: Cut, filter: &'a Filter, fingerprint: &'a str) -> Self {
+        Self {
+            job_id,
+            sync_id,
+            cut,
+            filter,
+            fingerprint,
+            reconcile: Reconcile::default(),
+            confirm_deletes: false,
+            objects_max: None,
+            resync: false,
+            redeliver: false,
+            streams: 1,
+        }
+    }
+}
+
 /// How a step ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {

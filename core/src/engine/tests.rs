@@ -252,17 +252,12 @@ impl World {
 
     fn order<'a>(&'a self, job_id: &'a str) -> Order<'a> {
         Order {
-            job_id,
-            sync_id: "sync_1",
-            cut: self.cut,
-            filter: &self.filter,
-            fingerprint: "f",
             reconcile: self.reconcile,
             confirm_deletes: self.confirm_deletes,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
             resync: self.resync.get(),
-            redeliver: false,
+            ..Order::new(job_id, "sync_1", self.cut, &self.filter, "f")
         }
     }
 
@@ -694,19 +689,7 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
         sink: &Refusing,
         clock: &Stopped::default(),
     };
-    let order = Order {
-        job_id: "job_first",
-        sync_id: "sync_1",
-        cut: world.cut,
-        filter: &world.filter,
-        fingerprint: "f",
-        reconcile: Reconcile::default(),
-        confirm_deletes: false,
-        objects_max: None,
-        streams: 1,
-        resync: false,
-        redeliver: false,
-    };
+    let order = Order::new("job_first", "sync_1", world.cut, &world.filter, "f");
     let report = block_on(engine.step(&order, &Budget::UNLIMITED));
     assert_eq!(report.outcome.unwrap(), Outcome::Done);
     assert_eq!((report.counts.created, report.counts.failed), (0, 3));

@@ -11,7 +11,7 @@ use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::list::ListQuery;
 use b2sync_core::b2::source::B2Source;
 use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile};
+use b2sync_core::engine::{Engine, Order, Outcome};
 use b2sync_core::entropy::Entropy;
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
@@ -126,17 +126,8 @@ impl Synced {
             let (blobs, documents) = (&self.blobs, &self.documents);
             let engine = Engine { source: &source, blobs, documents, sink: &sink, clock: &system };
             let order = Order {
-                job_id: &job_id,
-                sync_id: "sync_bench",
-                cut: Cut::new([7; 16]),
-                filter: &filter,
-                fingerprint: "bench",
-                reconcile: Reconcile::default(),
-                confirm_deletes: false,
-                objects_max: None,
                 streams: usize::try_from(streams)?,
-                resync: false,
-                redeliver: false,
+                ..Order::new(&job_id, "sync_bench", Cut::new([7; 16]), &filter, "bench")
             };
             let started = Instant::now();
             let report = engine.step(&order, &Budget::UNLIMITED).await;
