@@ -7,6 +7,7 @@
 mod bad_weather;
 mod cuts;
 mod poll;
+mod reconcile;
 mod refusals;
 mod s3_server;
 mod scenario;
