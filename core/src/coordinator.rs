@@ -37,7 +37,7 @@ use crate::{
         Engine, Order, Outcome, StepReport,
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
-        source::{Admitted, Page, PageStart, Source, SourceCost},
+        source::{Page, PageStart, Source, SourceCost},
         thresholds::Thresholds,
     },
     entropy::Entropy,
@@ -744,6 +744,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     /// Settles the checkpoint of a job that was ended between two steps. A step that is on its way does so itself.
     async fn clean_up(&self, sync_id: &str, now: Timestamp) -> Result<(), Error> {
+        // Before the lease is taken: nobody would give it back.
+        let sync = self.sync(sync_id).await?;
         let step = self
             .change_with_lease(sync_id, |state| {
                 let free = state.status.current_job.is_none() && self.held_until(state, now).is_none();
@@ -752,7 +754,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             })
             .await?;
         match step {
-            Some(step) => self.settle(&self.sync(sync_id).await?, step).await,
+            Some(step) => self.settle(&sync, step).await,
             None => Ok(()),
         }
     }
@@ -1201,7 +1203,7 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
         self.ranges.cost(self.source.cost())
     }
 
-    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<Admitted, Error> {
+    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<(), Error> {
         self.ranges.read(self, reader, order).await
     }
 

@@ -18,7 +18,7 @@ use crate::{
     engine::{
         Order,
         listing::RangeReader,
-        source::{Admitted, Source, SourceCost},
+        source::{Source, SourceCost},
         wire::ReaderWire,
     },
     entropy::Entropy,
@@ -34,6 +34,12 @@ use crate::{
 const PAGES_MAX: u32 = 64;
 /// A shard hands back what it has once that is so many bytes long: many of them are on their way at once.
 const ANSWER_BYTES_MAX: usize = 512 << 10;
+/// What is held back, and becomes a reference where nothing changed, may be longer: else a long leaf would go to and fro
+/// with each of its pages.
+const HELD_BYTES_MAX: usize = 4 << 20;
+/// With no more than that in hand, in bytes, a leaf has just begun: the best place to hand back, once half of the pages
+/// are read.
+const BEGUN_BYTES_MAX: usize = 96 << 10;
 /// A shard begins no page later than this after it was asked, in milliseconds.
 const CALL_MS_MAX: u64 = 20_000;
 
@@ -59,7 +65,7 @@ impl RangeCall {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RangeAnswer {
     reader: ReaderWire,
-    read: Result<Admitted, ErrorWire>,
+    read: Result<(), ErrorWire>,
     class_b: u64,
     class_c: u64,
     bytes_received: u64,
@@ -86,11 +92,14 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     // What a reader asks of an order is where segments begin, and which files are taken.
     let order = Order::new("", &sync.sync_id, cut(config, &sync)?, &filter, "");
     let began = clock.now();
-    let mut read = Ok(Admitted::InOrder);
-    for _ in 0..pages_max.clamp(1, PAGES_MAX) {
+    let mut read = Ok(());
+    let pages_max = pages_max.clamp(1, PAGES_MAX);
+    for page in 1..=pages_max {
         read = reader.read(&source, &order).await.map_err(ErrorWire::from);
-        let full = reader.weight() >= ANSWER_BYTES_MAX || clock.now().millis_since(began) >= CALL_MS_MAX;
-        if reader.is_done() || read != Ok(Admitted::InOrder) || full {
+        let long = reader.complete_weight() >= ANSWER_BYTES_MAX || reader.weight() >= HELD_BYTES_MAX;
+        let full = long || clock.now().millis_since(began) >= CALL_MS_MAX;
+        let little = page >= pages_max.div_ceil(2) && pages_max > 1 && reader.weight() <= BEGUN_BYTES_MAX;
+        if reader.is_done() || read.is_err() || full || little {
             break;
         }
     }
@@ -157,7 +166,7 @@ impl<'a, H: Home> Ranges<'a, H> {
         source: &S,
         reader: &mut RangeReader,
         order: &Order<'_>,
-    ) -> Result<Admitted, Error> {
+    ) -> Result<(), Error> {
         if self.here.get() >= STREAMS_HERE_MAX
             && let Some((shard, count)) = self.free_shard()
         {
@@ -178,7 +187,7 @@ impl<'a, H: Home> Ranges<'a, H> {
     }
 
     /// `None`: the shard could not be asked, and the range is as it was.
-    async fn read_elsewhere(&self, shard: usize, reader: &mut RangeReader) -> Option<Result<Admitted, Error>> {
+    async fn read_elsewhere(&self, shard: usize, reader: &mut RangeReader) -> Option<Result<(), Error>> {
         let call = RangeCall {
             sync: self.sync.clone(),
             connection: self.connection.clone(),
@@ -186,11 +195,16 @@ impl<'a, H: Home> Ranges<'a, H> {
             pages_max: reader.pages_at_once(PAGES_MAX),
             reader: ReaderWire::rest_of(reader).ok()?,
         };
-        self.spend(|cost| cost.calls += 1);
+        // As if it read all it may: should the step end before the answer comes, that is what it may have cost.
+        let pages_max = u64::from(call.pages_max);
+        self.spend(|cost| {
+            cost.calls += 1;
+            cost.class_c += pages_max;
+        });
         let answer = self.home.read_range(shard, call).await.ok()?;
         self.spend(|cost| {
             cost.class_b += answer.class_b;
-            cost.class_c += answer.class_c;
+            cost.class_c = (cost.class_c + answer.class_c).saturating_sub(pages_max);
             cost.bytes_elsewhere += answer.bytes_received;
         });
         reader.go_on_as(answer.reader.into_reader().ok()?);

@@ -8,6 +8,7 @@ use std::task::{Context, Waker};
 use self::world::*;
 use super::*;
 use crate::{
+    engine::budget::EXTERNAL_REQUESTS_RESERVED,
     entry::Entry,
     registry::{CONNECTION_FAILURES_MAX, ConnectionStatus},
     sink::{Change, ChangeKind},
@@ -116,9 +117,10 @@ fn the_first_authorization_is_within_the_budget_of_its_step() {
         world.drive();
         let asked = world.inner.requests.borrow().len();
         // The last page was asked for with as much in hand as a page may take, the authorization counted.
-        assert!(asked <= 40 - 12 + failures + 1, "{asked} requests with {failures} failures before each answer");
+        let reserved = usize::try_from(EXTERNAL_REQUESTS_RESERVED).unwrap();
+        assert!(asked <= 40 - reserved + failures + 1, "{asked} requests with {failures} failures before each answer");
         // No less than what a step keeps in hand, and one page and its failures, is left unused.
-        assert!(asked + 12 + failures + 1 > 40, "{asked} requests with {failures} failures before each answer");
+        assert!(asked + reserved + failures + 1 > 40, "{asked} requests with {failures} failures before each answer");
         assert_eq!(world.status().current_job.map(|job| job.status), Some(JobStatus::Running));
         let authorizations = world.inner.requests.borrow().iter().filter(|it| it.contains("authorize")).count();
         assert_eq!(authorizations, failures + 1);

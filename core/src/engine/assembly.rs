@@ -1,14 +1,13 @@
 //! The snapshot that comes next, as it is put together: segments become leaves, leaves become an index.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use super::{
     base::Base,
-    source::ListingWatch,
     state::{State, node_name, segment_name},
 };
 use crate::{
-    entry::{Entry, EntryRef},
+    entry::{Entry, EntryRef, KeyOrder},
     error::Error,
     snapshot::{
         ContentHash, EtagTag, Known,
@@ -34,12 +33,14 @@ pub struct Assembly {
     put_bytes: usize,
     /// Leaves of the snapshot before: they are stored already.
     stored: BTreeSet<ContentHash>,
-    /// The leaves that were closed here, with their segments.
-    nodes: BTreeMap<ContentHash, Vec<SegmentRef>>,
+    /// The leaves that were closed or taken apart since this was asked last, with their segments.
+    looked_into: Vec<(ContentHash, Vec<ContentHash>)>,
     /// The latest segment that was closed, where it is not to be stored (any more): it may be taken apart again.
     last: Option<(ContentHash, Vec<u8>)>,
     /// Segments of the snapshot before that were taken apart here, or met again amid others that were: they are stored.
     reopened: BTreeSet<ContentHash>,
+    /// So many leaves, from the first on, are as they were when this was set.
+    pub leaves_as_before: usize,
     /// Blobs of this job that were taken apart again, and may have been stored.
     pub dropped: Vec<String>,
 }
@@ -55,9 +56,10 @@ impl Assembly {
             puts: Vec::new(),
             put_bytes: 0,
             stored: BTreeSet::new(),
-            nodes: BTreeMap::new(),
+            looked_into: Vec::new(),
             last: None,
             reopened: BTreeSet::new(),
+            leaves_as_before: usize::MAX,
             dropped: Vec::new(),
         }
     }
@@ -67,9 +69,13 @@ impl Assembly {
         self.stored = leaves.iter().map(|leaf| leaf.hash).collect();
     }
 
-    /// The segments of a leaf that was closed here.
-    pub fn node(&self, leaf: ContentHash) -> Option<&[SegmentRef]> {
-        self.nodes.get(&leaf).map(Vec::as_slice)
+    /// The leaves that were closed or taken apart since this was asked last, with their segments.
+    pub fn take_looked_into(&mut self) -> Vec<(ContentHash, Vec<ContentHash>)> {
+        std::mem::take(&mut self.looked_into)
+    }
+
+    fn note(&mut self, leaf: ContentHash) {
+        self.looked_into.push((leaf, self.segments.iter().map(|segment| segment.hash).collect()));
     }
 
     /// Whether all that was put in is in closed segments.
@@ -168,14 +174,14 @@ impl Assembly {
     }
 
     fn close_leaf(&mut self) {
-        let segments = std::mem::take(&mut self.segments);
-        if let Some((leaf, bytes)) = index::node(Level::Leaf, &segments) {
+        if let Some((leaf, bytes)) = index::node(Level::Leaf, &self.segments) {
+            self.note(leaf.hash);
             if !self.stored.contains(&leaf.hash) {
                 self.put(node_name(leaf.hash), bytes);
-                self.nodes.insert(leaf.hash, segments);
             }
             self.leaves.push(leaf);
         }
+        self.segments.clear();
     }
 
     /// Nothing follows.
@@ -193,11 +199,13 @@ impl Assembly {
             && self.segments.is_empty()
             && let Some(leaf) = self.leaves.pop()
         {
+            self.leaves_as_before = self.leaves_as_before.min(self.leaves.len());
             let name = node_name(leaf.hash);
             self.segments = match self.unput(&name) {
                 Some(bytes) => index::decode(&bytes).map_err(|error| error.into_error(&name))?.1,
                 None => state.read_node(&name).await?.1,
             };
+            self.note(leaf.hash);
             if !self.stored.contains(&leaf.hash) {
                 self.dropped.push(name);
             }
@@ -213,7 +221,7 @@ impl Assembly {
         &mut self,
         state: &State<'_, B, D>,
         base: &mut Base,
-        watch: &mut ListingWatch,
+        order: KeyOrder,
     ) -> Result<(), Error> {
         self.reopen_leaf(state).await?;
         if !self.builder.is_empty() {
@@ -226,7 +234,7 @@ impl Assembly {
             Some(bytes) => crate::snapshot::segment::decode(&bytes).map_err(|error| error.into_error(&name))?,
             None => state.read_segment(&name).await?,
         };
-        if base.has_segment(state, &segment, watch).await? {
+        if base.has_segment(state, &segment, order).await? {
             self.reopened.insert(segment.hash);
         } else {
             self.dropped.push(name);

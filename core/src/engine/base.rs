@@ -1,17 +1,19 @@
-//! The snapshot that a listing is compared with, read as little as possible.
+//! The snapshot that a listing is compared with, read as little as possible; and merged with it the files that stand beside
+//! it, because a job that broke off did not deliver their deletions.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::{
-    source::ListingWatch,
+    known::KnownList,
     state::{State, node_name, segment_name},
 };
 use crate::{
+    entry::KeyOrder,
     error::Error,
     snapshot::{
         ContentHash, Known,
         index::{Level, SegmentRef},
-        root::Root,
+        root::{KnownPart, Root},
     },
     store::{BlobStore, DocumentStore},
 };
@@ -22,6 +24,8 @@ pub struct Leaves {
     /// In order.
     pub list: Vec<SegmentRef>,
     read: BTreeMap<ContentHash, Vec<SegmentRef>>,
+    /// Those that were read since this was asked last, with their segments.
+    looked_into: Vec<(ContentHash, Vec<ContentHash>)>,
 }
 
 impl Leaves {
@@ -33,10 +37,11 @@ impl Leaves {
         let Some(name) = &root.index else { return Ok(Self::default()) };
         let (level, items) = state.read_node(name).await?;
         if level == Level::Top {
-            return Ok(Self { list: items, read: BTreeMap::new() });
+            return Ok(Self { list: items, ..Self::default() });
         }
         let mut leaves = Self::default();
         if let Some((leaf, _)) = crate::snapshot::index::node(Level::Leaf, &items) {
+            leaves.note(leaf.hash, &items);
             leaves.read.insert(leaf.hash, items);
             leaves.list.push(leaf);
         }
@@ -54,9 +59,22 @@ impl Leaves {
     ) -> Result<&[SegmentRef], Error> {
         let items = match self.read.remove(&leaf) {
             Some(items) => items,
-            None => state.read_node(&node_name(leaf)).await?.1,
+            None => {
+                let items = state.read_node(&node_name(leaf)).await?.1;
+                self.note(leaf, &items);
+                items
+            }
         };
         Ok(self.read.entry(leaf).or_insert(items))
+    }
+
+    fn note(&mut self, leaf: ContentHash, items: &[SegmentRef]) {
+        self.looked_into.push((leaf, items.iter().map(|item| item.hash).collect()));
+    }
+
+    /// The leaves that were read since this was asked last, with their segments.
+    pub fn take_looked_into(&mut self) -> Vec<(ContentHash, Vec<ContentHash>)> {
+        std::mem::take(&mut self.looked_into)
     }
 }
 
@@ -82,6 +100,8 @@ pub struct Base {
     in_hand: VecDeque<Known>,
     /// Segments that were read since this was asked last.
     read: Vec<ContentHash>,
+    /// What stands beside the snapshot and is not dealt with yet.
+    undeleted: KnownList,
 }
 
 impl Base {
@@ -93,11 +113,13 @@ impl Base {
         state: &State<'_, B, D>,
         root: &Root,
         covered_to: Option<&str>,
-        watch: &mut ListingWatch,
+        order: KeyOrder,
     ) -> Result<Self, Error> {
-        let mut base = Self { leaves: Leaves::of(state, root).await?, ..Self::default() };
+        let leaves = Leaves::of(state, root).await?;
+        let mut base = Self { leaves, undeleted: KnownList::of(root.undeleted.clone()), ..Self::default() };
         let Some(covered_to) = covered_to else { return Ok(base) };
-        base.next_leaf = behind(&base.leaves.list, covered_to, watch);
+        base.undeleted.skip_before(state, covered_to, order).await?;
+        base.next_leaf = behind(&base.leaves.list, covered_to, order);
         if base.next_leaf > 0 && starts_at(base.leaves.list.get(base.next_leaf), covered_to) {
             return Ok(base);
         }
@@ -106,13 +128,13 @@ impl Base {
         };
         let hash = leaf.hash;
         let segments = base.leaves.segments(state, hash).await?;
-        let next = behind(segments, covered_to, watch);
+        let next = behind(segments, covered_to, order);
         base.segments = segments.iter().skip(next).cloned().collect();
         let straddling = segments.get(next.wrapping_sub(1)).filter(|_| !starts_at(segments.get(next), covered_to));
         if let Some(straddling) = straddling.cloned() {
             base.read.push(straddling.hash);
             base.in_hand.extend(state.read_segment(&segment_name(straddling.hash)).await?);
-            while base.in_hand.pop_front_if(|known| watch.compare(&known.key, covered_to).is_lt()).is_some() {}
+            while base.in_hand.pop_front_if(|known| order.compare(&known.key, covered_to).is_lt()).is_some() {}
         }
         Ok(base)
     }
@@ -127,7 +149,18 @@ impl Base {
         self.segments.iter().fold(self.in_hand.len() as u64, |sum, segment| sum.saturating_add(segment.entries))
     }
 
-    /// All that is not dealt with: entries, the segments behind them, the leaves behind those.
+    /// Whether there are files beside the snapshot that are not dealt with.
+    pub fn has_undeleted(&self) -> bool {
+        !self.undeleted.is_empty()
+    }
+
+    /// Those files.
+    pub fn take_undeleted(&mut self) -> Vec<KnownPart> {
+        std::mem::take(&mut self.undeleted).into_parts()
+    }
+
+    /// All that is not dealt with: entries, the segments behind them, the leaves behind those; without
+    /// [`Self::take_undeleted`].
     pub fn rest(&mut self) -> (Vec<Known>, Vec<SegmentRef>, Vec<SegmentRef>) {
         let leaves = self.leaves_ahead().to_vec();
         self.next_leaf = self.leaves.list.len();
@@ -142,9 +175,9 @@ impl Base {
         &mut self,
         state: &State<'_, B, D>,
         segment: &SegmentRef,
-        watch: &mut ListingWatch,
+        order: KeyOrder,
     ) -> Result<bool, Error> {
-        let next = behind(&self.leaves.list, &segment.first_key, watch);
+        let next = behind(&self.leaves.list, &segment.first_key, order);
         let begins = starts_at(self.leaves.list.get(next), &segment.first_key);
         let leaf = if begins { Some(next) } else { next.checked_sub(1) };
         let Some(hash) = leaf.and_then(|leaf| self.leaves.list.get(leaf)).map(|leaf| leaf.hash) else {
@@ -162,7 +195,7 @@ impl Base {
         next
     }
 
-    /// Passes over a segment unread; `false` when that is not what comes next.
+    /// Passes over a segment unread; `false` when that is not what comes next, or not all that is known before `end`.
     ///
     /// # Errors
     /// Of reading the leaf that it may be in.
@@ -170,8 +203,10 @@ impl Base {
         &mut self,
         state: &State<'_, B, D>,
         segment: &SegmentRef,
+        end: Option<&str>,
+        order: KeyOrder,
     ) -> Result<bool, Error> {
-        if !self.in_hand.is_empty() {
+        if !self.in_hand.is_empty() || self.undeleted.has_before(state, end, order).await? {
             return Ok(false);
         }
         if self.segments.is_empty() && starts_at(self.leaves.list.get(self.next_leaf), &segment.first_key) {
@@ -188,9 +223,37 @@ impl Base {
         &mut self,
         state: &State<'_, B, D>,
         end: Option<&str>,
-        watch: &mut ListingWatch,
+        order: KeyOrder,
     ) -> Result<Option<Chunk>, Error> {
-        let mut is_before = |key: &str| end.is_none_or(|end| watch.compare(key, end).is_lt());
+        loop {
+            // Of what stands beside the snapshot, a part at a time.
+            let next_part = self.undeleted.next_part();
+            let nearer = next_part.filter(|key| end.is_none_or(|end| order.compare(key, end).is_lt()));
+            let chunk = self.take_of_snapshot(state, nearer.as_deref().or(end), order).await?;
+            let (mut known, up_to) = chunk.map_or((Vec::new(), None), |chunk| (chunk.known, chunk.up_to));
+            let up_to = up_to.or(nearer);
+            let beside = self.undeleted.take_before(state, up_to.as_deref().or(end), order).await?;
+            if !beside.is_empty() {
+                // It lies among the snapshot's files, and none of it is one of them.
+                known.extend(beside);
+                known.sort_by(|a, b| order.compare(&a.key, &b.key));
+            }
+            if !known.is_empty() {
+                return Ok(Some(Chunk { known, up_to }));
+            }
+            if up_to.is_none() {
+                return Ok(None);
+            }
+        }
+    }
+
+    async fn take_of_snapshot<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        end: Option<&str>,
+        order: KeyOrder,
+    ) -> Result<Option<Chunk>, Error> {
+        let is_before = |key: &str| end.is_none_or(|end| order.compare(key, end).is_lt());
         loop {
             let mut known = Vec::new();
             while let Some(next) = self.in_hand.pop_front_if(|known| is_before(&known.key)) {
@@ -223,7 +286,7 @@ impl Base {
         std::mem::take(&mut self.read)
     }
 
-    /// Gives back what was taken and not dealt with. It must be what was taken last.
+    /// Gives back what was taken and not dealt with. It must be what was taken last, and becomes part of the snapshot.
     pub fn put_back(&mut self, known: impl DoubleEndedIterator<Item = Known>) {
         known.rev().for_each(|known| self.in_hand.push_front(known));
     }
@@ -239,8 +302,8 @@ impl Base {
 }
 
 /// How many of `items` begin before `key`.
-fn behind(items: &[SegmentRef], key: &str, watch: &mut ListingWatch) -> usize {
-    items.partition_point(|item| watch.compare(&item.first_key, key).is_lt())
+fn behind(items: &[SegmentRef], key: &str, order: KeyOrder) -> usize {
+    items.partition_point(|item| order.compare(&item.first_key, key).is_lt())
 }
 
 fn starts_at(item: Option<&SegmentRef>, key: &str) -> bool {

@@ -18,8 +18,9 @@ pub struct Budget {
 
 /// The most ranges of a listing that are read at the same time in one place: a Worker has six connections.
 pub const STREAMS_HERE_MAX: usize = 6;
-/// What a step keeps in hand for one more page: the retries of its list call, and of one more that checks its end.
-pub const EXTERNAL_REQUESTS_RESERVED: u64 = 12;
+/// What a step keeps in hand for one more page: the retries of its list call, of one more that checks its end, and of two
+/// that ask for the order of keys.
+pub const EXTERNAL_REQUESTS_RESERVED: u64 = 24;
 /// Keys of a page.
 pub const PAGE_KEYS: u64 = 1_000;
 /// About the bytes of a page.

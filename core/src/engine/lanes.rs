@@ -13,7 +13,7 @@ use std::{
 use super::{
     Order,
     listing::{Piece, RangeReader, Rest},
-    source::{Admitted, ListingWatch, Source},
+    source::{ListingWatch, Source},
 };
 use crate::{
     error::Error,
@@ -21,18 +21,30 @@ use crate::{
     snapshot::cut::Begins,
 };
 
-/// What waits to be handed on takes at most this much memory, in bytes, and what is being read on top.
-pub const WAITING_BYTES_MAX: usize = 24 << 20;
+/// Once all lanes but the first hold so much, in bytes, only those go on before which, and in which, there is less than half
+/// of it: so they hold half as much again at most, and the pages that are on their way.
+pub const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Lanes that wait, for each that reads.
 const WAITING_LANES_MAX: usize = 16;
 
-type Reading<'f> = Pin<Box<dyn Future<Output = (Box<RangeReader>, Result<Admitted, Error>)> + 'f>>;
+type Reading<'f> = Pin<Box<dyn Future<Output = (Box<RangeReader>, Result<(), Error>)> + 'f>>;
 
 /// One range.
 enum Lane<'f> {
-    Reading(Reading<'f>),
+    /// With what it held in memory when it began to.
+    Reading(Reading<'f>, usize),
     /// Between two pages; `Some` when it cannot go on.
-    Resting(Box<RangeReader>, Option<Result<Admitted, Error>>),
+    Resting(Box<RangeReader>, Option<Result<(), Error>>),
+}
+
+impl Lane<'_> {
+    /// What it holds in memory, in bytes, about.
+    fn weight(&self) -> usize {
+        match self {
+            Self::Reading(_, weight) => *weight,
+            Self::Resting(reader, _) => reader.weight(),
+        }
+    }
 }
 
 /// What was read, and is to be.
@@ -62,8 +74,6 @@ pub enum Next {
     Stopped,
     /// The first lane cannot go on.
     Failed(Error),
-    /// Keys were compared in an order that the listing is not in.
-    OrderWasMistaken,
 }
 
 /// The lanes of one step.
@@ -114,7 +124,9 @@ impl<'f, S: Source> Lanes<'f, S> {
         let mut stopped = false;
         self.close();
         let mut next = self.longest_left();
-        let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(_))).count() as u64;
+        let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(..))).count() as u64;
+        let all: usize = self.lanes.iter().skip(1).map(Lane::weight).sum();
+        // Of that, what lanes before the one that is looked at hold.
         let mut waiting = 0;
         let mut index = 0;
         loop {
@@ -122,7 +134,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                 // One lane more, if there is a range, a stream, and memory for it.
                 let room = self.streams > 1
                     && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
-                    && waiting < WAITING_BYTES_MAX
+                    && all < WAITING_BYTES_MAX
                     && in_flight < self.streams as u64
                     && !stopped;
                 if !room && !self.lanes.is_empty() {
@@ -132,25 +144,27 @@ impl<'f, S: Source> Lanes<'f, S> {
                 self.lanes.push_back(Lane::Resting(Box::new(reader), None));
             }
             let Some(mut lane) = self.lanes.remove(index) else { break };
+            waiting += if index == 0 { 0 } else { lane.weight() };
             loop {
                 lane = match lane {
-                    Lane::Reading(mut future) => match future.as_mut().poll(context) {
+                    Lane::Reading(mut future, weight) => match future.as_mut().poll(context) {
                         Poll::Pending => {
-                            lane = Lane::Reading(future);
+                            lane = Lane::Reading(future, weight);
                             break;
                         }
                         Poll::Ready((mut reader, result)) => {
                             in_flight -= 1;
                             self.keys += reader.take_keys();
-                            let ended = reader.is_done() || !matches!(result, Ok(Admitted::InOrder));
+                            let ended = reader.is_done() || result.is_err();
                             Lane::Resting(reader, ended.then_some(result))
                         }
                     },
                     Lane::Resting(reader, ended) => {
                         let first = index == 0;
                         // The first lane's pieces are handed on before it reads on.
-                        let has_to_wait = if first { reader.has_pieces() } else { waiting >= WAITING_BYTES_MAX };
-                        waiting += if first { 0 } else { reader.weight() };
+                        let weight = reader.weight();
+                        let is_much = all >= WAITING_BYTES_MAX && waiting >= WAITING_BYTES_MAX / 2;
+                        let has_to_wait = if first { reader.has_pieces() } else { is_much };
                         let free = first || in_flight < self.streams as u64;
                         let begins = !first && reader.is_fresh();
                         let turn = !begins || !self.closing || reader.files_known() >= next;
@@ -172,19 +186,20 @@ impl<'f, S: Source> Lanes<'f, S> {
                             && next == 0
                             && in_flight < self.streams as u64
                             && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
-                            && waiting < WAITING_BYTES_MAX / 2
+                            && all < WAITING_BYTES_MAX / 2
                             && let Some(behind) = reader.split(self.prefix_len)
                         {
                             self.lanes.insert(index, Lane::Resting(Box::new(behind), None));
                         }
-                        Lane::Reading(Box::pin(async move {
+                        let reading = Box::pin(async move {
                             let result = source.read(&mut reader, order).await;
                             (reader, result)
-                        }))
+                        });
+                        Lane::Reading(reading, weight)
                     }
                 };
             }
-            let began = self.closing && next > 0 && matches!(lane, Lane::Reading(_));
+            let began = self.closing && next > 0 && matches!(lane, Lane::Reading(..));
             self.lanes.insert(index, lane);
             if began && in_flight < self.streams as u64 {
                 // Another one may be the longest now, and stand before this one.
@@ -237,21 +252,15 @@ impl<'f, S: Source> Lanes<'f, S> {
         let Some(Lane::Resting(reader, ended)) = self.lanes.front_mut() else { return None };
         if reader.has_pieces() {
             let pieces = reader.take_pieces();
-            match self.watch.join(&reader.watch) {
-                Ok(Admitted::InOrder) => {}
-                Ok(Admitted::OrderWasMistaken) => return Some(Next::OrderWasMistaken),
-                Err(error) => return Some(Next::Failed(error)),
+            if let Err(error) = self.watch.join(&reader.watch) {
+                return Some(Next::Failed(error));
             }
             let begins = if std::mem::take(&mut self.fresh) { reader.begins() } else { Begins::Leaf };
             return Some(Next::Pieces { pieces, begins });
         }
         match ended.take() {
             Some(Err(error)) => Some(Next::Failed(error)),
-            Some(Ok(Admitted::OrderWasMistaken)) => {
-                self.watch.order = reader.watch.order;
-                Some(Next::OrderWasMistaken)
-            }
-            Some(Ok(Admitted::InOrder)) => {
+            Some(Ok(())) => {
                 self.lanes.pop_front();
                 self.fresh = true;
                 if self.lanes.is_empty() && self.ahead.is_empty() {

@@ -10,10 +10,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Order,
-    source::{Admitted, ListingWatch, Page, PageStart, Source},
+    budget::PAGE_KEYS,
+    key_order::find_key_order,
+    source::{ListingWatch, Page, PageStart, Source},
 };
 use crate::{
-    entry::{Entry, EntryRef, KeyOrder, has_one_place, orders_differ},
+    entry::{Entry, EntryRef, KeyOrder, has_one_place},
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
@@ -286,12 +288,11 @@ impl RangeReader {
     /// Reads from `from`, which should begin a leaf, to `end`.
     pub fn range(
         order: KeyOrder,
-        order_assumed: bool,
         from: String,
         end: Option<String>,
         known: impl IntoIterator<Item = SegmentRef>,
     ) -> Self {
-        let watch = ListingWatch::new(order, order_assumed, Some(just_before(&from)));
+        let watch = ListingWatch::new(order, Some(just_before(&from)));
         let reader = Self::resume(watch, Some(from), end, known, Open::default(), 0, None);
         Self { leaf_aligned: false, split_after: SPLIT_PAGES_AGAIN, ..reader }
     }
@@ -317,21 +318,24 @@ impl RangeReader {
         let group = last.get(..last.ceil_char_boundary(common.min(last.len())))?;
         let from = behind_all(group, prefix_len)?;
         let clear = self.watch.order != KeyOrder::Unknown || has_one_place(&from);
-        let inside = self.end.as_ref().is_none_or(|end| self.watch.compare(&from, end).is_lt());
+        let inside = self.end.as_ref().is_none_or(|end| self.watch.order.compare(&from, end).is_lt());
         if !clear || !inside {
             return None;
         }
-        let at = self.known.partition_point(|leaf| self.watch.compare(&leaf.first_key, &from).is_lt());
+        let at = self.known.partition_point(|leaf| self.watch.order.compare(&leaf.first_key, &from).is_lt());
         let known = self.known.split_off(at);
         self.before = self.before.saturating_sub(files_in(&known));
         (self.pages, self.split_after) = (0, SPLIT_PAGES_AGAIN);
         let end = self.end.replace(from.clone());
-        Some(Self::range(self.watch.order, self.watch.order_assumed, from, end, known).split_soon())
+        Some(Self::range(self.watch.order, from, end, known).split_soon())
     }
 
-    /// How many pages to read before looking whether others should take over some of the range.
+    /// How many pages to read before looking whether others should take over some of the range. They do not as long as
+    /// files that the snapshot knows are still to come.
     pub fn pages_at_once(&self, most: u32) -> u32 {
-        self.split_after.saturating_sub(self.pages).clamp(1, most.max(1))
+        let early = self.split_after.saturating_sub(self.pages);
+        let known = self.before.saturating_sub(self.matched).div_ceil(PAGE_KEYS);
+        early.max(u32::try_from(known).unwrap_or(u32::MAX)).clamp(1, most.max(1))
     }
 
     /// How many files the snapshot knows in the range; at least one, so that a range counts.
@@ -379,6 +383,11 @@ impl RangeReader {
         self.keys += keys;
     }
 
+    /// What its complete pieces take, in bytes, about.
+    pub fn complete_weight(&self) -> usize {
+        self.pieces.iter().map(Piece::weight).sum()
+    }
+
     /// What it holds in memory, in bytes, about.
     pub fn weight(&self) -> usize {
         let held: usize = self.held.iter().chain(&self.pieces).map(Piece::weight).sum();
@@ -398,9 +407,9 @@ impl RangeReader {
     ///
     /// # Errors
     /// Of the source; of [`ListingWatch`] when the listing makes no sense.
-    pub async fn read<S: Source>(&mut self, source: &S, order: &Order<'_>) -> Result<Admitted, Error> {
+    pub async fn read<S: Source>(&mut self, source: &S, order: &Order<'_>) -> Result<(), Error> {
         if self.done {
-            return Ok(Admitted::InOrder);
+            return Ok(());
         }
         source.still_wanted().await?;
         let token = self.token.take();
@@ -408,9 +417,12 @@ impl RangeReader {
             Err(_) if mutation::is_on(Mutation::AdvanceOnError) => Page::default(),
             page => page?,
         };
-        if self.take_page(order, &page)? == Admitted::OrderWasMistaken {
-            return Ok(Admitted::OrderWasMistaken);
+        if self.watch.order == KeyOrder::Unknown
+            && let Some(telling) = page.entries.first_without_one_place(source.prefix().len())
+        {
+            self.watch.order = find_key_order(source, telling.key).await?;
         }
+        self.take_page(order, &page)?;
         if !self.done {
             self.token = self.watch.next(&page)?;
             if self.token.is_none() {
@@ -418,7 +430,7 @@ impl RangeReader {
                 self.finish(order, None);
             }
         }
-        Ok(Admitted::InOrder)
+        Ok(())
     }
 
     /// The listing ended before the range did. If there is anything behind the range all the same, the two answers cannot
@@ -426,7 +438,7 @@ impl RangeReader {
     async fn check_end<S: Source>(&mut self, source: &S) -> Result<(), Error> {
         let Some(end) = &self.end else { return Ok(()) };
         let page = source.page(PageStart::After(&just_before(end))).await?;
-        let behind = page.entries.iter().find(|entry| self.watch.compare(entry.key, end).is_ge());
+        let behind = page.entries.iter().find(|entry| self.watch.order.compare(entry.key, end).is_ge());
         let Some(behind) = behind else { return Ok(()) };
         Err(Error::new(
             ErrorKind::ListingStuck,
@@ -448,26 +460,22 @@ impl RangeReader {
         }
     }
 
-    fn take_page(&mut self, order: &Order<'_>, page: &Page) -> Result<Admitted, Error> {
+    fn take_page(&mut self, order: &Order<'_>, page: &Page) -> Result<(), Error> {
         self.keys += page.entries.len() as u64;
         self.pages = self.pages.saturating_add(1);
         let carried = self.watch.take_last_key();
         let mut last = carried.as_deref();
         for entry in page.entries.iter() {
-            if self.watch.admit_behind(last, entry.key)? == Admitted::OrderWasMistaken {
-                return Ok(Admitted::OrderWasMistaken);
-            }
+            self.watch.admit_behind(last, entry.key)?;
             if let Some(from) = &self.from {
-                // What may be before it or not, as long as the order is not known, is rather dealt with twice.
-                let unclear = self.watch.order == KeyOrder::Unknown && orders_differ(entry.key, from);
-                if !unclear && self.watch.compare(entry.key, from).is_lt() {
+                if self.watch.order.compare(entry.key, from).is_lt() {
                     last = Some(entry.key);
                     continue;
                 }
                 self.from = None;
             }
             if let Some(end) = &self.end
-                && self.watch.compare(entry.key, end).is_ge()
+                && self.watch.order.compare(entry.key, end).is_ge()
             {
                 self.finish(order, last);
                 break;
@@ -483,7 +491,7 @@ impl RangeReader {
             self.watch.set_last_key(last);
             self.page_common = page.entries.iter().next().map_or(0, |first| common_prefix(first.key, last));
         }
-        Ok(Admitted::InOrder)
+        Ok(())
     }
 
     fn take_entry(&mut self, order: &Order<'_>, entry: EntryRef<'_>, last: Option<&str>) {
@@ -498,7 +506,8 @@ impl RangeReader {
             self.leaf_aligned |= begins == Begins::Leaf;
         }
         if self.leaf_segments == 0 && self.open.is_empty() && self.leaf_aligned {
-            while self.known.pop_front_if(|leaf| self.watch.compare(&leaf.first_key, entry.key).is_lt()).is_some() {}
+            let keys = self.watch.order;
+            while self.known.pop_front_if(|leaf| keys.compare(&leaf.first_key, entry.key).is_lt()).is_some() {}
             self.hold = self.known.pop_front_if(|leaf| leaf.first_key == entry.key);
         }
         self.open.push(entry);
@@ -580,7 +589,7 @@ pub fn just_before(key: &str) -> String {
         && key.len() < 1_000
     {
         before.push(char::from_u32(last as u32 - 1).unwrap_or(' '));
-        before.push('\u{10ffff}');
+        before.push('\u{10fffd}');
     }
     before
 }
@@ -619,7 +628,7 @@ mod tests {
             prop_assert!(KeyOrder::Utf16.compare(&before, &key).is_lt());
             // Between the two are only keys that share all but the last character, or that are beyond any real name.
             if key.ends_with(|last: char| last.is_ascii_graphic()) && other > before && other < key {
-                prop_assert!(other.contains('\u{10ffff}'), "{before:?} < {other:?} < {key:?}");
+                prop_assert!(other.contains('\u{10fffd}'), "{before:?} < {other:?} < {key:?}");
             }
         }
 

@@ -22,8 +22,11 @@ pub mod base;
 pub mod budget;
 pub mod diff;
 mod drift;
+pub mod key_order;
+pub mod known;
 pub mod lanes;
 pub mod listing;
+mod retire;
 mod run;
 mod settle;
 pub mod source;
@@ -43,14 +46,14 @@ use self::{
     drift::Presence,
     lanes::{Lanes, Next, Reads},
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
-    run::{ResumePoint, Resumed, Run, read_in_doubt},
-    settle::{append_rest, end_checkpoint, settle_in_order},
-    source::{Admitted, Source},
+    run::{Resumed, Run, read_in_doubt},
+    settle::{append_rest, end_checkpoint},
+    source::Source,
     state::State,
     thresholds::Thresholds,
 };
 use crate::{
-    entry::{Entry, KeyOrder, has_one_place},
+    entry::Entry,
     error::{Error, ErrorKind, Retry},
     filter::Filter,
     job::{JobCost, JobCounts, Phase},
@@ -61,7 +64,7 @@ use crate::{
         changes::Noted,
         cut::{Begins, Cut, LEAF_SEGMENTS_MAX},
         index::SegmentRef,
-        root::Checkpoint,
+        root::{Checkpoint, Resync},
     },
     store::{BlobStore, DocumentStore},
     time::Clock,
@@ -268,6 +271,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision).await?;
             run.known_before = run.document.root.entries;
         }
+        run.resync = match &run.document.root.resync {
+            _ if order.resync => Some(Resync { job_id: order.job_id.to_owned(), from: None }),
+            begun => begun.clone(),
+        };
         let resumed = run.resume(state, order).await?;
         // A step that has only deletions to deliver gets at least one batch further, whatever its budget.
         let must = matches!(resumed, Resumed::Listed);
@@ -279,22 +286,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         let mut base = match resumed {
             Resumed::Listed => Base::default(),
-            Resumed::At { open } => {
-                let mut open = Some(open);
-                loop {
-                    match self.list(state, run, order, open.take().unwrap_or_default(), allows).await? {
-                        Listing::Stopped => return Ok(Outcome::Continue),
-                        Listing::Complete(base) => break base,
-                        Listing::OrderWasMistaken(found) => {
-                            // Nothing wrong was delivered: what is listed was delivered as it is listed, and no deletion
-                            // is delivered before the end. Only the comparison begins anew.
-                            let document = mem::take(&mut run.document);
-                            let settled = settle_in_order(state, order.cut, document, run.revision, found).await?;
-                            run.restart(order, settled, found);
-                        }
-                    }
-                }
-            }
+            Resumed::At { open } => match self.list(state, run, order, open, allows).await? {
+                Listing::Stopped => return Ok(Outcome::Continue),
+                Listing::Complete(base) => base,
+            },
         };
         run.phase = Phase::Delivering;
         if mutation::is_on(Mutation::MoveRootEarly) {
@@ -307,7 +302,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if matches!(base.leaves.list.as_slice(), []) {
             base.leaves = Leaves::of(state, &run.document.root).await?;
         }
-        run.move_root(state, order, &mut base).await?;
+        if run.moves_root(&base) {
+            if !run.sweep(state, order, &mut base, allows).await? {
+                return Ok(Outcome::Continue);
+            }
+            run.move_root(state, order, &mut base).await?;
+        }
         run.phase = Phase::Done;
         Ok(Outcome::Done)
     }
@@ -321,7 +321,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         open: Open,
         allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Listing, Error> {
-        let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), &mut run.watch).await?;
+        let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
         run.assembly.keep_stored(&base.leaves.list);
         let (first, ahead) = self.plan(run, &base, order, open).await?;
         let mut lanes = Lanes::new(self.source, order, first, ahead, order.streams);
@@ -342,7 +342,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let (pieces, begins) = match next {
                 Next::Pieces { pieces, begins } => (pieces, begins),
                 Next::End => break,
-                Next::OrderWasMistaken => return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16)),
                 Next::Stopped => {
                     ended = true;
                     (Vec::new(), Begins::Leaf)
@@ -352,9 +351,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     break;
                 }
             };
-            if run.watch.join(&lanes.watch)? == Admitted::OrderWasMistaken {
-                return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
-            }
+            run.watch.join(&lanes.watch)?;
             let mut begins = Some(begins);
             for piece in pieces {
                 let begins = begins.take().unwrap_or(Begins::Leaf);
@@ -368,9 +365,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     }
                 }
                 run.open_for(state, &mut base, begins).await?;
-                self.take_piece(state, run, &mut base, order, piece).await?;
-                if run.limited {
-                    return Ok(Listing::Complete(base));
+                match self.take_piece(state, run, &mut base, order, piece, allows).await? {
+                    Taken::All => {}
+                    Taken::Limited => return Ok(Listing::Complete(base)),
+                    Taken::Stopped => {
+                        (ended, dropped) = (true, true);
+                        break;
+                    }
                 }
             }
         }
@@ -385,30 +386,29 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         if ended {
             if let Some(rest) = lanes.stop().filter(|_| !dropped) {
-                if run.watch.join(&rest.watch)? == Admitted::OrderWasMistaken {
-                    return Ok(Listing::OrderWasMistaken(KeyOrder::Utf16));
-                }
+                run.watch.join(&rest.watch)?;
                 let mut begins = Some(rest.begins);
                 for piece in rest.pieces {
                     run.open_for(state, &mut base, begins.take().unwrap_or(Begins::Leaf)).await?;
-                    self.take_piece(state, run, &mut base, order, piece).await?;
+                    match self.take_piece(state, run, &mut base, order, piece, allows).await? {
+                        Taken::All => {}
+                        Taken::Limited => return Ok(Listing::Complete(base)),
+                        Taken::Stopped => {
+                            dropped = true;
+                            break;
+                        }
+                    }
                 }
                 // A step that got no segment further keeps what it has of one.
-                run.pending = Some((rest.open, rest.since, begins));
+                run.pending = Some((rest.open, rest.since, begins)).filter(|_| !dropped);
             }
             run.break_segment();
             self.flush(state, run, order).await?;
             run.save_checkpoint(state, order, None).await?;
             return Ok(Listing::Stopped);
         }
-        let deletes = order.reconcile.on_delete || order.reconcile.on_filter_drift;
-        if run.counts.listed == 0 && run.known_before > 0 && deletes && !order.confirm_deletes {
-            return Err(too_many_deletions(&format!(
-                "The listing is empty, but {} files were there before.",
-                run.known_before
-            )));
-        }
         run.assembly.finish();
+        run.note_leaves(&mut base);
         run.listed = true;
         self.flush(state, run, order).await?;
         Ok(Listing::Complete(base))
@@ -424,8 +424,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         open: Open,
     ) -> Result<(RangeReader, Vec<RangeReader>), Error> {
         let leaves = base.leaves_ahead();
-        // Whoever hands over everything needs the entries of leaves that are as before, too.
-        let known_leaves = |leaves: &[SegmentRef]| if order.resync { Vec::new() } else { leaves.to_vec() };
+        // Whoever hands over everything needs the entries of leaves that are as before, too; and what stands beside the
+        // snapshot may lie in any of them.
+        let whole = run.resync.is_none() && !base.has_undeleted();
+        let known_leaves = |leaves: &[SegmentRef]| if whole { leaves.to_vec() } else { Vec::new() };
         let watch = run.watch.clone();
         // The open segment may begin a leaf, and then those before it are all of another.
         let begins_leaf = open.first_key().is_some_and(|key| order.cut.begins(key) == Begins::Leaf);
@@ -445,9 +447,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let mut bounds: Vec<usize> = (0..leaves.len())
             .filter(|&index| {
                 leaves.get(index).is_some_and(|leaf| {
-                    // While the order is not known, only keys that all orders agree on part ranges.
-                    (run.watch.order != KeyOrder::Unknown || has_one_place(&leaf.first_key))
-                        && run.covered_to.as_deref() != Some(leaf.first_key.as_str())
+                    run.covered_to.as_deref() != Some(leaf.first_key.as_str())
                         && order.cut.begins(&leaf.first_key) == Begins::Leaf
                 })
             })
@@ -474,13 +474,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let Some(from) = key(Some(&bound)) else { continue };
             let next = bounds.get(nth + 1);
             let known = leaves.get(bound..until(next)).unwrap_or_default();
-            ahead.push(RangeReader::range(
-                run.watch.order,
-                run.watch.order_assumed,
-                from,
-                key(next),
-                known_leaves(known),
-            ));
+            ahead.push(RangeReader::range(run.watch.order, from, key(next), known_leaves(known)));
         }
         Ok((head, ahead))
     }
@@ -493,12 +487,36 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         base: &mut Base,
         order: &Order<'_>,
         piece: Piece,
-    ) -> Result<(), Error> {
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<Taken, Error> {
         let Piece { content, until } = piece;
+        let deletes = order.reconcile.on_delete || order.reconcile.on_filter_drift;
+        let empty = until.covered_to.is_none() && run.counts.listed + until.listed == 0;
+        if empty && run.known_before > 0 && deletes && !order.confirm_deletes {
+            // Before any of it counts as gone: that may take several steps, and the next may be told something else.
+            return Err(too_many_deletions(&format!(
+                "The listing is empty, but {} files were there before.",
+                run.known_before
+            )));
+        }
+        let first_key = match &content {
+            Content::Nothing => None,
+            Content::Leaf(leaf) => Some(&leaf.first_key),
+            Content::Segment(sealed) => Some(&sealed.segment.first_key),
+        };
+        if let Some(first_key) = first_key
+            && let Some(up_to) = self.take_gone(state, run, base, order, Some(first_key), allows).await?
+        {
+            let entries = match &content {
+                Content::Segment(sealed) => sealed.entries().map_err(|error| error.into_error("a listed segment"))?,
+                _ => Vec::new(),
+            };
+            run.stop_before(base, up_to, &entries, 0);
+            return Ok(Taken::Stopped);
+        }
         match content {
             Content::Nothing => {}
             Content::Leaf(leaf) => {
-                self.take_gone(state, run, base, order, Some(&leaf.first_key)).await?;
                 if !base.skip_leaf(leaf.hash) {
                     return Err(Error::internal("The listing met a leaf of the snapshot out of its turn."));
                 }
@@ -506,56 +524,65 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.assembly.append_leaf(leaf);
             }
             Content::Segment(sealed) => {
-                self.take_gone(state, run, base, order, Some(&sealed.segment.first_key)).await?;
                 run.realign &= !order.cut.begins_segment(&sealed.segment.first_key);
-                let equal = base.skip_segment(state, &sealed.segment).await?;
-                if equal && !run.realign && !order.resync {
+                let end = until.covered_to.as_deref();
+                let equal = base.skip_segment(state, &sealed.segment, end, run.watch.order).await?;
+                if equal && !run.realign && run.resync.is_none() {
                     run.assembly.append_equal(sealed.segment, sealed.bytes);
                 } else {
                     let entries = sealed.entries().map_err(|error| error.into_error("a listed segment"))?;
-                    let noted_before = run.noted.len();
-                    if equal && !run.realign {
-                        run.assembly.append_equal(sealed.segment, sealed.bytes);
-                    } else if equal {
-                        run.assembly.realign_equal(sealed.segment.hash, &entries);
-                    } else {
-                        let compared = self.compare(state, run, base, order, &entries, until.covered_to.as_deref());
-                        if let Some(stop) = compared.await? {
-                            return self.stop_at(state, run, base, order, &entries, stop).await;
+                    let compared = if equal {
+                        match run.take_again(order, &entries) {
+                            Some(stop) => {
+                                base.put_back(entries.iter().skip(stop).map(Known::from));
+                                Compared::Limited(stop)
+                            }
+                            None => Compared::All,
                         }
-                        run.assembly.keep_reopened(base.take_read());
-                        if run.realign {
-                            entries.iter().for_each(|entry| run.assembly.push_entry(entry.into()));
-                        } else {
-                            run.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+                    } else {
+                        self.compare(state, run, base, order, &entries, end, allows).await?
+                    };
+                    match compared {
+                        Compared::All => {}
+                        Compared::Limited(stop) => {
+                            self.stop_at(state, run, base, order, &entries, stop).await?;
+                            return Ok(Taken::Limited);
+                        }
+                        Compared::Stopped { dealt_with, up_to } => {
+                            run.stop_before(base, up_to, &entries, dealt_with);
+                            return Ok(Taken::Stopped);
                         }
                     }
-                    if order.resync {
-                        run.note_resynced(order.job_id, noted_before, &entries);
+                    run.assembly.keep_reopened(base.take_read());
+                    match (equal, run.realign) {
+                        (true, false) => run.assembly.append_equal(sealed.segment, sealed.bytes),
+                        (true, true) => run.assembly.realign_equal(sealed.segment.hash, &entries),
+                        (false, true) => entries.iter().for_each(|entry| run.assembly.push_entry(entry.into())),
+                        (false, false) => run.assembly.append_segment(sealed.segment, Some(sealed.bytes)),
                     }
                 }
             }
         }
-        self.take_gone(state, run, base, order, until.covered_to.as_deref()).await?;
+        let gone = self.take_gone(state, run, base, order, until.covered_to.as_deref(), allows).await?;
+        run.note_leaves(base);
+        run.pending_entries = 0;
         run.counts.listed += until.listed;
         run.counts.matched += until.matched;
         run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(until.matched_bytes);
-        run.at_end = until.covered_to.is_none();
-        run.covered_to = until.covered_to;
-        run.mark = Some(ResumePoint {
-            start_after: until.after,
-            listed: run.counts.listed,
-            matched: run.counts.matched,
-            matched_bytes: run.counts.matched_bytes,
-        });
+        run.at_end = gone.is_none() && until.covered_to.is_none();
+        let taken = if gone.is_some() { Taken::Stopped } else { Taken::All };
+        let unfinished = until.unfinished || gone.is_some();
+        run.covered_to = gone.or(until.covered_to);
+        run.mark = Some(run.mark_behind(until.after));
         if run.assembly.is_between_segments() {
             run.resume_point.clone_from(&run.mark);
-            run.unfinished = until.unfinished;
+            run.unfinished = unfinished;
         }
-        Ok(())
+        Ok(taken)
     }
 
-    /// All that the snapshot knows before `end` is gone.
+    /// All that the snapshot knows before `end` is gone. Answers up to which key that was dealt with, where the budget was
+    /// used up before the end.
     async fn take_gone(
         &self,
         state: &State<'_, B, D>,
@@ -563,17 +590,21 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         base: &mut Base,
         order: &Order<'_>,
         end: Option<&str>,
-    ) -> Result<(), Error> {
-        while let Some(chunk) = base.take_before(state, end, &mut run.watch).await? {
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<Option<String>, Error> {
+        while let Some(chunk) = base.take_before(state, end, run.watch.order).await? {
             for known in chunk.known {
                 run.vanished(state, order, known).await?;
             }
+            if chunk.up_to.is_some() && !allows(run.reads(), run.sink_calls) {
+                return Ok(chunk.up_to);
+            }
         }
-        Ok(())
+        Ok(None)
     }
 
-    /// Compares `entries`, which are all that is listed up to `end`, with the snapshot. Answers how many of them were
-    /// dealt with when the job may deliver no more.
+    /// Compares `entries`, which are all that is listed up to `end`, with the snapshot.
+    #[expect(clippy::too_many_arguments, reason = "what a comparison takes; a type for it would name nothing")]
     async fn compare(
         &self,
         state: &State<'_, B, D>,
@@ -582,41 +613,76 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         entries: &[Entry],
         end: Option<&str>,
-    ) -> Result<Option<usize>, Error> {
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<Compared, Error> {
+        let keys = run.watch.order;
         let mut done = 0;
         loop {
-            let chunk = base.take_before(state, end, &mut run.watch).await?;
+            let chunk = base.take_before(state, end, keys).await?;
             let (known, up_to) = chunk.map_or((Vec::new(), None), |chunk| (chunk.known, chunk.up_to));
             let last = known.is_empty();
             let left = entries.get(done..).unwrap_or_default();
             let here = match &up_to {
-                Some(up_to) => left.partition_point(|entry| run.watch.compare(&entry.key, up_to).is_lt()),
+                Some(up_to) => left.partition_point(|entry| keys.compare(&entry.key, up_to).is_lt()),
                 None => left.len(),
             };
             let listed = left.get(..here).unwrap_or_default();
-            for difference in diff(listed, known.iter().cloned(), |a, b| run.watch.compare(a, b)) {
-                match difference {
-                    Difference::Vanished(known) => run.vanished(state, order, known).await?,
-                    Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
-                    Difference::Appeared(_, entry) if mutation::is_below_watermark(entry.last_modified) => {}
-                    Difference::Appeared(kind, entry) => {
-                        if order.objects_max.is_some_and(|most| run.objects_found >= most) {
-                            let watch = &mut run.watch;
-                            let stop = listed.partition_point(|it| watch.compare(&it.key, &entry.key).is_lt());
-                            let from = known.partition_point(|it| watch.compare(&it.key, &entry.key).is_lt());
-                            base.put_back(known.into_iter().skip(from));
-                            return Ok(Some(done + stop));
-                        }
-                        run.objects_found += 1;
-                        run.noted.push(Noted::Appeared(kind, entry));
-                    }
-                }
+            if let Some(stop) = self.take_differences(state, run, order, listed, &known).await? {
+                let key = listed.get(stop).map(|entry| entry.key.as_str());
+                let from =
+                    key.map_or(known.len(), |key| known.partition_point(|it| keys.compare(&it.key, key).is_lt()));
+                base.put_back(known.into_iter().skip(from));
+                return Ok(Compared::Limited(done + stop));
             }
             done += here;
-            if last || up_to.is_none() {
-                return Ok(None);
+            match up_to {
+                Some(up_to) if !last && !allows(run.reads(), run.sink_calls) => {
+                    return Ok(Compared::Stopped { dealt_with: done, up_to });
+                }
+                Some(_) if !last => {}
+                _ => return Ok(Compared::All),
             }
         }
+    }
+
+    /// Takes the differences between what is listed and what was known of the same range. Answers before which entry that
+    /// ended, because the job may deliver no more.
+    async fn take_differences(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        listed: &[Entry],
+        known: &[Known],
+    ) -> Result<Option<usize>, Error> {
+        let keys = run.watch.order;
+        // Entries before this one are dealt with.
+        let mut at = 0;
+        for difference in diff(listed, known.iter().cloned(), |a, b| keys.compare(a, b)) {
+            let place = match &difference {
+                Difference::Vanished(known) => &known.key,
+                Difference::Appeared(_, entry) => &entry.key,
+            };
+            let place = listed.partition_point(|entry| keys.compare(&entry.key, place).is_lt());
+            // Those in between are as before.
+            if let Some(stop) = run.take_again(order, listed.get(at..place).unwrap_or_default()) {
+                return Ok(Some(at + stop));
+            }
+            at = place;
+            match difference {
+                Difference::Vanished(known) => run.vanished(state, order, known).await?,
+                Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
+                Difference::Appeared(_, entry) if mutation::is_below_watermark(entry.last_modified) => {}
+                Difference::Appeared(..) if run.may_deliver_no_more(order) => return Ok(Some(place)),
+                Difference::Appeared(kind, entry) => {
+                    run.objects_found += 1;
+                    run.noted.push(Noted::Appeared(kind, entry));
+                    at = place + 1;
+                }
+            }
+        }
+        let stop = run.take_again(order, listed.get(at..).unwrap_or_default());
+        Ok(stop.map(|stop| at + stop))
     }
 
     /// The job may deliver no more: from the entry numbered `stop` on, the next snapshot is the one there is.
@@ -635,10 +701,20 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.counts.matched += 1;
             run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
         }
+        run.assembly.keep_reopened(base.take_read());
         append_rest(&mut run.assembly, base);
+        run.undeleted = base.take_undeleted();
         run.assembly.finish();
+        run.note_leaves(base);
         run.listed = true;
         run.limited = true;
+        if let (Some(resync), Some(entry)) = (&mut run.resync, entries.get(stop)) {
+            // All before this one were handed over once more.
+            let is_behind = resync.from.as_ref().is_none_or(|from| run.watch.order.compare(from, &entry.key).is_lt());
+            if is_behind {
+                resync.from = Some(entry.key.clone());
+            }
+        }
         self.flush(state, run, order).await
     }
 
@@ -690,20 +766,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if run.deletions_found > run.deletions_delivered && drift::matters(order.reconcile) {
             return self.deliver_deletions_apart(state, run, order, allows, must).await;
         }
-        let mut to_skip = run.deletions_delivered;
-        let blobs = run.deletion_blobs.clone();
-        for part in 0..=blobs.len() {
-            let known = match blobs.get(part) {
-                Some((_, count)) if to_skip >= *count => {
-                    to_skip -= count;
-                    continue;
-                }
-                Some((name, _)) => state.read_segment(name).await?,
-                None => run.deletions.clone(),
-            };
-            let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
-            to_skip -= skipped as u64;
-            for batch in known.get(skipped..).unwrap_or_default().chunks(order.thresholds.flush_changes_min) {
+        while run.deletions_delivered < run.deletions_found {
+            let known = run.deletions_from(state, run.deletions_delivered).await?;
+            if known.is_empty() {
+                return Err(Error::internal("A job keeps fewer deletions than it found."));
+            }
+            for batch in known.chunks(order.thresholds.flush_changes_min) {
                 if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
@@ -890,14 +958,32 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     }
 }
 
+/// What became of a piece.
+enum Taken {
+    /// It is dealt with.
+    All,
+    /// The job may deliver no more.
+    Limited,
+    /// The budget is used up before all is compared, and it is noted where.
+    Stopped,
+}
+
+/// What became of the entries of a segment.
+enum Compared {
+    /// They are compared.
+    All,
+    /// The job may deliver no more than so many of them.
+    Limited(usize),
+    /// The budget is used up: so many of them are compared, and all that was known before that key.
+    Stopped { dealt_with: usize, up_to: String },
+}
+
 /// Where [`Engine::list`] came to.
 enum Listing {
     /// The budget is used up.
     Stopped,
     /// The listing is read, to its end or as far as the job may go.
     Complete(Base),
-    /// It must be read again, compared in this order.
-    OrderWasMistaken(KeyOrder),
 }
 
 fn too_many_deletions(what: &str) -> Error {

@@ -5,17 +5,18 @@ use std::{collections::BTreeSet, mem};
 use super::{
     DELETIONS_UNASKED_MAX, Order,
     assembly::Assembly,
-    base::{Base, Leaves},
-    drift,
+    base::Base,
+    drift, known,
     lanes::Reads,
-    listing::{Mark, Open},
+    listing::{Mark, Open, just_before},
+    retire::{Met, Names, NextRoot},
     source::ListingWatch,
-    state::{State, node_name, segment_name},
+    state::State,
     thresholds::Thresholds,
     too_many_deletions,
 };
 use crate::{
-    entry::{Entry, KeyOrder},
+    entry::Entry,
     error::Error,
     job::{JobCounts, Phase},
     mutation::{self, Mutation},
@@ -25,14 +26,12 @@ use crate::{
         changes::{self, Noted},
         cut::Begins,
         index::{self, Level, SegmentRef},
-        root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
+        names::BlobName,
+        root::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument},
         segment,
     },
     store::{BlobStore, DocumentStore},
 };
-
-/// Blobs that nothing names any more and that are deleted in one step, at most: it must stay within its budget.
-const GARBAGE_DELETED_MAX: usize = 100;
 
 /// Where a job would go on, were it cut off now: behind the latest segment that was closed.
 #[derive(Clone, Debug)]
@@ -69,8 +68,9 @@ pub(super) struct Run {
     pub(super) mark: Option<ResumePoint>,
     /// What was read behind the last segment, where the step ends in it; and what its first key begins, if that matters.
     pub(super) pending: Option<(Open, Mark, Option<Begins>)>,
-    /// The same of the checkpoint that was taken up.
+    /// The same of the checkpoint that was taken up, and how many entries there are.
     pending_begins: Option<Begins>,
+    pub(super) pending_entries: usize,
     /// Whether the last segment goes on behind `covered_to`.
     pub(super) unfinished: bool,
     pub(super) assembly: Assembly,
@@ -79,21 +79,30 @@ pub(super) struct Run {
     /// Of the leaves, how many are in `leaf_blobs`.
     leaves_stored: usize,
     leaf_blobs: Vec<String>,
-    /// Found, and not in `deletion_blobs`.
-    pub(super) deletions: Vec<Known>,
-    pub(super) deletion_blobs: Vec<(String, u64)>,
+    /// Found, and not in `deletion_parts`.
+    deletions: Vec<Known>,
+    deletion_key_bytes: usize,
+    deletion_parts: Vec<KnownPart>,
+    /// What stands beside the snapshot and the job did not get to: the next root keeps it.
+    pub(super) undeleted: Vec<KnownPart>,
+    /// Leaves that were read, closed or taken apart.
+    pub(super) looked_into: Names,
     pub(super) deletions_found: u64,
     pub(super) deletions_delivered: u64,
     /// Where it matters why files vanished, and many did: how many were looked for, and of these are to be delivered.
     pub(super) deletions_checked: u64,
     pub(super) deletions_due: u64,
     scratch: Vec<String>,
+    /// What is left of the root's garbage, where some was deleted.
+    garbage: Option<NameList>,
     /// To be delivered.
     pub(super) noted: Vec<Noted>,
     /// The keys that dead letters are of; `None`: not read yet.
     pub(super) dead_letters: Option<BTreeSet<String>>,
-    /// Created and updated files found by this job.
+    /// Created and updated files found by this job, and those that it hands over again.
     pub(super) objects_found: u64,
+    /// Which files are handed over again.
+    pub(super) resync: Option<Resync>,
     pub(super) counts: JobCounts,
     pub(super) phase: Phase,
     pub(super) batch_max: usize,
@@ -147,20 +156,26 @@ impl Run {
             mark: None,
             pending: None,
             pending_begins: None,
+            pending_entries: 0,
             unfinished: false,
             assembly: Assembly::new(order.cut, Vec::new(), Vec::new()),
             realign: false,
             leaves_stored: 0,
             leaf_blobs: Vec::new(),
             deletions: Vec::new(),
-            deletion_blobs: Vec::new(),
+            deletion_key_bytes: 0,
+            deletion_parts: Vec::new(),
+            undeleted: Vec::new(),
+            looked_into: Names::default(),
             deletions_found: 0,
             deletions_delivered: 0,
             deletions_checked: 0,
             deletions_due: 0,
             scratch: Vec::new(),
+            garbage: None,
             noted: Vec::new(),
             objects_found: 0,
+            resync: None,
             dead_letters: None,
             counts: JobCounts::default(),
             phase: Phase::Queued,
@@ -177,16 +192,25 @@ impl Run {
         order: &Order<'_>,
     ) -> Result<Resumed, Error> {
         let Some(checkpoint) = self.document.checkpoint.clone() else {
-            self.watch = ListingWatch::new(self.document.root.order, false, None);
+            self.watch = ListingWatch::new(self.document.root.order, None);
+            // Another job stored it, and this one delivers what is in it.
+            self.scratch.extend(self.document.in_doubt_blob.clone());
             return Ok(Resumed::At { open: Open::default() });
         };
         let (leaves, stored) = checkpoint_leaves(state, &checkpoint).await?;
         self.leaves_stored = stored;
         self.assembly = Assembly::new(order.cut, leaves, checkpoint_segments(&checkpoint)?);
         self.leaf_blobs = checkpoint.leaves;
-        let deletions = root::decode_known(checkpoint.deletions_tail.as_deref());
-        self.deletions = deletions.map_err(|error| error.into_error("checkpoint.deletions_tail"))?;
-        self.deletion_blobs = checkpoint.deletions;
+        self.deletion_parts = checkpoint.deletions;
+        if let Some(tail) = self.deletion_parts.pop_if(|part| part.blob.is_none()) {
+            self.deletions = known::read(state, &tail).await?;
+            self.deletion_key_bytes = self.deletions.iter().map(|known| known.key.len()).sum();
+        }
+        self.undeleted = checkpoint.undeleted;
+        if checkpoint.listed {
+            self.resync = checkpoint.resync;
+        }
+        self.looked_into = Names::of(&checkpoint.looked_into)?;
         self.deletions_found = checkpoint.deletions_found;
         self.deletions_delivered = checkpoint.deletions_delivered;
         self.deletions_checked = checkpoint.deletions_checked;
@@ -198,9 +222,11 @@ impl Run {
                 (None, tail) => ("checkpoint.pending_tail", root::decode_bytes(tail.as_deref().unwrap_or_default())),
             };
             let entries = bytes.and_then(|bytes| segment::decode_entries(&bytes));
-            open = Open::of(&entries.map_err(|error| error.into_error(name))?);
+            let entries = entries.map_err(|error| error.into_error(name))?;
+            self.pending_entries = entries.len();
+            open = Open::of(&entries);
         }
-        self.watch = ListingWatch::new(checkpoint.order, checkpoint.order_assumed, checkpoint.start_after);
+        self.watch = ListingWatch::new(checkpoint.order, checkpoint.start_after);
         self.covered_to = checkpoint.covered_to;
         self.pending_begins = checkpoint.pending_begins;
         self.unfinished = checkpoint.unfinished;
@@ -234,7 +260,7 @@ impl Run {
             Begins::Leaf => {}
             Begins::Segment => self.assembly.reopen_leaf(state).await?,
             Begins::Nothing => {
-                self.assembly.reopen_segment(state, base, &mut self.watch).await?;
+                self.assembly.reopen_segment(state, base, self.watch.order).await?;
                 self.realign = true;
             }
         }
@@ -251,24 +277,10 @@ impl Run {
         }
     }
 
-    /// Begins the comparison anew, from `settled`: a snapshot with all that was delivered, whose order is known.
-    pub(super) fn restart(&mut self, order: &Order<'_>, settled: (SnapshotDocument, u64), found: KeyOrder) {
-        let (document, revision) = settled;
-        let watch = ListingWatch::new(found, false, None);
-        let counts = JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..self.counts };
-        *self = Self {
-            document,
-            revision,
-            known_before: self.known_before,
-            watch,
-            phase: self.phase,
-            counts,
-            objects_found: counts.created + counts.updated,
-            dead_letters: self.dead_letters.take(),
-            sink_calls: self.sink_calls,
-            keys: self.keys,
-            ..Self::new(order, self.batch_max)
-        };
+    /// Notes the leaves that were looked into.
+    pub(super) fn note_leaves(&mut self, base: &mut Base) {
+        self.looked_into.note_leaves(base.leaves.take_looked_into());
+        self.looked_into.note_leaves(self.assembly.take_looked_into());
     }
 
     /// Keeps a deletion until the listing is complete.
@@ -285,28 +297,76 @@ impl Run {
             self.noted.push(Noted::Vanished(known));
             return Ok(());
         }
+        self.deletion_key_bytes += known.key.len();
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
         if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(found) {
             return Err(self.too_many(found));
         }
-        if self.deletions.len() >= order.thresholds.deletions_held_max {
+        let Thresholds { deletions_held_max, flush_bytes_min, .. } = order.thresholds;
+        if self.deletions.len() >= deletions_held_max || self.deletion_key_bytes >= flush_bytes_min {
             self.store_deletions(state).await?;
         }
         Ok(())
     }
 
-    /// Notes that all of `entries` are handed over again, but for those that were noted since there were `before`.
-    pub(super) fn note_resynced(&mut self, job_id: &str, before: usize, entries: &[Entry]) {
-        let mut noted: BTreeSet<String> = BTreeSet::new();
-        for it in self.noted.get(before..).unwrap_or_default() {
-            if let Noted::Appeared(_, entry) = it {
-                noted.insert(entry.key.clone());
+    /// Whether the job has delivered as many files as it may.
+    pub(super) fn may_deliver_no_more(&self, order: &Order<'_>) -> bool {
+        order.objects_max.is_some_and(|most| self.objects_found >= most)
+    }
+
+    /// Hands files that are as before over again, where that was asked for. Answers before which one that ended, because
+    /// the job may deliver no more.
+    pub(super) fn take_again(&mut self, order: &Order<'_>, entries: &[Entry]) -> Option<usize> {
+        let Resync { job_id, from } = self.resync.as_ref()?;
+        for (nth, entry) in entries.iter().enumerate() {
+            if from.as_ref().is_some_and(|from| self.watch.order.compare(&entry.key, from).is_lt()) {
+                continue;
             }
+            if self.may_deliver_no_more(order) {
+                return Some(nth);
+            }
+            self.objects_found += 1;
+            self.noted.push(Noted::Resynced { entry: entry.clone(), job_id: job_id.clone() });
         }
-        let left = entries.iter().filter(|entry| !noted.contains(&entry.key));
-        self.noted.extend(left.map(|entry| Noted::Resynced { entry: entry.clone(), job_id: job_id.to_owned() }));
+        None
+    }
+
+    /// Where the job would go on behind all that was taken so far, the last key listed being that one.
+    pub(super) fn mark_behind(&self, start_after: Option<String>) -> ResumePoint {
+        let JobCounts { listed, matched, matched_bytes, .. } = self.counts;
+        ResumePoint { start_after, listed, matched, matched_bytes }
+    }
+
+    /// The budget is used up amid a piece: of its `entries`, so many are dealt with, and all that the snapshot knows before
+    /// `up_to`. What is behind is listed again.
+    pub(super) fn stop_before(&mut self, base: &mut Base, up_to: String, entries: &[Entry], dealt_with: usize) {
+        let done = entries.get(..dealt_with).unwrap_or_default();
+        // What an earlier step read of the segment was counted by it.
+        let pending = mem::take(&mut self.pending_entries);
+        let counted = entries.get(..pending).unwrap_or_default();
+        let (more, less) = (done.len() as u64, counted.len() as u64);
+        let bytes = |entries: &[Entry]| entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size));
+        self.counts.listed = (self.counts.listed + more).saturating_sub(less);
+        self.counts.matched = (self.counts.matched + more).saturating_sub(less);
+        self.counts.matched_bytes =
+            self.counts.matched_bytes.saturating_add(bytes(done)).saturating_sub(bytes(counted));
+        self.assembly.keep_reopened(base.take_read());
+        done.iter().for_each(|entry| self.assembly.push_entry(entry.into()));
+        self.note_leaves(base);
+        let start_after = match (done.last(), counted.first(), &self.mark) {
+            (Some(last), ..) => Some(last.key.clone()),
+            (None, Some(first), _) => Some(just_before(&first.key)),
+            (None, None, Some(mark)) => mark.start_after.clone(),
+            (None, None, None) => self.watch.last_key().map(str::to_owned),
+        };
+        self.mark = Some(self.mark_behind(start_after));
+        self.covered_to = Some(up_to);
+        self.unfinished = true;
+        if self.assembly.is_between_segments() {
+            self.resume_point.clone_from(&self.mark);
+        }
     }
 
     /// Whether so many deletions are not delivered unless they are confirmed.
@@ -328,17 +388,13 @@ impl Run {
         state: &State<'_, B, D>,
         from: u64,
     ) -> Result<Vec<Known>, Error> {
-        let mut skip = from;
-        let behind = |known: Vec<Known>, skip: u64| {
-            known.into_iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)).collect()
-        };
-        for (name, count) in &self.deletion_blobs {
-            if skip < *count {
-                return Ok(behind(state.read_segment(name).await?, skip));
-            }
-            skip -= count;
+        let parts = known::without_first(self.deletion_parts.clone(), from);
+        if let Some(part) = parts.first() {
+            return known::read(state, part).await;
         }
-        Ok(behind(self.deletions.clone(), skip))
+        let in_parts = known::count(&self.deletion_parts);
+        let skipped = usize::try_from(from.saturating_sub(in_parts)).unwrap_or(usize::MAX);
+        Ok(self.deletions.iter().skip(skipped).cloned().collect())
     }
 
     pub(super) fn count_delivered(&mut self, change: &Change) {
@@ -415,7 +471,7 @@ impl Run {
                 pending_tail = Some(root::encode_bytes(&bytes));
             }
         }
-        if self.assembly.leaves.len() < self.leaves_stored || !self.assembly.dropped.is_empty() {
+        if mem::replace(&mut self.assembly.leaves_as_before, usize::MAX) < self.leaves_stored {
             // A leaf was taken apart again that a blob lists.
             self.leaf_blobs.clear();
             self.leaves_stored = 0;
@@ -430,6 +486,15 @@ impl Run {
         if self.deletions.len() > order.thresholds.tail_items_max {
             self.store_deletions(state).await?;
         }
+        let mut deletions = self.deletion_parts.clone();
+        deletions.extend(root::encode_known(&self.deletions));
+        self.looked_into.note_leaves(self.assembly.take_looked_into());
+        let looked_into = self.looked_into.store(state, 0).await?;
+        for blob in &looked_into.blobs {
+            if !self.scratch.contains(blob) {
+                self.scratch.push(blob.clone());
+            }
+        }
         let (mut in_doubt, mut in_doubt_blob) = (None, None);
         if let Some(noted) = noted {
             let bytes = changes::encode(noted);
@@ -439,9 +504,8 @@ impl Run {
                 in_doubt = Some(root::encode_bytes(&bytes));
             }
         }
-        let mut scratch = self.scratch.clone();
-        scratch.extend(self.assembly.dropped.iter().cloned());
-        self.document.checkpoint = Some(Checkpoint {
+        self.scratch.append(&mut self.assembly.dropped);
+        let checkpoint = Checkpoint {
             job_id: order.job_id.to_owned(),
             fingerprint: order.fingerprint.to_owned(),
             listed: self.listed,
@@ -458,8 +522,9 @@ impl Run {
                 self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default(),
             ),
             segments: root::encode_node(Level::Leaf, &self.assembly.segments),
-            deletions: self.deletion_blobs.clone(),
-            deletions_tail: root::encode_known(&self.deletions),
+            deletions,
+            undeleted: self.undeleted.clone(),
+            resync: self.resync.clone(),
             deletions_found: self.deletions_found,
             deletions_delivered: self.deletions_delivered,
             deletions_checked: self.deletions_checked,
@@ -467,18 +532,50 @@ impl Run {
             objects_found: self.objects_found,
             counts,
             order: self.watch.order,
-            order_assumed: self.watch.order_assumed,
-            scratch,
-        });
-        (self.document.in_doubt, self.document.in_doubt_blob) = (in_doubt, in_doubt_blob);
+            looked_into,
+            scratch: Vec::new(),
+        };
+        let next = SnapshotDocument {
+            v: root::VERSION,
+            root: self.root_without_swept(),
+            checkpoint: Some(checkpoint),
+            in_doubt,
+            in_doubt_blob,
+        };
+        self.delete_superseded(state, &next).await?;
+        self.document = next;
+        if let Some(checkpoint) = &mut self.document.checkpoint {
+            checkpoint.scratch.clone_from(&self.scratch);
+        }
         self.revision = state.swap_document(self.revision, &self.document).await?;
+        Ok(())
+    }
+
+    /// Deletes what only earlier checkpoints of this job named: neither the document that is stored names it, nor the next.
+    async fn delete_superseded<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        next: &SnapshotDocument,
+    ) -> Result<(), Error> {
+        let mut kept: BTreeSet<&str> = self.document.scratch_named().collect();
+        kept.extend(next.scratch_named());
+        let is_kept = |name: &str| !name.starts_with("scratch/") || kept.contains(name);
+        let (scratch, superseded): (Vec<String>, Vec<String>) =
+            self.scratch.iter().cloned().partition(|it| is_kept(it));
+        for name in &superseded {
+            state.delete(name).await?;
+        }
+        self.scratch = scratch;
         Ok(())
     }
 
     async fn store_deletions<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
         let deletions = mem::take(&mut self.deletions);
-        let name = self.write_scratch(state, segment::encode(deletions.iter())).await?;
-        self.deletion_blobs.push((name, deletions.len() as u64));
+        self.deletion_key_bytes = 0;
+        let Some(first) = deletions.first() else { return Ok(()) };
+        let (first_key, count) = (first.key.clone(), deletions.len() as u64);
+        let blob = Some(self.write_scratch(state, segment::encode(deletions.iter())).await?);
+        self.deletion_parts.push(KnownPart { first_key, count, blob, ..KnownPart::default() });
         Ok(())
     }
 
@@ -494,29 +591,81 @@ impl Run {
         Ok(name)
     }
 
-    /// Makes what was listed the current snapshot. Nothing is written when nothing differs.
+    /// Whether what was listed is another snapshot than the current one, or there is something to put in order.
+    pub(super) fn moves_root(&self, base: &Base) -> bool {
+        let document = &self.document;
+        let same = self.assembly.leaves == base.leaves.list && self.watch.order == document.root.order;
+        let nothing_noted = document.in_doubt.is_none() && document.in_doubt_blob.is_none();
+        let unchanged = same && document.root.entries_listed.is_none() && !self.limited;
+        let nothing_beside =
+            document.root.undeleted.is_empty() && self.undeleted.is_empty() && document.root.resync.is_none();
+        !(unchanged && document.checkpoint.is_none() && nothing_noted && nothing_beside)
+    }
+
+    /// The current root, without the garbage that was deleted.
+    fn root_without_swept(&self) -> Root {
+        let mut root = self.document.root.clone();
+        if let Some(garbage) = &self.garbage {
+            root.garbage.clone_from(garbage);
+        }
+        root
+    }
+
+    /// Deletes what was retired before the current root; `false`: the budget is used up before all is.
+    pub(super) async fn sweep<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        base: &mut Base,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
+        let root = self.root_without_swept();
+        if root.garbage.is_empty() {
+            return Ok(true);
+        }
+        self.note_leaves(base);
+        let Met { mut named, .. } = Met::of(state, &self.looked_into, &base.leaves, &self.assembly).await?;
+        named.extend(self.scratch.iter().filter_map(|name| BlobName::parse(name)));
+        let mut garbage = Names::of(&root.garbage)?;
+        let mut must = true;
+        while let Some(name) = garbage.pop(state, &mut self.scratch).await? {
+            if !mem::take(&mut must) && !allows(self.reads(), self.sink_calls) {
+                garbage.push(name);
+                self.garbage = Some(garbage.store(state, self.document.root.generation * 2 + 1).await?);
+                self.save_checkpoint(state, order, None).await?;
+                return Ok(false);
+            }
+            if !named.contains(&name) {
+                state.delete(&name.to_string()).await?;
+            }
+        }
+        self.garbage = Some(NameList::default());
+        Ok(true)
+    }
+
+    /// Makes what was listed the current snapshot.
     pub(super) async fn move_root<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
         order: &Order<'_>,
         base: &mut Base,
     ) -> Result<(), Error> {
-        let document = &self.document;
-        let same = self.assembly.leaves == base.leaves.list && self.watch.order == document.root.order;
-        let nothing_noted = document.in_doubt.is_none() && document.in_doubt_blob.is_none();
-        let unchanged = same && document.root.entries_listed.is_none() && !self.limited;
-        if unchanged && document.checkpoint.is_none() && nothing_noted {
-            return Ok(());
-        }
         self.store_puts(state).await?;
-        let document = &self.document;
+        self.note_leaves(base);
+        let root = &self.root_without_swept();
         let mut stale = mem::take(&mut self.scratch);
         stale.append(&mut self.assembly.dropped);
-        stale.extend(document.in_doubt_blob.clone());
-        let entries_listed = self.limited.then(|| document.root.entries_listed.unwrap_or(document.root.entries));
-        let root = document.root.clone();
-        let next = NextRoot { order: self.watch.order, stale, entries_listed };
-        let mut root = next.store(state, &root, &mut base.leaves, &self.assembly).await?;
+        stale.extend(self.document.in_doubt_blob.clone());
+        let next = NextRoot {
+            order: self.watch.order,
+            stale,
+            looked_into: mem::take(&mut self.looked_into),
+            entries_listed: self.limited.then(|| root.entries_listed.unwrap_or(root.entries)),
+            undeleted: mem::take(&mut self.undeleted),
+            resync: self.resync.take().filter(|_| self.limited),
+            in_doubt: None,
+        };
+        let mut root = next.store(state, root, &base.leaves, &self.assembly).await?;
         root.job = Some(RootJob {
             job_id: order.job_id.to_owned(),
             fingerprint: order.fingerprint.to_owned(),
@@ -528,80 +677,5 @@ impl Run {
         self.revision = state.swap_document(self.revision, &document).await?;
         self.document = document;
         Ok(())
-    }
-}
-
-/// The root that comes next.
-pub(super) struct NextRoot {
-    pub(super) order: KeyOrder,
-    /// Blobs that only checkpoints named.
-    pub(super) stale: Vec<String>,
-    pub(super) entries_listed: Option<u64>,
-}
-
-impl NextRoot {
-    /// Stores its index, deletes some of what was retired before `root`, and retires what only `root` and `stale` name.
-    pub(super) async fn store<B: BlobStore, D: DocumentStore>(
-        self,
-        state: &State<'_, B, D>,
-        root: &Root,
-        before: &mut Leaves,
-        assembly: &Assembly,
-    ) -> Result<Root, Error> {
-        let leaves = &assembly.leaves;
-        let mut named = BTreeSet::new();
-        let mut retired: BTreeSet<String> = self.stale.into_iter().collect();
-        let mut index = root.index.clone();
-        if *leaves != before.list {
-            index = match (leaves.as_slice(), assembly.top()) {
-                ([], _) => None,
-                ([leaf], _) => Some(node_name(leaf.hash)),
-                (_, Some((hash, bytes))) => {
-                    let name = node_name(hash);
-                    state.write(&name, bytes).await?;
-                    Some(name)
-                }
-                (_, None) => None,
-            };
-            let old: BTreeSet<_> = before.list.iter().map(|leaf| leaf.hash).collect();
-            let new: BTreeSet<_> = leaves.iter().map(|leaf| leaf.hash).collect();
-            for &leaf in new.difference(&old) {
-                named.insert(node_name(leaf));
-                let segments = match assembly.node(leaf) {
-                    Some(segments) => segments.to_vec(),
-                    None => state.read_node(&node_name(leaf)).await?.1,
-                };
-                named.extend(segments.iter().map(|segment| segment_name(segment.hash)));
-            }
-            for &leaf in old.difference(&new) {
-                retired.insert(node_name(leaf));
-                retired.extend(before.segments(state, leaf).await?.iter().map(|it| segment_name(it.hash)));
-            }
-            retired.extend(root.index.clone());
-        }
-        // A leaf that both have may be the old index itself, when there was but one.
-        named.extend(index.clone());
-        named.extend(leaves.iter().map(|leaf| node_name(leaf.hash)));
-        retired.retain(|name| !named.contains(name));
-        let old = root.garbage.iter().chain(&root.retired);
-        let mut garbage: Vec<String> =
-            old.filter(|name| !named.contains(*name) && !retired.contains(*name)).cloned().collect();
-        garbage.sort_unstable();
-        garbage.dedup();
-        let kept = garbage.split_off(garbage.len().min(GARBAGE_DELETED_MAX));
-        for name in &garbage {
-            state.delete(name).await?;
-        }
-        Ok(Root {
-            generation: root.generation + 1,
-            index,
-            entries: leaves.iter().fold(0, |sum, leaf| sum.saturating_add(leaf.entries)),
-            bytes: leaves.iter().fold(0, |sum, leaf| sum.saturating_add(leaf.bytes)),
-            entries_listed: self.entries_listed,
-            order: self.order,
-            retired: retired.into_iter().collect(),
-            garbage: kept,
-            job: None,
-        })
     }
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Order, listing::RangeReader};
 use crate::{
-    entry::{EntryBuffer, KeyOrder, orders_differ},
+    entry::{EntryBuffer, KeyOrder},
     error::{Error, ErrorKind},
 };
 
@@ -67,7 +67,7 @@ pub trait Source {
     ///
     /// # Errors
     /// As [`RangeReader::read`].
-    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<Admitted, Error>
+    async fn read(&self, reader: &mut RangeReader, order: &Order<'_>) -> Result<(), Error>
     where
         Self: Sized,
     {
@@ -87,24 +87,11 @@ pub trait Source {
 /// Consecutive pages without a key, though more are announced, before a listing counts as stuck.
 pub const EMPTY_PAGES_MAX: u32 = 100;
 
-/// What [`ListingWatch::admit`] found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Admitted {
-    /// The key comes after all before it.
-    InOrder,
-    /// The key shows that the listing is in UTF-16 order, and keys were compared in UTF-8 order where that matters:
-    /// what was compared so far must be compared again.
-    OrderWasMistaken,
-}
-
-/// Watches that a listing advances, and finds out in which order.
+/// Watches that a listing advances in its order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ListingWatch {
-    /// The order as far as it is known.
+    /// The order; unknown as long as no key was met on whose place the orders do not agree ([`super::key_order`]).
     pub order: KeyOrder,
-    /// Whether keys were compared as if the order were UTF-8 when it mattered and was not known.
-    pub order_assumed: bool,
     last_key: Option<String>,
     token: Option<String>,
     empty_pages: u32,
@@ -112,21 +99,13 @@ pub struct ListingWatch {
 
 impl ListingWatch {
     /// Goes on after `last_key`.
-    pub fn new(order: KeyOrder, order_assumed: bool, last_key: Option<String>) -> Self {
-        Self { order, order_assumed, last_key, token: None, empty_pages: 0 }
+    pub fn new(order: KeyOrder, last_key: Option<String>) -> Self {
+        Self { order, last_key, token: None, empty_pages: 0 }
     }
 
     /// The last key admitted.
     pub fn last_key(&self) -> Option<&str> {
         self.last_key.as_deref()
-    }
-
-    /// Compares two keys in the order of the listing, noting when that took an assumption.
-    pub fn compare(&mut self, a: &str, b: &str) -> std::cmp::Ordering {
-        if self.order == KeyOrder::Unknown && !a.is_ascii() && orders_differ(a, b) {
-            self.order_assumed = true;
-        }
-        self.order.compare(a, b)
     }
 
     /// The last key admitted, to be given back by [`Self::set_last_key`]: what stands in a page need not be copied.
@@ -145,46 +124,33 @@ impl ListingWatch {
     ///
     /// # Errors
     /// As [`Self::admit_behind`].
-    pub fn admit(&mut self, key: &str) -> Result<Admitted, Error> {
-        let last = self.take_last_key();
-        let admitted = self.admit_behind(last.as_deref(), key);
-        self.last_key = last;
-        if admitted.is_ok() {
-            self.set_last_key(key);
-        }
-        admitted
+    pub fn admit(&mut self, key: &str) -> Result<(), Error> {
+        self.admit_behind(self.last_key(), key)?;
+        self.set_last_key(key);
+        Ok(())
     }
 
     /// Takes the key of the listing that comes behind `last`.
     ///
     /// # Errors
-    /// [`ErrorKind::ListingOrder`] when it does not come after the one before in any order that a listing may have.
-    pub fn admit_behind(&mut self, last: Option<&str>, key: &str) -> Result<Admitted, Error> {
-        let Some(last) = last else { return Ok(Admitted::InOrder) };
-        let mut admitted = Admitted::InOrder;
-        if self.order == KeyOrder::Unknown && !key.is_ascii() && orders_differ(last, key) {
-            self.order = if last < key { KeyOrder::Utf8 } else { KeyOrder::Utf16 };
-            if self.order == KeyOrder::Utf16 && self.order_assumed {
-                admitted = Admitted::OrderWasMistaken;
-            }
-        }
-        if self.order.compare(last, key).is_ge() {
-            return Err(Error::new(
+    /// [`ErrorKind::ListingOrder`] when it does not come after the one before.
+    pub fn admit_behind(&self, last: Option<&str>, key: &str) -> Result<(), Error> {
+        match last {
+            Some(last) if self.order.compare(last, key).is_ge() => Err(Error::new(
                 ErrorKind::ListingOrder,
                 format!("The listing is out of order: {key:?} came after {last:?}."),
                 "Nothing was removed. If it happens again, report it with both names: the store lists its keys in \
                  an order that b2sync does not know.",
-            ));
+            )),
+            _ => Ok(()),
         }
-        Ok(admitted)
     }
 
     /// Takes in what another part of the same listing found out of the order.
     ///
     /// # Errors
     /// [`ErrorKind::ListingOrder`] when the two parts are not in the same order.
-    pub fn join(&mut self, other: &Self) -> Result<Admitted, Error> {
-        self.order_assumed |= other.order_assumed;
+    pub fn join(&mut self, other: &Self) -> Result<(), Error> {
         match (self.order, other.order) {
             (_, KeyOrder::Unknown) => {}
             (KeyOrder::Unknown, found) => self.order = found,
@@ -197,10 +163,7 @@ impl ListingWatch {
             }
             _ => {}
         }
-        if self.order == KeyOrder::Utf16 && self.order_assumed {
-            return Ok(Admitted::OrderWasMistaken);
-        }
-        Ok(Admitted::InOrder)
+        Ok(())
     }
 
     /// Takes what a page says of the page after it: the token to go on with, or `None` at the end of the listing.
@@ -239,21 +202,28 @@ mod tests {
     use super::*;
 
     fn admit_all(watch: &mut ListingWatch, keys: &[&str]) -> Result<(), Error> {
-        keys.iter().try_for_each(|key| watch.admit(key).map(|_| ()))
+        keys.iter().try_for_each(|key| watch.admit(key))
     }
 
     #[test]
-    fn either_order_is_found_out_and_kept() {
-        let mut watch = ListingWatch::default();
-        admit_all(&mut watch, &["a", "b\u{ff01}", "b😀"]).unwrap();
-        assert_eq!(watch.order, KeyOrder::Utf8);
-        let error = admit_all(&mut watch, &["c😀", "c\u{ff01}"]).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::ListingOrder);
-        assert!(error.message().contains("c😀") && error.message().contains("c！"), "{error}");
+    fn each_order_is_held_to() {
+        let (utf8, utf16) = (["a", "b\u{ff01}", "b😀"], ["a", "b😀", "b\u{ff01}"]);
+        for (order, right, wrong) in [(KeyOrder::Utf8, utf8, utf16), (KeyOrder::Utf16, utf16, utf8)] {
+            admit_all(&mut ListingWatch::new(order, None), &right).unwrap();
+            let error = admit_all(&mut ListingWatch::new(order, None), &wrong).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ListingOrder);
+            assert!(error.message().contains("b😀") && error.message().contains("b！"), "{error}");
+        }
+    }
 
+    #[test]
+    fn parts_of_one_listing_are_in_one_order() {
         let mut watch = ListingWatch::default();
-        admit_all(&mut watch, &["a", "b😀", "b\u{ff01}", "c"]).unwrap();
+        watch.join(&ListingWatch::new(KeyOrder::Utf16, None)).unwrap();
+        watch.join(&ListingWatch::default()).unwrap();
         assert_eq!(watch.order, KeyOrder::Utf16);
+        let error = watch.join(&ListingWatch::new(KeyOrder::Utf8, None)).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ListingOrder);
     }
 
     #[test]
@@ -261,14 +231,6 @@ mod tests {
         for keys in [["b", "a"], ["a", "a"]] {
             assert_eq!(admit_all(&mut ListingWatch::default(), &keys).unwrap_err().kind(), ErrorKind::ListingOrder);
         }
-    }
-
-    #[test]
-    fn a_mistaken_assumption_is_noticed() {
-        let mut watch = ListingWatch::default();
-        assert!(watch.compare("x😀", "x\u{ff01}").is_gt());
-        assert_eq!(watch.admit("b😀").unwrap(), Admitted::InOrder);
-        assert_eq!(watch.admit("b\u{ff01}").unwrap(), Admitted::OrderWasMistaken);
     }
 
     #[test]

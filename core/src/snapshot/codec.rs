@@ -18,6 +18,8 @@ pub enum Piece {
     Index = b'I',
     /// Changes ([`super::changes`]).
     Changes = b'C',
+    /// Names of blobs ([`super::names`]).
+    Names = b'N',
 }
 
 /// The version that this code writes, the fourth byte of the header.

@@ -3,7 +3,7 @@
 //! - [`cut`] decides, from a key alone, where a segment begins;
 //! - [`segment`] encodes one immutable segment, named by the hash of its bytes;
 //! - [`index`] lists the segments of a snapshot in order;
-//! - [`changes`] encodes what is about to be delivered;
+//! - [`changes`] encodes what is about to be delivered, [`names`] which blobs are to be deleted;
 //! - [`root`] is the one small document that names the current index, and the checkpoint of the job that works on
 //!   the next one.
 //!
@@ -13,6 +13,7 @@ pub mod changes;
 pub mod codec;
 pub mod cut;
 pub mod index;
+pub mod names;
 pub mod packed;
 pub mod root;
 pub mod segment;

@@ -4,7 +4,7 @@
 //! compare-and-swap. Beside them stands what was about to be delivered when the document was written: root and checkpoint
 //! hold what the sink has *once that is delivered*, so whoever takes the document up delivers it first.
 //!
-//! Stored as JSON, `"v": 2`; an unknown version is an error, never a guess.
+//! Stored as JSON, `"v": 3`; an unknown version is an error, never a guess.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::{
     codec::DecodeError,
     cut::Begins,
     index::{self, Level, SegmentRef},
+    names::{self, BlobName},
     segment,
 };
 use crate::{
@@ -26,7 +27,7 @@ use crate::{
 /// The name of the document.
 pub const DOCUMENT: &str = "snapshot";
 /// The version that this code reads and writes.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,7 +61,7 @@ pub struct Root {
     pub generation: u64,
     /// The name of the index: of its top, or of its only leaf; `None`: the snapshot is empty.
     pub index: Option<String>,
-    /// How many entries the snapshot has.
+    /// How many entries the snapshot has, `undeleted` among them.
     pub entries: u64,
     /// The sum of their sizes, in bytes.
     pub bytes: u64,
@@ -69,13 +70,61 @@ pub struct Root {
     pub entries_listed: Option<u64>,
     /// The order in which this bucket was seen to list its keys.
     pub order: KeyOrder,
+    /// Files that the sink has and the snapshot does not name: a job found them gone, and broke off before it delivered their
+    /// deletions. The next job compares its listing with them as well.
+    pub undeleted: Vec<KnownPart>,
+    /// A full sync that handed over as many files as one job may, and is not through.
+    pub resync: Option<Resync>,
     /// Blobs that the snapshot before this one named and this one does not. They are kept until the root moves next, so
     /// that a reader who still holds the older root finds them meanwhile.
-    pub retired: Vec<String>,
+    pub retired: NameList,
     /// Blobs that were retired before those, and are not deleted yet.
-    pub garbage: Vec<String>,
+    pub garbage: NameList,
     /// The job that moved the root here: should its end go unheard, its last step can be told again.
     pub job: Option<RootJob>,
+}
+
+/// A full sync: every file is handed over once more.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Resync {
+    /// The job that was asked to; part of the ids of what is handed over.
+    pub job_id: String,
+    /// Files before this key are handed over; `None`: none is.
+    pub from: Option<String>,
+}
+
+/// Files as a snapshot knows them, kept beside it, in the order of keys: a part of a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct KnownPart {
+    /// The first key in it.
+    pub first_key: String,
+    /// How many files are in it.
+    pub count: u64,
+    /// So many of them are dealt with, from the first on.
+    pub skip: u64,
+    /// The blob with them, an encoded segment.
+    pub blob: Option<String>,
+    /// The encoded segment itself, base64, where there are few.
+    pub tail: Option<String>,
+}
+
+/// Names of blobs: lists of them in blobs, and the rest in place.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameList {
+    /// Blobs with encoded names.
+    pub blobs: Vec<String>,
+    /// Encoded names ([`super::names`]), base64.
+    pub tail: Option<String>,
+}
+
+impl NameList {
+    /// Whether it lists nothing.
+    pub fn is_empty(&self) -> bool {
+        self.blobs.is_empty() && self.tail.is_none()
+    }
 }
 
 /// How a job ended.
@@ -124,10 +173,12 @@ pub struct Checkpoint {
     pub leaves_tail: Option<String>,
     /// The segments of the leaf that is not closed yet: an encoded leaf, base64.
     pub segments: Option<String>,
-    /// The blobs with the deletions found so far and how many are in each, and behind them those in `deletions_tail`.
-    pub deletions: Vec<(String, u64)>,
-    /// An encoded segment, base64.
-    pub deletions_tail: Option<String>,
+    /// The deletions found so far, delivered or not.
+    pub deletions: Vec<KnownPart>,
+    /// Files that the next root keeps as [`Root::undeleted`]: the job ended its listing before it came to them.
+    pub undeleted: Vec<KnownPart>,
+    /// Once the listing is read: the full sync that the next root keeps as [`Root::resync`], if the job was limited.
+    pub resync: Option<Resync>,
     /// How many deletions were found.
     pub deletions_found: u64,
     /// How many of them were delivered.
@@ -142,8 +193,8 @@ pub struct Checkpoint {
     pub counts: JobCounts,
     /// The order of keys as far as it is known.
     pub order: KeyOrder,
-    /// Whether keys were compared as if the order were UTF-8 when it mattered and was not known.
-    pub order_assumed: bool,
+    /// The leaves of the old index and of the next one that were looked into, each with its segments behind it.
+    pub looked_into: NameList,
     /// Blobs that this job stored for its checkpoints alone.
     pub scratch: Vec<String>,
 }
@@ -156,6 +207,18 @@ impl Root {
 }
 
 impl SnapshotDocument {
+    /// The blobs in `scratch/` that it names, but for [`Checkpoint::scratch`]: those that are still needed.
+    pub fn scratch_named(&self) -> impl Iterator<Item = &str> {
+        let root = &self.root;
+        let lists = root.retired.blobs.iter().chain(&root.garbage.blobs);
+        let checkpoint = self.checkpoint.iter().flat_map(|it| {
+            let parts = it.deletions.iter().chain(&it.undeleted).filter_map(|part| part.blob.as_ref());
+            it.leaves.iter().chain(&it.pending).chain(&it.looked_into.blobs).chain(parts)
+        });
+        let beside = root.undeleted.iter().filter_map(|part| part.blob.as_ref());
+        lists.chain(checkpoint).chain(beside).chain(&self.in_doubt_blob).map(String::as_str)
+    }
+
     /// Reads the stored document.
     ///
     /// # Errors
@@ -224,17 +287,32 @@ pub fn decode_changes(text: Option<&str>) -> Result<Vec<Noted>, DecodeError> {
     text.map_or(Ok(Vec::new()), |text| changes::decode(&decode_bytes(text)?))
 }
 
-/// Encodes a short run of entries to stand in the document itself.
-pub fn encode_known(entries: &[Known]) -> Option<String> {
-    (!entries.is_empty()).then(|| encode_bytes(&segment::encode(entries.iter())))
+/// A part of a list of known files that stands in the document itself; `None` for no file.
+pub fn encode_known(entries: &[Known]) -> Option<KnownPart> {
+    let first_key = entries.first()?.key.clone();
+    let tail = Some(encode_bytes(&segment::encode(entries.iter())));
+    Some(KnownPart { first_key, count: entries.len() as u64, skip: 0, blob: None, tail })
 }
 
-/// Decodes what [`encode_known`] wrote.
+/// Decodes what [`encode_known`] wrote, all of it, whatever is to be skipped.
 ///
 /// # Errors
 /// [`DecodeError`] on any other text.
 pub fn decode_known(text: Option<&str>) -> Result<Vec<Known>, DecodeError> {
     text.map_or(Ok(Vec::new()), |text| segment::decode(&decode_bytes(text)?))
+}
+
+/// Encodes names to stand in the document itself.
+pub fn encode_names(salt: u64, names: &[BlobName]) -> Option<String> {
+    (!names.is_empty()).then(|| encode_bytes(&names::encode(salt, names)))
+}
+
+/// Decodes what [`encode_names`] wrote.
+///
+/// # Errors
+/// [`DecodeError`] on any other text.
+pub fn decode_names(text: Option<&str>) -> Result<Vec<BlobName>, DecodeError> {
+    text.map_or(Ok(Vec::new()), |text| names::decode(&decode_bytes(text)?))
 }
 
 #[cfg(test)]
@@ -243,9 +321,9 @@ mod tests {
 
     #[test]
     fn another_version_is_not_guessed_at() {
-        let error = SnapshotDocument::decode(br#"{"v":3,"root":{}}"#).unwrap_err();
+        let error = SnapshotDocument::decode(br#"{"v":4,"root":{}}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StateCorrupt);
-        assert!(error.message().contains("version 3"), "{error}");
+        assert!(error.message().contains("version 4"), "{error}");
         assert_eq!(SnapshotDocument::decode(b"").unwrap_err().kind(), ErrorKind::StateCorrupt);
         let document = SnapshotDocument { checkpoint: Some(Checkpoint::default()), ..SnapshotDocument::default() };
         assert_eq!(SnapshotDocument::decode(&document.encode().unwrap()).unwrap(), document);

@@ -263,9 +263,11 @@ impl Checks {
                 return Err(Violation::new(Rule::RootOnlyDelivered, message));
             }
         }
+        if let Some(name) = document.scratch_named().find(|name| kv.truth(name).is_none()) {
+            return Err(missing("the document", name));
+        }
         let Some(checkpoint) = &document.checkpoint else { return Ok(()) };
         let mut named: Vec<String> = checkpoint.leaves.iter().chain(&checkpoint.pending).cloned().collect();
-        named.extend(checkpoint.deletions.iter().map(|(name, _)| name.clone()));
         let mut leaves = root::decode_node(checkpoint.leaves_tail.as_deref()).map_err(unreadable)?;
         for blob in &checkpoint.leaves {
             leaves.extend(read_node(kv, "the checkpoint", blob)?.1);

@@ -134,11 +134,12 @@ impl Options {
         self.full_syncs = rng.chance(0.3);
     }
 
-    /// Draws from how much on something is stored: in half of the worlds from so little that every kind of blob is met.
+    /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is met.
+    /// Many keys would take a step each.
     pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
-        if rng.chance(0.5) {
+        if self.keys <= 48 && rng.chance(0.8) {
             self.thresholds = Thresholds {
-                flush_changes_min: pick(rng, &[1, 2, 10]),
+                flush_changes_min: pick(rng, &[2, 5, 10]),
                 flush_bytes_min: pick(rng, &[1, 200, 2_000]),
                 deletions_held_max: pick(rng, &[1, 2, 10]),
                 tail_items_max: pick(rng, &[0, 1, 8]),
@@ -185,7 +186,7 @@ fn budget(rng: &SeededEntropy) -> Budget {
     match rng.below(7) {
         0 => Budget { keys_max: 1, ..unlimited },
         1 => Budget { keys_max: 10 + rng.below(60), ..unlimited },
-        2 => Budget { external_requests_max: 7 + rng.below(8), ..unlimited },
+        2 => Budget { external_requests_max: 13 + rng.below(16), ..unlimited },
         3 => Budget { internal_requests_max: 101 + rng.below(40), ..unlimited },
         4 => Budget { wall_ms_max: 500 + rng.below(5_000), ..unlimited },
         5 => Budget { bytes_received_max: 1_000 + rng.below(20_000), ..unlimited },

@@ -1,0 +1,223 @@
+//! The root that comes next, and which blobs nobody names any more.
+//!
+//! A blob is *retired* with the move of the root that no longer names it, is *garbage* after the next move, and is deleted
+//! by the job after that, before it moves the root: until then whoever still holds an older root finds it. Nothing is read
+//! to find out which blobs those are: each leaf that a job reads, closes or takes apart is noted with its segments, and in
+//! the end a leaf of that list is either named or not.
+
+use std::collections::BTreeSet;
+
+use super::{
+    assembly::Assembly,
+    base::Leaves,
+    known,
+    state::{State, node_name},
+};
+use crate::{
+    entry::KeyOrder,
+    error::Error,
+    snapshot::{
+        ContentHash,
+        names::{self, BlobName, Folder},
+        root::{self, KnownPart, NameList, Resync, Root},
+    },
+    store::{BlobStore, DocumentStore},
+};
+
+/// So many names stand in the document itself; more go into blobs of so many each.
+const NAMES_MAX: usize = 1_024;
+
+/// A list of names, some of it in blobs.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    blobs: Vec<String>,
+    tail: Vec<BlobName>,
+}
+
+impl Names {
+    /// As it is stored.
+    pub(super) fn of(list: &NameList) -> Result<Self, Error> {
+        let tail = root::decode_names(list.tail.as_deref()).map_err(|error| error.into_error("a list of names"))?;
+        Ok(Self { blobs: list.blobs.clone(), tail })
+    }
+
+    /// The blobs that some of it is in.
+    pub(super) fn blobs(&self) -> &[String] {
+        &self.blobs
+    }
+
+    /// Adds leaves, each followed by its segments.
+    pub(super) fn note_leaves(&mut self, leaves: Vec<(ContentHash, Vec<ContentHash>)>) {
+        for (leaf, segments) in leaves {
+            self.tail.push(BlobName::node(leaf));
+            self.tail.extend(segments.into_iter().map(BlobName::segment));
+        }
+    }
+
+    /// Stores what is too much for the document. `salt` makes the blobs other ones than all before.
+    pub(super) async fn store<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        salt: u64,
+    ) -> Result<NameList, Error> {
+        while self.tail.len() > NAMES_MAX {
+            let rest = self.tail.split_off(NAMES_MAX);
+            let full = std::mem::replace(&mut self.tail, rest);
+            let name = state.write_named("scratch", names::encode(salt, &full)).await?;
+            self.blobs.push(name);
+        }
+        Ok(NameList { blobs: self.blobs.clone(), tail: root::encode_names(salt, &self.tail) })
+    }
+
+    /// Takes the last name; where it is read from a blob, that one's name is added to `emptied`.
+    pub(super) async fn pop<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        emptied: &mut Vec<String>,
+    ) -> Result<Option<BlobName>, Error> {
+        while self.tail.is_empty() {
+            let Some(blob) = self.blobs.pop() else { return Ok(None) };
+            self.tail = read_names(state, &blob).await?;
+            emptied.push(blob);
+        }
+        Ok(self.tail.pop())
+    }
+
+    /// Gives back what was taken last.
+    pub(super) fn push(&mut self, name: BlobName) {
+        self.tail.push(name);
+    }
+
+    /// All names, in order.
+    pub(super) async fn all<B: BlobStore, D: DocumentStore>(
+        &self,
+        state: &State<'_, B, D>,
+    ) -> Result<Vec<BlobName>, Error> {
+        let mut all = Vec::new();
+        for blob in &self.blobs {
+            all.extend(read_names(state, blob).await?);
+        }
+        all.extend(&self.tail);
+        Ok(all)
+    }
+}
+
+async fn read_names<B: BlobStore, D: DocumentStore>(
+    state: &State<'_, B, D>,
+    blob: &str,
+) -> Result<Vec<BlobName>, Error> {
+    names::decode(&state.read(blob).await?).map_err(|error| error.into_error(blob))
+}
+
+/// What one job found out of the blobs that it met.
+pub(super) struct Met {
+    /// Named by the next root, as far as an older one may not name them.
+    pub(super) named: BTreeSet<BlobName>,
+    /// Named by an older root or by a checkpoint of the job, and not by the next root.
+    unnamed: BTreeSet<BlobName>,
+}
+
+impl Met {
+    /// Of the leaves before and those that come next.
+    pub(super) async fn of<B: BlobStore, D: DocumentStore>(
+        state: &State<'_, B, D>,
+        looked_into: &Names,
+        before: &Leaves,
+        assembly: &Assembly,
+    ) -> Result<Self, Error> {
+        let next: BTreeSet<ContentHash> = assembly.leaves.iter().map(|leaf| leaf.hash).collect();
+        let mut named: BTreeSet<BlobName> = next.iter().copied().map(BlobName::node).collect();
+        let mut unnamed: BTreeSet<BlobName> = before.list.iter().map(|leaf| BlobName::node(leaf.hash)).collect();
+        let mut is_next = false;
+        for name in looked_into.all(state).await? {
+            if name.folder == Folder::Index {
+                is_next = next.contains(&name.hash);
+            }
+            if is_next {
+                named.insert(name)
+            } else {
+                unnamed.insert(name)
+            };
+        }
+        unnamed.retain(|name| !named.contains(name));
+        Ok(Self { named, unnamed })
+    }
+}
+
+/// The root that comes next.
+pub(super) struct NextRoot {
+    pub(super) order: KeyOrder,
+    /// Blobs that only checkpoints named.
+    pub(super) stale: Vec<String>,
+    /// The leaves that the job looked into, before and after.
+    pub(super) looked_into: Names,
+    pub(super) entries_listed: Option<u64>,
+    pub(super) undeleted: Vec<KnownPart>,
+    pub(super) resync: Option<Resync>,
+    /// The blob with changes that are still to be delivered.
+    pub(super) in_doubt: Option<String>,
+}
+
+impl NextRoot {
+    /// Stores the top of its index and its lists. `before` are the leaves of `root`.
+    pub(super) async fn store<B: BlobStore, D: DocumentStore>(
+        self,
+        state: &State<'_, B, D>,
+        root: &Root,
+        before: &Leaves,
+        assembly: &Assembly,
+    ) -> Result<Root, Error> {
+        let leaves = &assembly.leaves;
+        let generation = root.generation + 1;
+        let mut index = root.index.clone();
+        if *leaves != before.list {
+            index = match (leaves.as_slice(), assembly.top()) {
+                ([], _) => None,
+                ([leaf], _) => Some(node_name(leaf.hash)),
+                (_, Some((hash, bytes))) => {
+                    let name = node_name(hash);
+                    state.write(&name, bytes).await?;
+                    Some(name)
+                }
+                (_, None) => None,
+            };
+        }
+        let Met { mut named, unnamed } = Met::of(state, &self.looked_into, before, assembly).await?;
+        let kept = self.undeleted.iter().filter_map(|part| part.blob.as_deref());
+        let kept = kept.chain(self.in_doubt.as_deref()).chain(index.as_deref());
+        named.extend(kept.filter_map(BlobName::parse));
+        let parts = root.undeleted.iter().filter_map(|part| part.blob.as_deref());
+        let stale = self.stale.iter().map(String::as_str).chain(parts).chain(root.index.as_deref());
+        let mut retired = unnamed;
+        retired.extend(stale.filter_map(BlobName::parse));
+        retired.retain(|name| !named.contains(name));
+        let mut lists = Names { blobs: Vec::new(), tail: retired.iter().copied().collect() };
+        // What was retired before and is named again is not garbage.
+        let mut garbage = Names::default();
+        for list in [&root.garbage, &root.retired] {
+            let list = Names::of(list)?;
+            let returns = |name: &BlobName| named.contains(name) || retired.contains(name);
+            let all = list.all(state).await?;
+            if all.iter().any(returns) {
+                garbage.tail.extend(all.iter().filter(|name| !returns(name)));
+                lists.tail.extend(list.blobs.iter().filter_map(|blob| BlobName::parse(blob)));
+            } else {
+                garbage.blobs.extend(list.blobs);
+                garbage.tail.extend(list.tail);
+            }
+        }
+        Ok(Root {
+            generation,
+            index,
+            entries: leaves.iter().fold(known::count(&self.undeleted), |sum, leaf| sum.saturating_add(leaf.entries)),
+            bytes: leaves.iter().fold(0, |sum, leaf| sum.saturating_add(leaf.bytes)),
+            entries_listed: self.entries_listed,
+            order: self.order,
+            undeleted: self.undeleted,
+            resync: self.resync,
+            retired: lists.store(state, generation * 2).await?,
+            garbage: garbage.store(state, generation * 2 + 1).await?,
+            job: None,
+        })
+    }
+}
