@@ -889,6 +889,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let fingerprint = fingerprint(sync, filters);
         let order = Order {
             reconcile: sync.reconcile,
+            deletion_limit: sync.deletion_limit,
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),

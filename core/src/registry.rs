@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     b2::account::StoredAccount,
-    engine::Reconcile,
+    engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
@@ -266,6 +266,9 @@ pub struct SyncRecord {
     /// What to do about changed sources.
     #[serde(default)]
     pub reconcile: Reconcile,
+    /// How many deletions a job delivers without being asked to.
+    #[serde(default)]
+    pub deletion_limit: DeletionLimit,
     /// Kept and echoed: an exact comparison delivers nothing twice.
     #[serde(default = "yes")]
     pub skip_duplicates: bool,
@@ -937,6 +940,7 @@ mod tests {
         assert_eq!(record.mode, SyncMode::Continuous);
         assert_eq!(record.filters, FilterSpec::default());
         assert!(record.reconcile.on_delete && record.skip_duplicates);
+        assert_eq!(record.deletion_limit, DeletionLimit { percent: 50, files: 100 });
         let record = ConnectionRecord::from_stored(
             r#"{"v":1,"connection_id":"conn_a","internal_id":"int_a","name":"A","provider_type":"backblaze",
                 "key_id":"k","status":"ACTIVE","is_active":true,"created_at":1,"updated_at":1}"#,

@@ -504,6 +504,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             polling_interval_s,
             batch_size,
             reconcile: Default::default(),
+            deletion_limit: Default::default(),
             skip_duplicates: true,
             max_objects_per_run: None,
             max_class_c_per_day: None,

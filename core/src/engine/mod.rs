@@ -23,6 +23,7 @@ pub mod budget;
 pub mod diff;
 mod drift;
 pub mod lanes;
+pub mod limit;
 pub mod listing;
 mod run;
 mod settle;
@@ -41,6 +42,7 @@ use self::{
     diff::{Difference, diff},
     drift::Presence,
     lanes::{Lanes, Next, Reads},
+    limit::DeletionLimit,
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
     run::{ResumePoint, Resumed, Run, read_in_doubt},
     settle::{append_rest, end_checkpoint, settle_in_order},
@@ -65,8 +67,6 @@ use crate::{
     time::Clock,
 };
 
-/// Deletions up to this many are always delivered.
-pub const DELETIONS_UNASKED_MAX: u64 = 100;
 /// How often a change is offered to a sink that refuses it.
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
 /// From this many changes on, found and not delivered, they are delivered before more is compared.
@@ -114,6 +114,8 @@ pub struct Order<'a> {
     pub fingerprint: &'a str,
     /// Which changes are delivered.
     pub reconcile: Reconcile,
+    /// How many deletions are delivered without being asked to.
+    pub deletion_limit: DeletionLimit,
     /// Deliver deletions though they are more than the limit.
     pub confirm_deletes: bool,
     /// How many created and updated files the job delivers at most; the next one goes on. `None`: all.
@@ -136,6 +138,7 @@ impl<'a> Order<'a> {
             filter,
             fingerprint,
             reconcile: Reconcile::default(),
+            deletion_limit: DeletionLimit::default(),
             confirm_deletes: false,
             objects_max: None,
             resync: false,
@@ -407,10 +410,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         let deletes = order.reconcile.on_delete || order.reconcile.on_filter_drift;
         if run.counts.listed == 0 && run.known_before > 0 && deletes && !order.confirm_deletes {
-            return Err(too_many_deletions(&format!(
-                "The listing is empty, but {} files were there before.",
-                run.known_before
-            )));
+            return Err(limit::empty_listing(run.known_before));
         }
         run.assembly.finish();
         run.listed = true;
@@ -728,7 +728,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.save_checkpoint(state, order, None).await?;
         }
         let mut presence = Presence::new(self.source, run.watch.order, order.filter);
-        if !order.confirm_deletes && run.are_many_deletions(run.deletions_found) {
+        if !order.confirm_deletes && run.are_many_deletions(order, run.deletions_found) {
             // All are looked for before the first deletion is delivered: they may be too many.
             while run.deletions_checked < run.deletions_found {
                 let known = run.deletions_from(state, run.deletions_checked).await?;
@@ -744,8 +744,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     run.deletions_due += u64::from(due);
                 }
             }
-            if run.are_many_deletions(run.deletions_due) {
-                return Err(run.too_many(run.deletions_due));
+            if run.are_many_deletions(order, run.deletions_due) {
+                return Err(run.too_many(order, run.deletions_due));
             }
         }
         while run.deletions_delivered < run.deletions_found {
@@ -894,15 +894,6 @@ enum Listing {
     Complete(Base),
     /// It must be read again, compared in this order.
     OrderWasMistaken(KeyOrder),
-}
-
-fn too_many_deletions(what: &str) -> Error {
-    Error::new(
-        ErrorKind::TooManyDeletions,
-        what,
-        "Nothing was deleted. Check the key's rights and the source path; if the files are really gone, trigger the \
-         sync with confirm_deletes=true.",
-    )
 }
 
 #[cfg(test)]

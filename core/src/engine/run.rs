@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem};
 
 use super::{
-    DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, FLUSH_BYTES_MIN, FLUSH_CHANGES_MIN, Order,
+    DELETIONS_HELD_MAX, FLUSH_BYTES_MIN, FLUSH_CHANGES_MIN, Order,
     assembly::Assembly,
     base::{Base, Leaves},
     drift,
@@ -11,7 +11,6 @@ use super::{
     listing::{Mark, Open},
     source::ListingWatch,
     state::{State, node_name, segment_name},
-    too_many_deletions,
 };
 use crate::{
     entry::{Entry, KeyOrder},
@@ -293,8 +292,8 @@ impl Run {
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
-        if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(found) {
-            return Err(self.too_many(found));
+        if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(order, found) {
+            return Err(self.too_many(order, found));
         }
         if self.deletions.len() >= DELETIONS_HELD_MAX {
             self.store_deletions(state).await?;
@@ -315,16 +314,13 @@ impl Run {
     }
 
     /// Whether so many deletions are not delivered unless they are confirmed.
-    pub(super) fn are_many_deletions(&self, count: u64) -> bool {
-        count > DELETIONS_UNASKED_MAX && count > self.document.root.entries_to_guard() / 2
+    pub(super) fn are_many_deletions(&self, order: &Order<'_>, count: u64) -> bool {
+        !order.deletion_limit.allows(count, self.document.root.entries_to_guard())
     }
 
     /// The error for that.
-    pub(super) fn too_many(&self, count: u64) -> Error {
-        too_many_deletions(&format!(
-            "More than half of the files that were there before are gone ({count} or more of {}).",
-            self.known_before
-        ))
+    pub(super) fn too_many(&self, order: &Order<'_>, count: u64) -> Error {
+        order.deletion_limit.exceeded(count, self.document.root.entries_to_guard())
     }
 
     /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on.

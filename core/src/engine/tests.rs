@@ -219,6 +219,7 @@ struct World {
     filter: Filter,
     cut: Cut,
     confirm_deletes: bool,
+    deletion_limit: DeletionLimit,
     reconcile: Reconcile,
     jobs: Cell<u32>,
     streams: Cell<usize>,
@@ -238,6 +239,7 @@ impl World {
             filter: Filter::compile(&FilterSpec::default(), &path).unwrap(),
             cut: Cut::new([1; 16]).with_sizes(4, 9),
             confirm_deletes: true,
+            deletion_limit: DeletionLimit::default(),
             reconcile: Reconcile::default(),
             jobs: Cell::new(0),
             streams: Cell::new(1),
@@ -254,6 +256,7 @@ impl World {
         Order {
             reconcile: self.reconcile,
             confirm_deletes: self.confirm_deletes,
+            deletion_limit: self.deletion_limit,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
             resync: self.resync.get(),
@@ -481,6 +484,42 @@ fn losing_more_than_half_stops_before_the_first_deletion() {
     world.bucket.set(keys(140..300));
     assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 140);
     world.check();
+}
+
+#[test]
+fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
+    for (percent, files, gone, stops) in [
+        (20, 10, 30, true),
+        (20, 30, 30, false),
+        (20, 10, 20, false),
+        (0, 0, 1, true),
+        (90, 0, 90, false),
+        (90, 0, 91, true),
+        (100, 0, 99, false),
+        (100, 0, 100, true), // An empty listing always does.
+    ] {
+        let mut world = World::new(50);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent, files };
+        world.bucket.set(keys(0..100));
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(keys(gone..100));
+        match world.step("job_x", &Budget::UNLIMITED).outcome {
+            Ok(outcome) => assert_eq!((outcome, stops), (Outcome::Done, false), "{percent} % {files}: {gone}"),
+            Err(error) => {
+                assert_eq!((error.kind(), stops), (ErrorKind::TooManyDeletions, true), "{percent} % {files}: {gone}");
+                assert_eq!(world.home.inner.sink.current().len(), 100);
+                assert!(error.advice().contains("confirm_deletes=true"), "{error}");
+                if gone < 100 {
+                    assert!(error.message().contains(&format!("{percent} % and {files} files")), "{error}");
+                    assert!(error.advice().contains("raise deletion_limit"), "{error}");
+                }
+                world.confirm_deletes = true;
+                world.job(&Budget::UNLIMITED);
+            }
+        }
+        world.check();
+    }
 }
 
 #[test]

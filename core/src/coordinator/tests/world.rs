@@ -426,6 +426,7 @@ impl World {
         sync.source = SourcePath::parse("b2://my-videos").unwrap();
         sync.filters = FilterSpec::default();
         sync.reconcile = Default::default();
+        sync.deletion_limit = Default::default();
         poll_to_end(async {
             world.inner.registry.insert_connection(connection).await.unwrap();
             world.inner.registry.insert_sync(sync).await.unwrap();
