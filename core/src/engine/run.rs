@@ -21,7 +21,7 @@ use crate::{
     snapshot::{
         Known,
         changes::{self, Noted},
-        cut::Begins,
+        cut::{Begins, SEGMENT_BYTES_MAX},
         index::{self, Level, SegmentRef},
         root::{self, Checkpoint, Root, RootJob, SnapshotDocument},
         segment,
@@ -82,6 +82,8 @@ pub(super) struct Run {
     leaf_blobs: Vec<String>,
     /// Found, and not in `deletion_blobs`.
     pub(super) deletions: Vec<Known>,
+    /// What their keys take, in bytes.
+    deletions_bytes: usize,
     pub(super) deletion_blobs: Vec<(String, u64)>,
     pub(super) deletions_found: u64,
     pub(super) deletions_delivered: u64,
@@ -155,6 +157,7 @@ impl Run {
             leaves_stored: 0,
             leaf_blobs: Vec::new(),
             deletions: Vec::new(),
+            deletions_bytes: 0,
             deletion_blobs: Vec::new(),
             deletions_found: 0,
             deletions_delivered: 0,
@@ -189,6 +192,7 @@ impl Run {
         self.leaf_blobs = checkpoint.leaves;
         let deletions = root::decode_known(checkpoint.deletions_tail.as_deref());
         self.deletions = deletions.map_err(|error| error.into_error("checkpoint.deletions_tail"))?;
+        self.deletions_bytes = self.deletions.iter().map(|known| known.key.len()).sum();
         self.deletion_blobs = checkpoint.deletions;
         self.deletions_found = checkpoint.deletions_found;
         self.deletions_delivered = checkpoint.deletions_delivered;
@@ -289,13 +293,14 @@ impl Run {
             self.noted.push(Noted::Vanished(known));
             return Ok(());
         }
+        self.deletions_bytes += known.key.len();
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
         if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(order, found) {
             return Err(self.too_many(order, found));
         }
-        if self.deletions.len() >= DELETIONS_HELD_MAX {
+        if self.deletions.len() >= DELETIONS_HELD_MAX || self.deletions_bytes >= SEGMENT_BYTES_MAX {
             self.store_deletions(state).await?;
         }
         Ok(())
@@ -479,6 +484,7 @@ impl Run {
 
     async fn store_deletions<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
         let deletions = mem::take(&mut self.deletions);
+        self.deletions_bytes = 0;
         let name = self.write_scratch(state, segment::encode(deletions.iter())).await?;
         self.deletion_blobs.push((name, deletions.len() as u64));
         Ok(())

@@ -27,7 +27,7 @@ use crate::{
     entry::{EntryBuffer, EntryRef},
     filter::FilterSpec,
     sink::MemorySink,
-    snapshot::{Known, root::SnapshotDocument},
+    snapshot::{Known, codec::KEYS_BYTES_MAX, root::SnapshotDocument},
     source_path::SourcePath,
     store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     time::Timestamp,
@@ -520,6 +520,17 @@ fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
         }
         world.check();
     }
+}
+
+#[test]
+fn deletions_of_long_keys_are_kept_in_pieces_that_can_be_read() {
+    let world = World::new(100);
+    let all = (0..KEYS_BYTES_MAX / 8_000 + 100).map(|n| entry(&format!("k{n:05}{}", "x".repeat(8_000)), 1));
+    world.bucket.set(all);
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(0..1));
+    world.job(&ONE_PAGE);
+    world.check();
 }
 
 #[test]
