@@ -225,6 +225,14 @@ struct State {
     requeued: bool,
 }
 
+/// Reads a coordinator's document and writes it again: all that those who try the decoder need to see of it.
+///
+/// # Errors
+/// [`ErrorKind::StateCorrupt`] for bytes that are none of this version.
+pub fn document_read_and_written(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    State::decode(bytes)?.encode()
+}
+
 impl State {
     fn new(sync_id: &str) -> Self {
         Self {
@@ -257,6 +265,11 @@ impl State {
             return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", state.v)));
         }
         Ok(state)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self)
+            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))
     }
 
     /// When [`Coordinator::drive`] has something to do next, unless a lease is in the way until `held_until`.
@@ -1118,8 +1131,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     /// False when somebody else moved it meanwhile.
     async fn store(&self, state: &State, revision: u64) -> Result<bool, Error> {
-        let bytes = serde_json::to_vec(state)
-            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))?;
+        let bytes = state.encode()?;
         Ok(self.home.documents().swap(DOCUMENT, revision, Some(bytes.into())).await? != Swapped::Conflict)
     }
 
