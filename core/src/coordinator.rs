@@ -1162,7 +1162,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
 /// Where the segments of a sync begin.
 fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
-    let cut = Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
+    let cut = Cut::parse(sync.salt.as_str()).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
     Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
 }
 

@@ -512,7 +512,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             description: None,
             metadata: Map::new(),
             echoed: Default::default(),
-            salt: ids::salt(self.entropy),
+            salt: ids::salt(self.entropy).into(),
             is_active: true,
             created_at: now,
             updated_at: now,

@@ -69,7 +69,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         description: None,
         metadata: serde_json::Map::new(),
         echoed: Echoed { ingest_filter: Some(serde_json::json!({"retriever_id": "r"})), ..Echoed::default() },
-        salt: "000102030405060708090a0b0c0d0e0f".to_owned(),
+        salt: "000102030405060708090a0b0c0d0e0f".to_owned().into(),
         is_active: true,
         created_at: Timestamp::from_millis(created_at),
         updated_at: Timestamp::from_millis(created_at),

@@ -636,7 +636,7 @@ impl World {
 /// `count` keys, of which every `every`-th begins a segment.
 pub(super) fn keys(count: usize, every: usize) -> Vec<String> {
     let sync = records::sync(SYNC, "bkt", CONNECTION, START).unwrap();
-    let cut = Cut::parse(&sync.salt).unwrap();
+    let cut = Cut::parse(sync.salt.as_str()).unwrap();
     let mut keys = Vec::new();
     for n in 0..count {
         let begins = n % every == 0;
