@@ -27,7 +27,13 @@ use crate::{
     entry::{EntryBuffer, EntryRef},
     filter::FilterSpec,
     sink::MemorySink,
-    snapshot::{Known, codec::KEYS_BYTES_MAX, root::SnapshotDocument},
+    snapshot::{
+        self, Known,
+        codec::{KEY_BYTES_MAX, KEYS_BYTES_MAX},
+        cut::{SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX},
+        root::SnapshotDocument,
+        segment::decode,
+    },
     source_path::SourcePath,
     store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     time::Timestamp,
@@ -306,6 +312,14 @@ impl World {
         (names, known)
     }
 
+    /// The segments of each leaf of the current snapshot.
+    fn leaves(&self) -> Vec<Vec<SegmentRef>> {
+        let state = State::new(&self.home, &self.home);
+        let mut leaves = block_on(Leaves::of(&state, &self.document().root)).unwrap();
+        let list = leaves.list.clone();
+        list.iter().map(|leaf| block_on(leaves.segments(&state, leaf.hash)).unwrap().to_vec()).collect()
+    }
+
     /// The whole stored snapshot.
     fn snapshot(&self) -> Vec<Known> {
         self.stored().1
@@ -337,6 +351,38 @@ fn packed(entries: &[Entry]) -> EntryBuffer {
 
 fn keys(range: std::ops::Range<u32>) -> Vec<Entry> {
     range.map(|n| entry(&format!("k{n:05}"), 1)).collect()
+}
+
+/// Where no key ever begins a segment, as if whoever names files knew the salt.
+fn no_beginnings(entries_max: usize) -> Cut {
+    Cut::new([1; 16]).with_sizes(u64::MAX, entries_max)
+}
+
+#[test]
+fn segments_of_long_keys_that_begin_none_are_bounded_in_bytes() {
+    let mut world = World::new(100);
+    world.cut = Cut::new([1; 16]).with_sizes(u64::MAX, SEGMENT_ENTRIES_MAX);
+    let name = |n: usize| format!("{n:04}{}", "x".repeat(n * 37 % 8_000));
+    world.bucket.set((0..1_000).map(|n| entry(&name(n), 1)));
+    world.job(&Budget::UNLIMITED);
+    world.check();
+    let sizes = |world: &World| -> Vec<usize> {
+        let segments = world.leaves().into_iter().flatten();
+        let blobs = segments.map(|it| block_on(world.home.inner.blobs.get(&segment_name(it.hash))).unwrap().unwrap());
+        let plain = blobs.map(|blob| snapshot::packed::unpack(&blob).unwrap().unwrap_or(blob.to_vec()));
+        // Not deflated, and with each key as long as it is.
+        plain.map(|plain| decode(&plain).unwrap().iter().map(|known| known.key.len() + 48).sum()).collect()
+    };
+    let whole = sizes(&world);
+    assert!(whole.len() > 2, "{whole:?}");
+    assert!(whole.iter().all(|size| *size < SEGMENT_BYTES_MAX + KEY_BYTES_MAX + 48), "{whole:?}");
+    assert!(whole.iter().rev().skip(1).all(|size| *size >= SEGMENT_BYTES_MAX), "{whole:?}");
+    // Put together again around what is gone.
+    world.bucket.set((0..1_000).filter(|n| n % 7 > 0).map(|n| entry(&name(n), 1)));
+    world.job(&ONE_PAGE);
+    world.check();
+    let again = sizes(&world);
+    assert!(again.iter().all(|size| *size < SEGMENT_BYTES_MAX + KEY_BYTES_MAX + 48), "{again:?}");
 }
 
 #[test]
@@ -783,6 +829,30 @@ fn ids(world: &World) -> Vec<String> {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn keys_that_never_begin_a_segment_make_bounded_segments_and_leaves(
+        entries_max in 1usize..6,
+        page_size in 1usize..60,
+        streams in 1usize..4,
+        counts in proptest::collection::vec((0u32..400, 1u32..9), 1..4),
+    ) {
+        let mut world = World::new(page_size);
+        world.cut = no_beginnings(entries_max);
+        world.streams.set(streams);
+        for (count, every) in counts {
+            world.bucket.set((0..count).filter(|n| n % every == 0).map(|n| entry(&format!("k{n:05}"), 1)));
+            world.job(if every % 2 == 0 { &ONE_PAGE } else { &Budget::UNLIMITED });
+            world.check();
+            let leaves = world.leaves();
+            prop_assert!(leaves.iter().all(|leaf| leaf.len() <= LEAF_SEGMENTS_MAX), "{leaves:?}");
+            let segments: Vec<u64> = leaves.iter().flatten().map(|segment| segment.entries).collect();
+            prop_assert!(segments.iter().all(|entries| (1..=entries_max as u64).contains(entries)), "{segments:?}");
+            // Nothing else cuts: as full as can be, as a listing of everything makes them.
+            prop_assert_eq!(segments.len(), count.div_ceil(every).div_ceil(entries_max as u32) as usize);
+            prop_assert_eq!(leaves.len(), segments.len().div_ceil(LEAF_SEGMENTS_MAX));
+        }
+    }
 
     #[test]
     fn a_step_for_every_page_equals_one_run(
