@@ -38,6 +38,7 @@ use crate::{
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
         source::{Admitted, Page, PageStart, Source, SourceCost},
+        thresholds::Thresholds,
     },
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
@@ -106,6 +107,8 @@ pub struct Config {
     /// For tests: the mean and the most entries of a segment, so that a small bucket has many. `None` everywhere else:
     /// other sizes have every snapshot written anew.
     pub cut_sizes: Option<(u64, usize)>,
+    /// From how much on something is stored; tests make it little.
+    pub thresholds: Thresholds,
 }
 
 /// What a coordinator needs of its home.
@@ -908,6 +911,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             streams: streams(sync, begun.job.known_before, home.shards_max()),
             resync: begun.resync,
             redeliver: begun.requeued,
+            thresholds: config.thresholds,
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
