@@ -9,7 +9,7 @@ use b2sync_core::coordinator::protocol::SyncStatus;
 use b2sync_core::coordinator::{self, document_read_and_written};
 use b2sync_core::dead_letters::{DEAD_LETTERS_MAX, DeadLetters};
 use b2sync_core::entry::{Entry, KeyOrder};
-use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict};
+use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
 use b2sync_core::job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger};
 use b2sync_core::sink::{Change, ChangeKind};
 use b2sync_core::snapshot::changes::{self, Noted};
@@ -519,15 +519,33 @@ fn source_path(input: &[u8], meter: &Meter) -> Outcome {
     taken(if path.prefix().is_empty() { "a bucket" } else { "a prefix" })
 }
 
-/// The most memory that filters of [`Target::input_bytes_max`] may take, in bytes, whatever was written. Not yet what
-/// the limits of a whole specification keep to: a hundred includes of `**/a/**/a/…` and a hundred excludes of `*a*a…`,
-/// each of a thousand bytes, take 78 MB.
-const FILTER_BYTES_MAX: usize = 64 << 20;
+/// The most memory that compiling filters may take, in bytes, whatever was written.
+const FILTER_BYTES_MAX: usize = 18 << 20;
+/// The most that asking them about a few keys may take. Not what they can come to: an automaton is made as keys need it, up
+/// to 10 MB of it, and a pattern that ends with an extension has one of its own.
+const ASKED_BYTES_MAX: usize = 64 << 20;
 
 /// Alternatives within alternatives.
 fn nested(depth: usize) -> String {
     format!("+{}a{}\nkaaa", "{b,".repeat(depth), "}".repeat(depth))
 }
+
+/// Both lists full of patterns of these pieces, as long as they may be, and `more` of one; `end` is at the end of each.
+fn full_lists(piece: &str, end: &str, more: usize) -> String {
+    let each = WILDCARD_PATTERNS_BYTES_MAX / LIST_ITEMS_MAX;
+    let one = |n: usize| {
+        let pieces = (each - 2 - end.len()) / piece.len();
+        let filled = "z".repeat(each - 2 - end.len() - pieces * piece.len());
+        format!("{}{filled}{n:02}{end}", piece.repeat(pieces))
+    };
+    let list = |sign: char| (0..LIST_ITEMS_MAX).map(|n| format!("{sign}{}\n", one(n))).collect::<String>();
+    // Fewer than a hundred bytes are left over.
+    format!("{}{}k{}", list('+').replacen(end, &format!("{}{end}", "z".repeat(more)), 1), list('-'), "a/".repeat(500))
+}
+
+/// Those that take most when they are compiled.
+const HEAVY: [(&str, &str); 8] =
+    [("**/a/", ""), ("*a", ""), ("*a", "/b"), ("?", "/b"), ("?", ""), ("{*,**}", "/b"), ("{,}", ""), ("*a", "*.mp4")];
 
 fn filter_seeds() -> Vec<Vec<u8>> {
     let many = (0..LIST_ITEMS_MAX).map(|index| format!("+*{index}*\n")).collect::<String>();
@@ -546,11 +564,13 @@ fn filter_seeds() -> Vec<Vec<u8>> {
         &folders,
     ]
     .map(bytes)
-    .to_vec()
+    .into_iter()
+    .chain(HEAVY.map(|(piece, end)| bytes(&full_lists(piece, end, 0))))
+    .collect()
 }
 
 fn filter_odd() -> Vec<Vec<u8>> {
-    [&nested(200), &nested(400), "+[é]", "-", "+a[b", ".a/b", "mvideo"].map(bytes).to_vec()
+    [&nested(200), &nested(400), &full_lists("*a", "b", 100), "+[é]", "-", "+a[b", ".a/b", "mvideo"].map(bytes).to_vec()
 }
 
 fn filter(input: &[u8], meter: &Meter) -> Outcome {
@@ -576,7 +596,7 @@ fn filter(input: &[u8], meter: &Meter) -> Outcome {
     let mut verdicts = BTreeSet::new();
     for key in keys.iter().take(20) {
         let entry = Entry { key: key.clone(), etag: "e".into(), size: 1, last_modified: Timestamp::from_millis(0) };
-        let verdict = meter.measured(FILTER_BYTES_MAX, || filter.explain(&entry))?;
+        let verdict = meter.measured(ASKED_BYTES_MAX, || filter.explain(&entry))?;
         if filter.matches(&entry) != (verdict == Verdict::Accepted) || filter.explain(&entry) != verdict {
             return Err(format!("it matches and explains differently: {key:?} {verdict:?}"));
         }
