@@ -481,6 +481,7 @@ fn add_cost(a: JobCost, b: JobCost) -> JobCost {
         bytes_received: a.bytes_received.saturating_add(b.bytes_received),
         state_reads: a.state_reads.saturating_add(b.state_reads),
         state_writes: a.state_writes.saturating_add(b.state_writes),
+        state_deletions: a.state_deletions.saturating_add(b.state_deletions),
         steps: a.steps.saturating_add(b.steps),
     }
 }

@@ -1210,7 +1210,15 @@ fn a_sync_says_what_it_costs() {
         assert_eq!(home.wrong("PATCH", &sync, json!({"max_class_c_per_day": wrong})), ["body.max_class_c_per_day"]);
     }
     let mut last = job("job_1", NOW - 100_000, JobStatus::Completed);
-    last.cost = JobCost { class_b: 0, class_c: 1_001, bytes_received: 5, state_reads: 3, state_writes: 1, steps: 2 };
+    last.cost = JobCost {
+        class_b: 0,
+        class_c: 1_001,
+        bytes_received: 5,
+        state_reads: 3,
+        state_writes: 1,
+        state_deletions: 1,
+        steps: 2,
+    };
     {
         let mut status = home.status.borrow_mut();
         status.completed_cost = Some(last.cost);
@@ -1222,10 +1230,10 @@ fn a_sync_says_what_it_costs() {
         read["cost"],
         json!({
             "last_job": {"sync_job_id": "job_1", "class_b_calls": 0, "class_c_calls": 1001, "bytes_received": 5,
-                         "state_reads": 3, "state_writes": 1, "steps": 2, "dollars": 0.004004},
+                         "state_reads": 3, "state_writes": 1, "state_deletions": 1, "steps": 2, "dollars": 0.004004},
             "per_day": {"interval_seconds": 300, "class_b_calls": 0, "class_c_calls": 288_288, "bytes_received": 1440,
-                        "state_reads": 864, "state_writes": 288, "steps": 576, "dollars": 1.143152,
-                        "state_dollars_max": 0.001872},
+                        "state_reads": 864, "state_writes": 288, "state_deletions": 288, "steps": 576, "dollars": 1.143152,
+                        "state_dollars_max": 0.003312},
         })
     );
     assert_eq!(read["stretched"], Value::Null);
@@ -1450,7 +1458,7 @@ fn jobs_recent_and_archived() {
                 "files_synced": 10, "files_failed": 1, "bytes_synced": 800, "elapsed_seconds": 60,
             },
             "metadata": {
-                "class_b_calls": 0, "class_c_calls": 0, "bytes_received": 0, "state_reads": 0, "state_writes": 0, "steps": 0,
+                "class_b_calls": 0, "class_c_calls": 0, "bytes_received": 0, "state_reads": 0, "state_writes": 0, "state_deletions": 0, "steps": 0,
                 "dollars": 0.0,
             },
         })
