@@ -228,6 +228,14 @@ struct State {
     requeued: bool,
 }
 
+/// Reads a coordinator's document and writes it again: all that those who try the decoder need to see of it.
+///
+/// # Errors
+/// [`ErrorKind::StateCorrupt`] for bytes that are none of this version.
+pub fn document_read_and_written(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    State::decode(bytes)?.encode()
+}
+
 impl State {
     fn new(sync_id: &str) -> Self {
         Self {
@@ -260,6 +268,11 @@ impl State {
             return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", state.v)));
         }
         Ok(state)
+    }
+
+    fn encode(&self) -> Result<Vec<u8>, Error> {
+        serde_json::to_vec(self)
+            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))
     }
 
     /// When [`Coordinator::drive`] has something to do next, unless a lease is in the way until `held_until`.
@@ -468,6 +481,7 @@ fn add_cost(a: JobCost, b: JobCost) -> JobCost {
         bytes_received: a.bytes_received.saturating_add(b.bytes_received),
         state_reads: a.state_reads.saturating_add(b.state_reads),
         state_writes: a.state_writes.saturating_add(b.state_writes),
+        state_deletions: a.state_deletions.saturating_add(b.state_deletions),
         steps: a.steps.saturating_add(b.steps),
     }
 }
@@ -894,6 +908,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let fingerprint = fingerprint(sync, filters);
         let order = Order {
             reconcile: sync.reconcile,
+            deletion_limit: sync.deletion_limit,
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),
@@ -1123,8 +1138,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
     /// False when somebody else moved it meanwhile.
     async fn store(&self, state: &State, revision: u64) -> Result<bool, Error> {
-        let bytes = serde_json::to_vec(state)
-            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))?;
+        let bytes = state.encode()?;
         Ok(self.home.documents().swap(DOCUMENT, revision, Some(bytes.into())).await? != Swapped::Conflict)
     }
 
@@ -1155,7 +1169,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
 
 /// Where the segments of a sync begin.
 fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
-    let cut = Cut::parse(&sync.salt).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
+    let cut = Cut::parse(sync.salt.as_str()).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
     Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
 }
 

@@ -40,11 +40,15 @@ pub const fn b2_nanodollars(cost: &JobCost) -> u64 {
     class_b.saturating_add(cost.class_c.saturating_mul(CLASS_C_NANODOLLARS))
 }
 
-/// The most that Cloudflare charges for a job's state, in nanodollars: as if each read and write were one of Workers KV
-/// beyond what the plan includes. Those of documents are rows of a Durable Object, which cost less.
+/// The most that Cloudflare charges for a job's snapshot, in nanodollars: as if each read, write and deletion were one of
+/// Workers KV beyond what the plan includes. Those of documents are rows of a Durable Object, which cost less.
+///
+/// It leaves out what is not the snapshot: the rows of coordinator, registry and catalogue, the job's record in the history
+/// (one write, of a job that is kept), what is stored, and the time and the requests of the objects.
 pub const fn state_nanodollars(cost: &JobCost) -> u64 {
     let reads = cost.state_reads.saturating_mul(KV_READ_NANODOLLARS);
-    reads.saturating_add(cost.state_writes.saturating_mul(KV_WRITE_NANODOLLARS))
+    let writes = cost.state_writes.saturating_add(cost.state_deletions);
+    reads.saturating_add(writes.saturating_mul(KV_WRITE_NANODOLLARS))
 }
 
 /// What a day of equal jobs comes to.
@@ -77,6 +81,7 @@ pub fn forecast_per_day(job: &JobCost, interval_s: u64) -> Forecast {
         bytes_received: a_day(job.bytes_received),
         state_reads: a_day(job.state_reads),
         state_writes: a_day(job.state_writes),
+        state_deletions: a_day(job.state_deletions),
         steps: a_day(job.steps),
     };
     let charged = JobCost {
@@ -159,7 +164,14 @@ mod tests {
 
     #[test]
     fn list_prices() {
-        let cost = JobCost { class_b: 10_000, class_c: 1_000, state_reads: 2, state_writes: 3, ..JobCost::default() };
+        let cost = JobCost {
+            class_b: 10_000,
+            class_c: 1_000,
+            state_reads: 2,
+            state_writes: 1,
+            state_deletions: 2,
+            ..JobCost::default()
+        };
         assert_eq!(b2_nanodollars(&cost), 8_000_000, "$0.004 and $0.004");
         assert_eq!(state_nanodollars(&cost), 16_000);
         let day = forecast_per_day(&cost, DAY_S);
@@ -220,7 +232,15 @@ mod tests {
 
         #[test]
         fn nothing_overflows(a in any::<u64>(), b in any::<u64>(), c in any::<u64>()) {
-            let cost = JobCost { class_b: a, class_c: b, bytes_received: c, state_reads: a, state_writes: b, steps: c };
+            let cost = JobCost {
+                class_b: a,
+                class_c: b,
+                bytes_received: c,
+                state_reads: a,
+                state_writes: b,
+                state_deletions: c,
+                steps: c,
+            };
             forecast_per_day(&cost, c);
             stretched_interval(a, b, c);
             put_off(a, [(Timestamp::from_millis(i64::MAX), b)].into_iter(), c);

@@ -35,6 +35,9 @@ use crate::{
 pub const LIST_ITEMS_MAX: usize = 100;
 /// The longest item of a list, in bytes.
 pub const ITEM_BYTES_MAX: usize = 1_024;
+/// What the patterns of one list take together at most, in bytes, but for those without a wildcard: each byte of the others
+/// takes several hundred while they are compiled. A hundred patterns of 160 bytes fit.
+pub const WILDCARD_PATTERNS_BYTES_MAX: usize = 16 << 10;
 
 /// The filters of a sync as its user wrote them. All are ANDed; excludes win. Empty means: no such filter.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,7 +199,7 @@ impl Filter {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], naming the field (`file_filters.include_patterns[2]`) and quoting its value: a glob
-    /// that cannot be read, an empty or over-long item, too long a list, a MIME type without `/`, and bounds between
+    /// that cannot be read, an empty or over-long item, too long a list, or too much of it with wildcards, a MIME type without `/`, and bounds between
     /// which nothing lies.
     pub fn compile(spec: &FilterSpec, source: &SourcePath) -> Result<Self, Error> {
         check_list("extensions", &spec.extensions)?;
@@ -336,6 +339,19 @@ struct Patterns {
 impl PatternSet {
     fn compile(list: &str, patterns: &[String]) -> Result<Self, Error> {
         check_list(list, patterns)?;
+        let with_wildcards = patterns.iter().filter(|pattern| pattern.contains(['*', '?', '[', '{', '\\']));
+        let bytes: usize = with_wildcards.map(String::len).sum();
+        if bytes > WILDCARD_PATTERNS_BYTES_MAX {
+            return Err(invalid(
+                list,
+                format!(
+                    "Its patterns with wildcards have {bytes} bytes together; at most {WILDCARD_PATTERNS_BYTES_MAX} are \
+                     allowed."
+                ),
+                "Use fewer or shorter ones: a folder (raw/**) for what is in it, extensions in place of *.mp4; or split \
+                 the sync.",
+            ));
+        }
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
         let (mut name_patterns, mut path_patterns) = (Vec::new(), Vec::new());
         let (mut name_texts, mut path_texts) = (Vec::new(), Vec::new());
@@ -594,6 +610,24 @@ mod tests {
             assert_eq!(filter("b2://bucket", &[pattern], &[]).matches(&entry(key)), expected, "{pattern} {key:?}");
             assert_eq!(!filter("b2://bucket", &[], &[pattern]).matches(&entry(key)), expected, "not {pattern} {key:?}");
         }
+    }
+
+    #[test]
+    fn patterns_with_wildcards_are_bounded_together() {
+        let spec = |each: usize, count: usize, begin: &str| FilterSpec {
+            exclude_patterns: vec![format!("{begin}{}", "a".repeat(each - begin.len())); count],
+            ..FilterSpec::default()
+        };
+        let source = SourcePath::parse("b2://bucket").unwrap();
+        let most = WILDCARD_PATTERNS_BYTES_MAX / ITEM_BYTES_MAX;
+        for begin in ["*", "?", "[ab]", "{a,b}", "\\*"] {
+            assert!(Filter::compile(&spec(ITEM_BYTES_MAX, most, begin), &source).is_ok());
+            let error = Filter::compile(&spec(ITEM_BYTES_MAX, most + 1, begin), &source).unwrap_err();
+            assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidInput, Some("file_filters.exclude_patterns")));
+            assert!(error.message().contains("17408 bytes together; at most 16384"), "{error}");
+        }
+        // Names without wildcards are looked up in a table.
+        assert!(Filter::compile(&spec(ITEM_BYTES_MAX, LIST_ITEMS_MAX, ""), &source).is_ok());
     }
 
     #[test]

@@ -92,6 +92,8 @@ pub struct JobCost {
     pub state_reads: u64,
     /// Writes of segments, indexes, checkpoints and roots.
     pub state_writes: u64,
+    /// Deletions of segments and indexes that nothing names any more.
+    pub state_deletions: u64,
     /// Steps begun.
     pub steps: u64,
 }

@@ -9,14 +9,14 @@
 //! connections that are not archived, no two have the same name. A new sync is due at once, so that the cron finds it
 //! even if whoever created it was cut off. The application key is only ever here sealed.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
     b2::account::StoredAccount,
-    engine::Reconcile,
+    engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
@@ -235,6 +235,31 @@ pub struct Echoed {
     pub reconcile: Map<String, Value>,
 }
 
+/// 32 hexadecimal digits that decide where a sync's segments begin. Whoever knows them can choose names that never begin
+/// one, so nothing shows them.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Salt(String);
+
+impl Salt {
+    /// The digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<String> for Salt {
+    fn from(digits: String) -> Self {
+        Self(digits)
+    }
+}
+
+impl fmt::Debug for Salt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Salt")
+    }
+}
+
 /// A sync. Stored: fields are only ever added, each with a default.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SyncRecord {
@@ -266,6 +291,9 @@ pub struct SyncRecord {
     /// What to do about changed sources.
     #[serde(default)]
     pub reconcile: Reconcile,
+    /// How many deletions a job delivers without being asked to.
+    #[serde(default)]
+    pub deletion_limit: DeletionLimit,
     /// Kept and echoed: an exact comparison delivers nothing twice.
     #[serde(default = "yes")]
     pub skip_duplicates: bool,
@@ -287,8 +315,8 @@ pub struct SyncRecord {
     /// For the processing that follows.
     #[serde(default)]
     pub echoed: Echoed,
-    /// 32 hexadecimal digits: the key of its segment hash. Never shown and never changed.
-    pub salt: String,
+    /// The key of its segment hash. Never changed.
+    pub salt: Salt,
     /// False: its user paused it.
     pub is_active: bool,
     /// When it was created.
@@ -927,6 +955,14 @@ mod tests {
     }
 
     #[test]
+    fn no_record_shows_its_salt() {
+        let record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
+        assert!(record.to_stored().unwrap().contains("\"salt\":\"000102"));
+        let shown = format!("{record:?} {record:#?}");
+        assert!(shown.contains("sync_a") && !shown.contains("0102"), "{shown}");
+    }
+
+    #[test]
     fn an_older_record_reads_with_defaults() {
         let record = SyncRecord::from_stored(
             r#"{"v":1,"sync_id":"sync_a","internal_id":"int_a","namespace_id":"default","bucket_id":"b",
@@ -937,6 +973,7 @@ mod tests {
         assert_eq!(record.mode, SyncMode::Continuous);
         assert_eq!(record.filters, FilterSpec::default());
         assert!(record.reconcile.on_delete && record.skip_duplicates);
+        assert_eq!(record.deletion_limit, DeletionLimit { percent: 50, files: 100 });
         let record = ConnectionRecord::from_stored(
             r#"{"v":1,"connection_id":"conn_a","internal_id":"int_a","name":"A","provider_type":"backblaze",
                 "key_id":"k","status":"ACTIVE","is_active":true,"created_at":1,"updated_at":1}"#,

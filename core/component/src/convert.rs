@@ -2,7 +2,7 @@
 
 use b2sync_core::{
     Error,
-    engine::{Outcome, Reconcile, budget::Budget},
+    engine::{Outcome, Reconcile, budget::Budget, limit::DeletionLimit},
     entry::Entry,
     filter::{FilterSpec, Verdict},
     job::JobCounts,
@@ -105,6 +105,13 @@ impl From<wit::Reconcile> for Reconcile {
     fn from(reconcile: wit::Reconcile) -> Self {
         let wit::Reconcile { on_delete, on_update, on_filter_drift } = reconcile;
         Self { on_delete, on_update, on_filter_drift }
+    }
+}
+
+impl From<wit::DeletionLimit> for DeletionLimit {
+    fn from(limit: wit::DeletionLimit) -> Self {
+        let wit::DeletionLimit { percent, files } = limit;
+        Self { percent, files }
     }
 }
 

@@ -102,6 +102,7 @@ impl Job {
         let engine = Engine { source: &source, blobs: &host, documents: &host, sink: &host, clock: &Wasi };
         let order = Order {
             reconcile: self.order.reconcile.into(),
+            deletion_limit: self.order.deletion_limit.map(Into::into).unwrap_or_default(),
             confirm_deletes: self.order.confirm_deletes,
             ..Order::new(&self.order.job_id, &self.order.sync_id, self.cut, &self.filter, &self.fingerprint)
         };

@@ -173,6 +173,7 @@ pub(super) fn render_cost(cost: &JobCost) -> Map<String, Value> {
         ("bytes_received", cost.bytes_received),
         ("state_reads", cost.state_reads),
         ("state_writes", cost.state_writes),
+        ("state_deletions", cost.state_deletions),
         ("steps", cost.steps),
     ];
     let mut rendered: Map<String, Value> =

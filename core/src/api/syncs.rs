@@ -18,7 +18,10 @@ use super::{
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
     cost,
-    engine::Reconcile,
+    engine::{
+        Reconcile,
+        limit::{DELETION_FILES_MAX, DELETION_PERCENT_MAX, DeletionLimit},
+    },
     filter::{Filter, FilterSpec},
     registry::{SyncMode, SyncRecord},
     source_path::SourcePath,
@@ -113,6 +116,8 @@ pub(super) struct SyncPatch {
     on_delete: Option<bool>,
     on_update: Option<bool>,
     on_filter_drift: Option<bool>,
+    /// Percent, files.
+    deletion_limit: Given<(Option<u64>, Option<u64>)>,
     reconcile_echoed: Map<String, Value>,
     skip_batch_submission: Option<bool>,
     batch_collection_ids: Given<Vec<String>>,
@@ -156,6 +161,7 @@ impl SyncPatch {
             on_delete: None,
             on_update: None,
             on_filter_drift: None,
+            deletion_limit: Given::Absent,
             reconcile_echoed: Map::new(),
             skip_batch_submission: fields.flag("skip_batch_submission"),
             batch_collection_ids: fields.texts_or_null("batch_collection_ids"),
@@ -187,6 +193,15 @@ impl SyncPatch {
                 patch.reconcile_echoed.insert("re_extract_fields".to_owned(), names.into());
             }
             reconcile.done();
+        }
+        if fields.is_null("deletion_limit") {
+            patch.deletion_limit = Given::Null;
+        }
+        if let Some(mut limit) = fields.nested("deletion_limit") {
+            let percent = limit.integer("percent", 0, DELETION_PERCENT_MAX.into());
+            let files = limit.integer("files", 0, DELETION_FILES_MAX.into());
+            patch.deletion_limit = Given::Value((percent, files));
+            limit.done();
         }
         patch
     }
@@ -220,6 +235,17 @@ impl SyncPatch {
             on_update: self.on_update.unwrap_or(now.on_update),
             on_filter_drift: self.on_filter_drift.unwrap_or(now.on_filter_drift),
         };
+        match self.deletion_limit {
+            Given::Absent => {}
+            Given::Null => record.deletion_limit = DeletionLimit::default(),
+            Given::Value((percent, files)) => {
+                let DeletionLimit { percent: percent_now, files: files_now } = record.deletion_limit;
+                record.deletion_limit = DeletionLimit {
+                    percent: percent.map_or(percent_now, |it| u8::try_from(it).unwrap_or(DELETION_PERCENT_MAX)),
+                    files: files.map_or(files_now, small),
+                };
+            }
+        }
         let echoed = &mut record.echoed;
         echoed.reconcile.extend(self.reconcile_echoed.clone());
         echoed.skip_batch_submission = self.skip_batch_submission.unwrap_or(echoed.skip_batch_submission);
@@ -437,6 +463,7 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "provider_filters": echoed.provider_filters,
         "sync_from": render::time(echoed.sync_from),
         "reconcile": reconcile,
+        "deletion_limit": {"percent": record.deletion_limit.percent, "files": record.deletion_limit.files},
         "status": status_name(record, known),
         "is_active": is_active(record, known),
         "created_at": render::time(record.created_at),

@@ -795,6 +795,7 @@ fn a_sync_as_the_documentation_makes_it() {
         "provider_filters": null,
         "sync_from": null,
         "reconcile": {"on_delete": true, "on_update": true, "on_filter_drift": true},
+        "deletion_limit": {"percent": 50, "files": 100},
         "status": "PENDING",
         "is_active": true,
         "total_files_discovered": 0,
@@ -859,6 +860,7 @@ fn a_sync_as_the_client_makes_it() {
             "reconcile": {"on_delete": false, "on_update": true, "re_extract_on_update": false, "re_extract_fields": ["a"]},
             "sync_from": "2024-06-01T00:00:00Z", "provider_filters": {"x": 1}, "description": "d",
             "max_objects_per_run": 100000, "sync_concurrency": 8, "metadata": {"a": null},
+            "deletion_limit": {"percent": 0, "files": 10000000},
         }),
     );
     assert_eq!(created["sync_mode"], "initial_only");
@@ -883,6 +885,7 @@ fn a_sync_as_the_client_makes_it() {
         ("metadata", json!({"a": null})),
         ("description", json!("d")),
         ("skip_duplicates", json!(false)),
+        ("deletion_limit", json!({"percent": 0, "files": 10_000_000})),
     ] {
         assert_eq!(created[name], value, "{name}");
     }
@@ -900,7 +903,7 @@ fn a_sync_that_is_wrong_says_where() {
         "file_filters": {"include_patterns": "*.mp4", "min_size_bytes": -1, "modified_after": "2024", "colour": 1,
                          "metadata_filters": [{"field": "a"}]},
         "reconcile": {"on_delete": 1, "other": true}, "ingest_filter": {}, "schema_mapping": {"a": 1},
-        "bucket_id": "x", "sync_from": 5,
+        "bucket_id": "x", "sync_from": 5, "deletion_limit": {"percent": 101, "files": 10_000_001, "share": 0.5},
     });
     let mut wrong = home.wrong("POST", SYNCS, body);
     wrong.sort_unstable();
@@ -910,6 +913,9 @@ fn a_sync_that_is_wrong_says_where() {
             "body.batch_size",
             "body.bucket_id",
             "body.connection_id",
+            "body.deletion_limit.files",
+            "body.deletion_limit.percent",
+            "body.deletion_limit.share",
             "body.file_filters.colour",
             "body.file_filters.include_patterns",
             "body.file_filters.metadata_filters",
@@ -1101,6 +1107,18 @@ fn a_sync_is_changed() {
         (&Value::Null, &json!({}), &Value::Null)
     );
     assert_eq!(patched["description"], "d");
+    for (limit, percent, files) in [
+        (json!({"percent": 80}), 80, 100),
+        (json!({"files": 0}), 80, 0),
+        (json!({}), 80, 0),
+        (json!({"percent": 100, "files": 7}), 100, 7),
+        (Value::Null, 50, 100),
+    ] {
+        let patched = home.ok("PATCH", &sync, json!({"deletion_limit": limit}));
+        assert_eq!(patched["deletion_limit"], json!({"percent": percent, "files": files}), "{limit}");
+        assert_eq!(u32::from(home.record(&sync).deletion_limit.percent), percent);
+    }
+    assert_eq!(home.wrong("PATCH", &sync, json!({"deletion_limit": 5})), ["body.deletion_limit"]);
     // What cannot be changed, and what does not fit together.
     assert_eq!(
         home.wrong("PATCH", &sync, json!({"source_path": "x", "sync_mode": "one_time"})),
@@ -1192,7 +1210,15 @@ fn a_sync_says_what_it_costs() {
         assert_eq!(home.wrong("PATCH", &sync, json!({"max_class_c_per_day": wrong})), ["body.max_class_c_per_day"]);
     }
     let mut last = job("job_1", NOW - 100_000, JobStatus::Completed);
-    last.cost = JobCost { class_b: 0, class_c: 1_001, bytes_received: 5, state_reads: 3, state_writes: 1, steps: 2 };
+    last.cost = JobCost {
+        class_b: 0,
+        class_c: 1_001,
+        bytes_received: 5,
+        state_reads: 3,
+        state_writes: 1,
+        state_deletions: 1,
+        steps: 2,
+    };
     {
         let mut status = home.status.borrow_mut();
         status.completed_cost = Some(last.cost);
@@ -1204,10 +1230,10 @@ fn a_sync_says_what_it_costs() {
         read["cost"],
         json!({
             "last_job": {"sync_job_id": "job_1", "class_b_calls": 0, "class_c_calls": 1001, "bytes_received": 5,
-                         "state_reads": 3, "state_writes": 1, "steps": 2, "dollars": 0.004004},
+                         "state_reads": 3, "state_writes": 1, "state_deletions": 1, "steps": 2, "dollars": 0.004004},
             "per_day": {"interval_seconds": 300, "class_b_calls": 0, "class_c_calls": 288_288, "bytes_received": 1440,
-                        "state_reads": 864, "state_writes": 288, "steps": 576, "dollars": 1.143152,
-                        "state_dollars_max": 0.001872},
+                        "state_reads": 864, "state_writes": 288, "state_deletions": 288, "steps": 576, "dollars": 1.143152,
+                        "state_dollars_max": 0.003312},
         })
     );
     assert_eq!(read["stretched"], Value::Null);
@@ -1432,7 +1458,7 @@ fn jobs_recent_and_archived() {
                 "files_synced": 10, "files_failed": 1, "bytes_synced": 800, "elapsed_seconds": 60,
             },
             "metadata": {
-                "class_b_calls": 0, "class_c_calls": 0, "bytes_received": 0, "state_reads": 0, "state_writes": 0, "steps": 0,
+                "class_b_calls": 0, "class_c_calls": 0, "bytes_received": 0, "state_reads": 0, "state_writes": 0, "state_deletions": 0, "steps": 0,
                 "dollars": 0.0,
             },
         })
@@ -1591,6 +1617,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
         Just("status"),
         Just("max_size_bytes"),
         Just("max_class_c_per_day"),
+        Just("deletion_limit"),
         Just("sync_from"),
         Just("other"),
     ];

@@ -2,7 +2,7 @@
 
 use super::{Outcome, check, check_kind};
 use crate::{
-    engine::Reconcile,
+    engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     filter::FilterSpec,
     registry::{ConnectionRecord, ConnectionStatus, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord},
@@ -61,6 +61,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         polling_interval_s: 300,
         batch_size: 50,
         reconcile: Reconcile { on_delete: false, ..Reconcile::default() },
+        deletion_limit: DeletionLimit { percent: 0, files: 10_000_000 },
         skip_duplicates: true,
         max_objects_per_run: None,
         max_class_c_per_day: Some(10_000_000),
@@ -68,7 +69,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         description: None,
         metadata: serde_json::Map::new(),
         echoed: Echoed { ingest_filter: Some(serde_json::json!({"retriever_id": "r"})), ..Echoed::default() },
-        salt: "000102030405060708090a0b0c0d0e0f".to_owned(),
+        salt: "000102030405060708090a0b0c0d0e0f".to_owned().into(),
         is_active: true,
         created_at: Timestamp::from_millis(created_at),
         updated_at: Timestamp::from_millis(created_at),

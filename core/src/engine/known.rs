@@ -71,7 +71,11 @@ impl KnownList {
     }
 
     /// What is left.
-    pub fn into_parts(self) -> Vec<KnownPart> {
+    pub fn into_parts(mut self) -> Vec<KnownPart> {
+        // Parts are told apart by their first keys, and what is dealt with does not count.
+        if let (Some(part), Some(first)) = (self.parts.front_mut(), self.in_hand.front()) {
+            part.first_key.clone_from(&first.key);
+        }
         self.parts.into()
     }
 

@@ -25,6 +25,7 @@ mod drift;
 pub mod key_order;
 pub mod known;
 pub mod lanes;
+pub mod limit;
 pub mod listing;
 mod retire;
 mod run;
@@ -45,6 +46,7 @@ use self::{
     diff::{Difference, diff},
     drift::Presence,
     lanes::{Lanes, Next, Reads},
+    limit::DeletionLimit,
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
     run::{Resumed, Run, read_in_doubt},
     settle::{append_rest, end_checkpoint},
@@ -70,8 +72,6 @@ use crate::{
     time::Clock,
 };
 
-/// Deletions up to this many are always delivered.
-pub const DELETIONS_UNASKED_MAX: u64 = 100;
 /// How often a change is offered to a sink that refuses it.
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
 /// Ranges that are read side by side have about so many files or more,
@@ -113,6 +113,8 @@ pub struct Order<'a> {
     pub fingerprint: &'a str,
     /// Which changes are delivered.
     pub reconcile: Reconcile,
+    /// How many deletions are delivered without being asked to.
+    pub deletion_limit: DeletionLimit,
     /// Deliver deletions though they are more than the limit.
     pub confirm_deletes: bool,
     /// How many created and updated files the job delivers at most; the next one goes on. `None`: all.
@@ -137,6 +139,7 @@ impl<'a> Order<'a> {
             filter,
             fingerprint,
             reconcile: Reconcile::default(),
+            deletion_limit: DeletionLimit::default(),
             confirm_deletes: false,
             objects_max: None,
             resync: false,
@@ -233,6 +236,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 bytes_received: cost.bytes_received - cost_before.bytes_received,
                 state_reads: state.reads(),
                 state_writes: state.writes(),
+                state_deletions: state.deletions(),
                 steps: 1,
             },
             known_before: run.known_before,
@@ -494,10 +498,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let empty = until.covered_to.is_none() && run.counts.listed + until.listed == 0;
         if empty && run.known_before > 0 && deletes && !order.confirm_deletes {
             // Before any of it counts as gone: that may take several steps, and the next may be told something else.
-            return Err(too_many_deletions(&format!(
-                "The listing is empty, but {} files were there before.",
-                run.known_before
-            )));
+            return Err(limit::empty_listing(run.known_before));
         }
         let first_key = match &content {
             Content::Nothing => None,
@@ -800,7 +801,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.save_checkpoint(state, order, None).await?;
         }
         let mut presence = Presence::new(self.source, run.watch.order, order.filter);
-        if !order.confirm_deletes && run.are_many_deletions(run.deletions_found) {
+        if !order.confirm_deletes && run.are_many_deletions(order, run.deletions_found) {
             // All are looked for before the first deletion is delivered: they may be too many.
             while run.deletions_checked < run.deletions_found {
                 let known = run.deletions_from(state, run.deletions_checked).await?;
@@ -816,8 +817,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     run.deletions_due += u64::from(due);
                 }
             }
-            if run.are_many_deletions(run.deletions_due) {
-                return Err(run.too_many(run.deletions_due));
+            if run.are_many_deletions(order, run.deletions_due) {
+                return Err(run.too_many(order, run.deletions_due));
             }
         }
         while run.deletions_delivered < run.deletions_found {
@@ -984,15 +985,6 @@ enum Listing {
     Stopped,
     /// The listing is read, to its end or as far as the job may go.
     Complete(Base),
-}
-
-fn too_many_deletions(what: &str) -> Error {
-    Error::new(
-        ErrorKind::TooManyDeletions,
-        what,
-        "Nothing was deleted. Check the key's rights and the source path; if the files are really gone, trigger the \
-         sync with confirm_deletes=true.",
-    )
 }
 
 #[cfg(test)]

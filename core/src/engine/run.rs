@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem};
 
 use super::{
-    DELETIONS_UNASKED_MAX, Order,
+    Order,
     assembly::Assembly,
     base::Base,
     drift, known,
@@ -13,7 +13,6 @@ use super::{
     source::ListingWatch,
     state::State,
     thresholds::Thresholds,
-    too_many_deletions,
 };
 use crate::{
     entry::Entry,
@@ -24,7 +23,7 @@ use crate::{
     snapshot::{
         Known,
         changes::{self, Noted},
-        cut::Begins,
+        cut::{Begins, SEGMENT_BYTES_MAX},
         index::{self, Level, SegmentRef},
         names::BlobName,
         root::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument},
@@ -301,11 +300,11 @@ impl Run {
         self.deletions.push(known);
         self.deletions_found += 1;
         let found = self.deletions_found;
-        if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(found) {
-            return Err(self.too_many(found));
+        if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(order, found) {
+            return Err(self.too_many(order, found));
         }
-        let Thresholds { deletions_held_max, flush_bytes_min, .. } = order.thresholds;
-        if self.deletions.len() >= deletions_held_max || self.deletion_key_bytes >= flush_bytes_min {
+        let held_max = order.thresholds.deletions_held_max;
+        if self.deletions.len() >= held_max || self.deletion_key_bytes >= SEGMENT_BYTES_MAX {
             self.store_deletions(state).await?;
         }
         Ok(())
@@ -370,16 +369,13 @@ impl Run {
     }
 
     /// Whether so many deletions are not delivered unless they are confirmed.
-    pub(super) fn are_many_deletions(&self, count: u64) -> bool {
-        count > DELETIONS_UNASKED_MAX && count > self.document.root.entries_to_guard() / 2
+    pub(super) fn are_many_deletions(&self, order: &Order<'_>, count: u64) -> bool {
+        !order.deletion_limit.allows(count, self.document.root.entries_to_guard())
     }
 
     /// The error for that.
-    pub(super) fn too_many(&self, count: u64) -> Error {
-        too_many_deletions(&format!(
-            "More than half of the files that were there before are gone ({count} or more of {}).",
-            self.known_before
-        ))
+    pub(super) fn too_many(&self, order: &Order<'_>, count: u64) -> Error {
+        order.deletion_limit.exceeded(count, self.document.root.entries_to_guard())
     }
 
     /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on.

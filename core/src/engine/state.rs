@@ -86,6 +86,11 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
         self.writes.get()
     }
 
+    /// Deletions so far.
+    pub fn deletions(&self) -> u64 {
+        self.deletions.get()
+    }
+
     /// Reads, writes and deletions so far.
     pub fn requests(&self) -> u64 {
         self.reads.get() + self.writes.get() + self.deletions.get()

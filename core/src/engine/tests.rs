@@ -28,7 +28,13 @@ use crate::{
     entry::{EntryBuffer, EntryRef, KeyOrder},
     filter::FilterSpec,
     sink::MemorySink,
-    snapshot::{Known, root::SnapshotDocument},
+    snapshot::{
+        self, Known,
+        codec::{KEY_BYTES_MAX, KEYS_BYTES_MAX},
+        cut::{SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX},
+        root::SnapshotDocument,
+        segment::decode,
+    },
     source_path::SourcePath,
     store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     time::Timestamp,
@@ -220,6 +226,7 @@ struct World {
     filter: Filter,
     cut: Cut,
     confirm_deletes: bool,
+    deletion_limit: DeletionLimit,
     reconcile: Reconcile,
     jobs: Cell<u32>,
     streams: Cell<usize>,
@@ -240,6 +247,7 @@ impl World {
             filter: Filter::compile(&FilterSpec::default(), &path).unwrap(),
             cut: Cut::new([1; 16]).with_sizes(4, 9),
             confirm_deletes: true,
+            deletion_limit: DeletionLimit::default(),
             reconcile: Reconcile::default(),
             jobs: Cell::new(0),
             streams: Cell::new(1),
@@ -268,6 +276,7 @@ impl World {
         Order {
             reconcile: self.reconcile,
             confirm_deletes: self.confirm_deletes,
+            deletion_limit: self.deletion_limit,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
             resync: self.resync.get(),
@@ -334,6 +343,14 @@ impl World {
         names
     }
 
+    /// The segments of each leaf of the current snapshot.
+    fn leaves(&self) -> Vec<Vec<SegmentRef>> {
+        let state = State::new(&self.home, &self.home);
+        let mut leaves = block_on(Leaves::of(&state, &self.document().root)).unwrap();
+        let list = leaves.list.clone();
+        list.iter().map(|leaf| block_on(leaves.segments(&state, leaf.hash)).unwrap().to_vec()).collect()
+    }
+
     /// The whole stored snapshot.
     fn snapshot(&self) -> Vec<Known> {
         self.stored().1
@@ -365,6 +382,38 @@ fn packed(entries: &[Entry]) -> EntryBuffer {
 
 fn keys(range: std::ops::Range<u32>) -> Vec<Entry> {
     range.map(|n| entry(&format!("k{n:05}"), 1)).collect()
+}
+
+/// Where no key ever begins a segment, as if whoever names files knew the salt.
+fn no_beginnings(entries_max: usize) -> Cut {
+    Cut::new([1; 16]).with_sizes(u64::MAX, entries_max)
+}
+
+#[test]
+fn segments_of_long_keys_that_begin_none_are_bounded_in_bytes() {
+    let mut world = World::new(100);
+    world.cut = Cut::new([1; 16]).with_sizes(u64::MAX, SEGMENT_ENTRIES_MAX);
+    let name = |n: usize| format!("{n:04}{}", "x".repeat(n * 37 % 8_000));
+    world.bucket.set((0..1_000).map(|n| entry(&name(n), 1)));
+    world.job(&Budget::UNLIMITED);
+    world.check();
+    let sizes = |world: &World| -> Vec<usize> {
+        let segments = world.leaves().into_iter().flatten();
+        let blobs = segments.map(|it| block_on(world.home.inner.blobs.get(&segment_name(it.hash))).unwrap().unwrap());
+        let plain = blobs.map(|blob| snapshot::packed::unpack(&blob).unwrap().unwrap_or(blob.to_vec()));
+        // Not deflated, and with each key as long as it is.
+        plain.map(|plain| decode(&plain).unwrap().iter().map(|known| known.key.len() + 48).sum()).collect()
+    };
+    let whole = sizes(&world);
+    assert!(whole.len() > 2, "{whole:?}");
+    assert!(whole.iter().all(|size| *size < SEGMENT_BYTES_MAX + KEY_BYTES_MAX + 48), "{whole:?}");
+    assert!(whole.iter().rev().skip(1).all(|size| *size >= SEGMENT_BYTES_MAX), "{whole:?}");
+    // Put together again around what is gone.
+    world.bucket.set((0..1_000).filter(|n| n % 7 > 0).map(|n| entry(&name(n), 1)));
+    world.job(&ONE_PAGE);
+    world.check();
+    let again = sizes(&world);
+    assert!(again.iter().all(|size| *size < SEGMENT_BYTES_MAX + KEY_BYTES_MAX + 48), "{again:?}");
 }
 
 #[test]
@@ -426,6 +475,20 @@ fn a_few_changes_cost_a_few_reads_and_writes() {
         assert!(report.cost.state_writes <= most, "{changed} changed: {} writes", report.cost.state_writes);
         world.check();
     }
+}
+
+#[test]
+fn what_is_deleted_of_older_snapshots_is_in_the_cost() {
+    let world = World::new(10);
+    let deleted: Vec<u64> = (0..4)
+        .map(|round| {
+            world.bucket.set((0..30).map(|n| entry(&format!("k{n:05}"), if n == 3 { round } else { 9 })));
+            let report = world.job(&Budget::UNLIMITED);
+            report.cost.state_deletions
+        })
+        .collect();
+    // A segment, its leaf and the top are retired by the second and the third job, and go when the root moves next.
+    assert_eq!(deleted, [0, 0, 3, 3]);
 }
 
 #[test]
@@ -511,6 +574,53 @@ fn losing_more_than_half_stops_before_the_first_deletion() {
     // Up to a hundred, and up to half, are ordinary.
     world.bucket.set(keys(140..300));
     assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 140);
+    world.check();
+}
+
+#[test]
+fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
+    for (percent, files, gone, stops) in [
+        (20, 10, 30, true),
+        (20, 30, 30, false),
+        (20, 10, 20, false),
+        (0, 0, 1, true),
+        (90, 0, 90, false),
+        (90, 0, 91, true),
+        (100, 0, 99, false),
+        (100, 0, 100, true), // An empty listing always does.
+    ] {
+        let mut world = World::new(50);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent, files };
+        world.bucket.set(keys(0..100));
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(keys(gone..100));
+        match world.step("job_x", &Budget::UNLIMITED).outcome {
+            Ok(outcome) => assert_eq!((outcome, stops), (Outcome::Done, false), "{percent} % {files}: {gone}"),
+            Err(error) => {
+                assert_eq!((error.kind(), stops), (ErrorKind::TooManyDeletions, true), "{percent} % {files}: {gone}");
+                assert_eq!(world.home.inner.sink.current().len(), 100);
+                assert!(error.advice().contains("confirm_deletes=true"), "{error}");
+                if gone < 100 {
+                    assert!(error.message().contains(&format!("{percent} % and {files} files")), "{error}");
+                    assert!(error.advice().contains("raise deletion_limit"), "{error}");
+                }
+                world.confirm_deletes = true;
+                world.job(&Budget::UNLIMITED);
+            }
+        }
+        world.check();
+    }
+}
+
+#[test]
+fn deletions_of_long_keys_are_kept_in_pieces_that_can_be_read() {
+    let world = World::new(100);
+    let all = (0..KEYS_BYTES_MAX / 8_000 + 100).map(|n| entry(&format!("k{n:05}{}", "x".repeat(8_000)), 1));
+    world.bucket.set(all);
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(0..1));
+    world.job(&ONE_PAGE);
     world.check();
 }
 
@@ -789,6 +899,30 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn keys_that_never_begin_a_segment_make_bounded_segments_and_leaves(
+        entries_max in 1usize..6,
+        page_size in 1usize..60,
+        streams in 1usize..4,
+        counts in proptest::collection::vec((0u32..400, 1u32..9), 1..4),
+    ) {
+        let mut world = World::new(page_size);
+        world.cut = no_beginnings(entries_max);
+        world.streams.set(streams);
+        for (count, every) in counts {
+            world.bucket.set((0..count).filter(|n| n % every == 0).map(|n| entry(&format!("k{n:05}"), 1)));
+            world.job(if every % 2 == 0 { &ONE_PAGE } else { &Budget::UNLIMITED });
+            world.check();
+            let leaves = world.leaves();
+            prop_assert!(leaves.iter().all(|leaf| leaf.len() <= LEAF_SEGMENTS_MAX), "{leaves:?}");
+            let segments: Vec<u64> = leaves.iter().flatten().map(|segment| segment.entries).collect();
+            prop_assert!(segments.iter().all(|entries| (1..=entries_max as u64).contains(entries)), "{segments:?}");
+            // Nothing else cuts: as full as can be, as a listing of everything makes them.
+            prop_assert_eq!(segments.len(), count.div_ceil(every).div_ceil(entries_max as u32) as usize);
+            prop_assert_eq!(leaves.len(), segments.len().div_ceil(LEAF_SEGMENTS_MAX));
+        }
+    }
 
     #[test]
     fn a_step_for_every_page_equals_one_run(

@@ -7,7 +7,7 @@
 
 use super::{
     EtagTag, Known,
-    codec::{DecodeError, Piece, Reader, Writer},
+    codec::{DecodeError, LIST_KEYS_BYTES_MAX, Piece, Reader, Writer},
 };
 use crate::{entry::Entry, sink::ChangeKind, time::Timestamp};
 
@@ -65,9 +65,9 @@ pub fn encode(changes: &[Noted]) -> Vec<u8> {
 /// # Errors
 /// For any bytes that [`encode`] cannot have written, bounded in memory.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Noted>, DecodeError> {
-    let mut input = Reader::new(bytes, Piece::Changes)?;
+    let mut input = Reader::new(bytes, Piece::Changes, LIST_KEYS_BYTES_MAX)?;
     let count = input.number()?;
-    let mut changes = Vec::with_capacity(input.at_most(count / 8));
+    let mut changes = Vec::with_capacity(input.at_most(count, 6));
     let mut before = 0i64;
     for _ in 0..count {
         let [kind] = input.array()?;

@@ -2,8 +2,10 @@
 //!
 //! Every stored piece begins with four bytes: `b2` (0x62 0x32), one for the kind, one for the version of that kind.
 //! Integers are LEB128 varints, signed ones zigzag. A key is the number of bytes it shares with the key before it and
-//! the rest. A decoder answers an error on any bytes and never reserves memory that the bytes cannot pay for.
+//! the rest. A decoder answers an error on any bytes and never reserves memory that the bytes cannot pay for, but for the
+//! keys, which have a limit of their own for each piece, in total.
 
+use super::cut::{LEAF_SEGMENTS_MAX, SEGMENT_BYTES_MAX};
 use crate::error::{Error, ErrorKind};
 
 /// What a stored piece is: the third byte of its header.
@@ -26,6 +28,18 @@ pub enum Piece {
 pub const VERSION: u8 = 1;
 /// The longest key that is stored, in bytes. B2 allows 1,024; other S3 stores count characters.
 pub const KEY_BYTES_MAX: usize = 8 << 10;
+/// What all keys of a segment, of a checkpoint's entries or of its deletions take together at most, in bytes: what a key
+/// shares with the one before it costs two bytes, and takes all of its length again when it is read. All that the engine
+/// writes ends at [`SEGMENT_BYTES_MAX`] and one key more; there is room for 4,096 of B2's longest.
+pub const KEYS_BYTES_MAX: usize = 4 << 20;
+/// The same of a leaf of the index.
+pub const LEAF_KEYS_BYTES_MAX: usize = LEAF_SEGMENTS_MAX * KEY_BYTES_MAX;
+/// The same of what is as long as the bucket makes it: of a top of the index, which has one key in about 16,000 (a billion
+/// files with names of a kilobyte), and of changes, of which there are some thousand, or as many as come before a segment
+/// begins as it did.
+pub const LIST_KEYS_BYTES_MAX: usize = 64 << 20;
+
+const _: () = assert!(SEGMENT_BYTES_MAX + KEY_BYTES_MAX <= KEYS_BYTES_MAX);
 
 /// A stored value does not decode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +62,9 @@ pub enum DecodeError {
     /// A key is not UTF-8, too long, or shares more bytes than there are.
     #[error("a key in it is invalid")]
     Key,
+    /// Its keys take more memory than those of any piece that b2sync writes.
+    #[error("its keys are too long together")]
+    Keys,
     /// A text is not UTF-8.
     #[error("a text in it is not UTF-8")]
     Text,
@@ -154,17 +171,18 @@ impl Writer {
 pub struct Reader<'a> {
     bytes: &'a [u8],
     key: Vec<u8>,
+    keys_bytes_left: usize,
 }
 
 impl<'a> Reader<'a> {
-    /// Checks the header.
+    /// Checks the header. All keys may be `keys_bytes_max` long together.
     ///
     /// # Errors
     /// [`DecodeError::Kind`] or [`DecodeError::Version`].
-    pub fn new(bytes: &'a [u8], piece: Piece) -> Result<Self, DecodeError> {
+    pub fn new(bytes: &'a [u8], piece: Piece, keys_bytes_max: usize) -> Result<Self, DecodeError> {
         match bytes.split_first_chunk::<4>() {
             Some(([b'b', b'2', kind, VERSION], rest)) if *kind == piece as u8 => {
-                Ok(Self { bytes: rest, key: Vec::new() })
+                Ok(Self { bytes: rest, key: Vec::new(), keys_bytes_left: keys_bytes_max })
             }
             Some(([b'b', b'2', kind, version], _)) if *kind == piece as u8 => Err(DecodeError::Version(*version)),
             _ => Err(DecodeError::Kind(piece)),
@@ -232,10 +250,15 @@ impl<'a> Reader<'a> {
         Ok(std::str::from_utf8(bytes).map_err(|_| DecodeError::Text)?.to_owned())
     }
 
+    /// All keys from here on may be `keys_bytes_max` long together.
+    pub fn limit_keys(&mut self, keys_bytes_max: usize) {
+        self.keys_bytes_left = keys_bytes_max;
+    }
+
     /// Reads a key.
     ///
     /// # Errors
-    /// [`DecodeError::Truncated`], [`DecodeError::Key`].
+    /// [`DecodeError::Truncated`], [`DecodeError::Key`], [`DecodeError::Keys`].
     pub fn key(&mut self) -> Result<String, DecodeError> {
         let shared = usize::try_from(self.number()?).map_err(|_| DecodeError::Key)?;
         let length = self.number()?;
@@ -248,13 +271,14 @@ impl<'a> Reader<'a> {
         if self.key.len() > KEY_BYTES_MAX {
             return Err(DecodeError::Key);
         }
+        self.keys_bytes_left = self.keys_bytes_left.checked_sub(self.key.len()).ok_or(DecodeError::Keys)?;
         Ok(std::str::from_utf8(&self.key).map_err(|_| DecodeError::Key)?.to_owned())
     }
 
-    /// How many items there can be at most, when each takes at least one byte: what a count read from the bytes may
+    /// How many items there can be at most, when each takes at least so many bytes: what a count read from the bytes may
     /// reserve.
-    pub fn at_most(&self, count: u64) -> usize {
-        usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len())
+    pub fn at_most(&self, count: u64, item_bytes_min: usize) -> usize {
+        usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len() / item_bytes_min.max(1))
     }
 
     /// Checks that nothing is left.
@@ -279,6 +303,27 @@ mod tests {
             let expected = a.bytes().zip(b.bytes()).take_while(|(a, b)| a == b).count();
             prop_assert_eq!(shared_length(a.as_bytes(), b.as_bytes()), expected);
             prop_assert_eq!(shared_length(b.as_bytes(), a.as_bytes()), expected);
+        }
+
+        #[test]
+        fn keys_are_read_until_they_are_too_long_together(
+            keys in proptest::collection::vec("(aaaaaaaa){0,9}[aé]{0,9}", 0..30),
+            keys_bytes_max in 0usize..600,
+        ) {
+            let mut out = Writer::new(Piece::Segment);
+            keys.iter().for_each(|key| out.key(key));
+            let bytes = out.finish();
+            let mut input = Reader::new(&bytes, Piece::Segment, keys_bytes_max).unwrap();
+            let mut together = 0;
+            for key in &keys {
+                together += key.len();
+                if together > keys_bytes_max {
+                    prop_assert_eq!(input.key(), Err(DecodeError::Keys));
+                    return Ok(());
+                }
+                prop_assert_eq!(&input.key().unwrap(), key);
+            }
+            prop_assert_eq!(input.finish(), Ok(()));
         }
 
         #[test]

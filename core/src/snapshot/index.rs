@@ -8,7 +8,7 @@
 
 use super::{
     ContentHash,
-    codec::{DecodeError, Piece, Reader, Writer},
+    codec::{DecodeError, LEAF_KEYS_BYTES_MAX, LIST_KEYS_BYTES_MAX, Piece, Reader, Writer},
 };
 
 /// One segment of a snapshot, or one leaf of its index.
@@ -52,14 +52,17 @@ pub fn encode(level: Level, items: &[SegmentRef]) -> Vec<u8> {
 /// # Errors
 /// For any bytes that [`encode`] cannot have written, bounded in memory.
 pub fn decode(bytes: &[u8]) -> Result<(Level, Vec<SegmentRef>), DecodeError> {
-    let mut input = Reader::new(bytes, Piece::Index)?;
+    let mut input = Reader::new(bytes, Piece::Index, LIST_KEYS_BYTES_MAX)?;
     let level = match input.number()? {
         0 => Level::Leaf,
         1 => Level::Top,
         _ => return Err(DecodeError::Overflow),
     };
+    if level == Level::Leaf {
+        input.limit_keys(LEAF_KEYS_BYTES_MAX);
+    }
     let count = input.number()?;
-    let mut items = Vec::with_capacity(input.at_most(count / 36));
+    let mut items = Vec::with_capacity(input.at_most(count, 36));
     for _ in 0..count {
         let first_key = input.key()?;
         let hash = ContentHash(input.array()?);
@@ -88,7 +91,10 @@ pub fn node(level: Level, items: &[SegmentRef]) -> Option<(SegmentRef, Vec<u8>)>
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{
+        super::{codec::KEY_BYTES_MAX, cut::LEAF_SEGMENTS_MAX},
+        *,
+    };
 
     proptest! {
         #[test]
@@ -109,5 +115,18 @@ mod tests {
         fn any_bytes_are_an_answer(bytes: Vec<u8>) {
             let _ = decode(&[b"b2I\x01".as_slice(), &bytes].concat());
         }
+    }
+
+    #[test]
+    fn a_leaf_holds_the_longest_keys_of_its_segments_and_no_more() {
+        let items = |count: usize| {
+            let first_key = "k".repeat(KEY_BYTES_MAX);
+            vec![SegmentRef { first_key, hash: ContentHash([0; 32]), entries: 1, bytes: 1 }; count]
+        };
+        assert_eq!(decode(&encode(Level::Leaf, &items(LEAF_SEGMENTS_MAX))).unwrap().1.len(), LEAF_SEGMENTS_MAX);
+        assert_eq!(decode(&encode(Level::Leaf, &items(LEAF_SEGMENTS_MAX + 1))), Err(DecodeError::Keys));
+        let most = LIST_KEYS_BYTES_MAX / KEY_BYTES_MAX;
+        assert_eq!(decode(&encode(Level::Top, &items(most))).unwrap().1.len(), most);
+        assert_eq!(decode(&encode(Level::Top, &items(most + 1))), Err(DecodeError::Keys));
     }
 }

@@ -89,10 +89,10 @@ pub fn encode(salt: u64, names: &[BlobName]) -> Vec<u8> {
 /// # Errors
 /// For any bytes that [`encode`] cannot have written, bounded in memory.
 pub fn decode(bytes: &[u8]) -> Result<Vec<BlobName>, DecodeError> {
-    let mut input = Reader::new(bytes, Piece::Names)?;
+    let mut input = Reader::new(bytes, Piece::Names, 0)?;
     input.number()?;
     let count = input.number()?;
-    let mut names = Vec::with_capacity(input.at_most(count) / 33);
+    let mut names = Vec::with_capacity(input.at_most(count, 33));
     for _ in 0..count {
         let folder = match input.array()? {
             [1] => Folder::Segment,

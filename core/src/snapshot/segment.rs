@@ -6,7 +6,8 @@
 
 use super::{
     ContentHash, EtagTag, Known,
-    codec::{DecodeError, Piece, Reader, Writer},
+    codec::{DecodeError, KEYS_BYTES_MAX, Piece, Reader, Writer},
+    cut::SEGMENT_ENTRIES_MAX,
     index::SegmentRef,
 };
 use crate::{entry::Entry, time::Timestamp};
@@ -106,14 +107,20 @@ pub fn encode<'a>(entries: impl ExactSizeIterator<Item = &'a Known>) -> Vec<u8> 
     out.finish()
 }
 
+/// How many entries there are: never more than a segment has.
+fn count(input: &mut Reader<'_>) -> Result<u64, DecodeError> {
+    let count = input.number()?;
+    if count <= SEGMENT_ENTRIES_MAX as u64 { Ok(count) } else { Err(DecodeError::Overflow) }
+}
+
 /// Decodes a segment.
 ///
 /// # Errors
 /// For any bytes that [`encode`] cannot have written, bounded in memory.
 pub fn decode(bytes: &[u8]) -> Result<Vec<Known>, DecodeError> {
-    let mut input = Reader::new(bytes, Piece::Segment)?;
-    let count = input.number()?;
-    let mut entries = Vec::with_capacity(input.at_most(count / 8));
+    let mut input = Reader::new(bytes, Piece::Segment, KEYS_BYTES_MAX)?;
+    let count = count(&mut input)?;
+    let mut entries = Vec::with_capacity(input.at_most(count, 12));
     let mut before = Timestamp::default();
     for _ in 0..count {
         let key = input.key()?;
@@ -146,9 +153,9 @@ pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
 /// # Errors
 /// As [`decode`].
 pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
-    let mut input = Reader::new(bytes, Piece::Entries)?;
-    let count = input.number()?;
-    let mut entries = Vec::with_capacity(input.at_most(count / 8));
+    let mut input = Reader::new(bytes, Piece::Entries, KEYS_BYTES_MAX)?;
+    let count = count(&mut input)?;
+    let mut entries = Vec::with_capacity(input.at_most(count, 5));
     let mut before = Timestamp::default();
     for _ in 0..count {
         let key = input.key()?;
@@ -165,7 +172,7 @@ pub fn decode_entries(bytes: &[u8]) -> Result<Vec<Entry>, DecodeError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::codec::KEY_BYTES_MAX, *};
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
         let entry = ("[ab/😀]{0,12}", "[0-9a-f]{0,4}|[0-9a-f]{32}(-[0-9]{1,3})?", any::<u64>(), any::<i64>());
@@ -217,7 +224,25 @@ mod tests {
         let mut bytes = b"b2S\x01".to_vec();
         bytes.extend([0xff; 9]);
         bytes.push(1);
-        assert_eq!(decode(&bytes), Err(DecodeError::Truncated));
+        assert_eq!(decode(&bytes), Err(DecodeError::Overflow));
+        let most = [b"b2S\x01".as_slice(), &[0x80, 0x80, 2]].concat();
+        assert_eq!(decode(&most), Err(DecodeError::Truncated));
+    }
+
+    /// So many of the longest keys, all alike: two bytes each.
+    fn longest_keys(count: usize) -> Vec<Entry> {
+        let key = "k".repeat(KEY_BYTES_MAX);
+        vec![Entry { key, etag: String::new(), size: 0, last_modified: Timestamp::default() }; count]
+    }
+
+    #[test]
+    fn keys_that_are_too_long_together_are_refused() {
+        let most = KEYS_BYTES_MAX / KEY_BYTES_MAX;
+        let encoded = |count| encode(longest_keys(count).iter().map(Known::from).collect::<Vec<_>>().iter());
+        assert_eq!(decode(&encoded(most)).unwrap().len(), most);
+        assert_eq!(decode(&encoded(most + 1)), Err(DecodeError::Keys));
+        assert_eq!(decode_entries(&encode_entries(&longest_keys(most))).unwrap().len(), most);
+        assert_eq!(decode_entries(&encode_entries(&longest_keys(most + 1))), Err(DecodeError::Keys));
     }
 
     #[test]

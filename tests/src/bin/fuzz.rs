@@ -169,8 +169,8 @@ fn watch(current: Current) {
 fn run(options: &Options) -> Result<(), String> {
     if let (Some(path), [target]) = (&options.input, &*options.targets) {
         let input = fs::read(path).map_err(|error| format!("{} cannot be read: {error}.", path.display()))?;
-        let outcome = fuzz::check(target, &input, &METER)?;
-        println!("{}: everything holds for these {} bytes: {outcome}", target.name, input.len());
+        let seen = fuzz::check(target, &input, &METER)?;
+        println!("{}: everything holds for these {} bytes: {seen:?}", target.name, input.len());
         return Ok(());
     }
     let current = Current::default();
@@ -259,6 +259,11 @@ mod tests {
     }
 
     #[test]
+    fn packed() {
+        brief("packed", BRIEF, 7);
+    }
+
+    #[test]
     fn entries() {
         brief("entries", BRIEF, 7);
     }
@@ -279,10 +284,32 @@ mod tests {
     }
 
     #[test]
+    fn coordinator() {
+        brief("coordinator", BRIEF, 11);
+    }
+
+    #[test]
+    fn dead_letters() {
+        brief("dead-letters", BRIEF, 20);
+    }
+
+    #[test]
     fn every_target_runs_briefly() {
         let names: Vec<_> = TARGETS.iter().map(|target| target.name).collect();
-        let tests =
-            ["list-xml", "authorize", "source-path", "filter", "segment", "entries", "index", "changes", "checkpoint"];
+        let tests = [
+            "list-xml",
+            "authorize",
+            "source-path",
+            "filter",
+            "segment",
+            "packed",
+            "entries",
+            "index",
+            "changes",
+            "checkpoint",
+            "coordinator",
+            "dead-letters",
+        ];
         assert_eq!(names, tests);
     }
 

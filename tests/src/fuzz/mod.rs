@@ -25,8 +25,33 @@ const CORPUS_MAX: usize = 512;
 /// How many shorter inputs are tried before a failure is told.
 const SHRINK_TRIES: usize = 10_000;
 
-/// What an input did: a few words, the same for inputs of the same kind. `Err`: the property that does not hold.
-pub type Outcome = Result<String, String>;
+/// What a decoder made of an input, in a few words, the same for inputs of the same kind.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// It decodes.
+    Taken(String),
+    /// It does not, and why.
+    Refused(String),
+}
+
+impl Seen {
+    fn words(&self) -> &str {
+        match self {
+            Self::Taken(words) | Self::Refused(words) => words,
+        }
+    }
+}
+
+fn taken(words: &str) -> Outcome {
+    Ok(Seen::Taken(words.to_owned()))
+}
+
+fn refused(why: impl fmt::Display) -> Outcome {
+    Ok(Seen::Refused(why.to_string()))
+}
+
+/// What an input did. `Err`: the property that does not hold.
+pub type Outcome = Result<Seen, String>;
 
 /// One decoder, and what must hold for it on any bytes.
 pub struct Target {
@@ -34,8 +59,10 @@ pub struct Target {
     pub name: &'static str,
     /// What is decoded.
     pub about: &'static str,
-    /// Real inputs to begin from.
+    /// Real inputs to begin from: the decoder takes each of them.
     pub seeds: fn() -> Vec<Vec<u8>>,
+    /// More to begin from, which the decoder refuses: what is made to take much memory, or is something else.
+    pub odd: fn() -> Vec<Vec<u8>>,
     /// Pieces of real inputs, which mutations insert.
     pub words: &'static [&'static [u8]],
     /// The longest input that is made, in bytes.
@@ -109,7 +136,7 @@ pub fn check(target: &Target, input: &[u8], meter: &Meter) -> Outcome {
     })
 }
 
-/// Tries the target's seeds, and then `iterations` inputs made from them. `about_to` is told each input before it is
+/// Tries the target's seeds, odd ones too, and then `iterations` inputs made from them. `about_to` is told each input before it is
 /// tried: should one never end, that is the one.
 ///
 /// # Errors
@@ -122,12 +149,13 @@ pub fn run(
     mut about_to: impl FnMut(&[u8]),
 ) -> Result<Report, Box<Failure>> {
     let mut corpus = (target.seeds)();
+    corpus.extend((target.odd)());
     let mut report = Report { inputs: 0, outcomes: BTreeSet::new() };
     let mut attempt = |input: &[u8]| {
         about_to(input);
         report.inputs += 1;
         match check(target, input, meter) {
-            Ok(outcome) => Ok(report.outcomes.insert(kind_of(&outcome))),
+            Ok(seen) => Ok(report.outcomes.insert(kind_of(seen.words()))),
             Err(what) => Err(shrunk(target, input, what, meter)),
         }
     };
@@ -184,11 +212,12 @@ mod tests {
         name: "defective",
         about: "panics at a word that only a mutation can bring",
         seeds: || vec![b"some long text before, and some behind".to_vec()],
+        odd: Vec::new,
         words: &[b"<boom>"],
         input_bytes_max: 200,
         check: |input, _| {
             assert!(!input.windows(6).any(|part| part == b"<boom>"), "boom");
-            Ok(if input.len() < 10 { "short" } else { "long" }.to_owned())
+            taken(if input.len() < 10 { "short" } else { "long" })
         },
     };
 
@@ -198,6 +227,20 @@ mod tests {
         let failure = run();
         assert_eq!((&*failure.input, &*failure.what), (&b"<boom>"[..], "it panics: boom"));
         assert_eq!(run(), failure);
+    }
+
+    #[test]
+    fn what_real_inputs_begin_with_is_taken() {
+        let mut wrong = Vec::new();
+        for target in &TARGETS {
+            let all = [((target.seeds)(), true), ((target.odd)(), false)];
+            for (nth, (seeds, to_be_taken)) in all.into_iter().enumerate() {
+                let seen = seeds.iter().map(|seed| check(target, seed, &Meter::NONE)).enumerate();
+                let other = seen.filter(|(_, seen)| matches!(seen, Ok(Seen::Taken(_))) != to_be_taken);
+                wrong.extend(other.map(|(seed, seen)| format!("{target:?}, list {nth}, seed {seed}: {seen:?}")));
+            }
+        }
+        assert!(wrong.is_empty(), "{wrong:#?}");
     }
 
     #[test]

@@ -5,29 +5,38 @@ use std::fmt::Write as _;
 
 use b2sync_core::b2::account::{Account, parse_authorize};
 use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events, scan_list_page};
-use b2sync_core::entry::Entry;
-use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict};
-use b2sync_core::sink::ChangeKind;
+use b2sync_core::coordinator::protocol::SyncStatus;
+use b2sync_core::coordinator::{self, document_read_and_written};
+use b2sync_core::dead_letters::{DEAD_LETTERS_MAX, DeadLetters};
+use b2sync_core::entry::{Entry, KeyOrder};
+use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
+use b2sync_core::job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger};
+use b2sync_core::sink::{Change, ChangeKind};
 use b2sync_core::snapshot::changes::{self, Noted};
-use b2sync_core::snapshot::codec::KEY_BYTES_MAX;
-use b2sync_core::snapshot::index::SegmentRef;
-use b2sync_core::snapshot::root::SnapshotDocument;
-use b2sync_core::snapshot::{ContentHash, Known, index, segment};
+use b2sync_core::snapshot::codec::{
+    DecodeError, KEY_BYTES_MAX, KEYS_BYTES_MAX, LEAF_KEYS_BYTES_MAX, LIST_KEYS_BYTES_MAX,
+};
+use b2sync_core::snapshot::cut::{Begins, LEAF_SEGMENTS_MAX, SEGMENT_ENTRIES_MAX};
+use b2sync_core::snapshot::index::{Level, SegmentRef};
+use b2sync_core::snapshot::names::BlobName;
+use b2sync_core::snapshot::root::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument};
+use b2sync_core::snapshot::{ContentHash, Known, index, packed, segment};
 use b2sync_core::source_path::{PREFIX_BYTES_MAX, SourcePath};
 use b2sync_core::time::Timestamp;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Meter, Outcome, Target};
+use super::{Meter, Outcome, Target, refused, taken};
 
 /// What any decoder may take besides: error messages and the like.
 const BASE_BYTES: usize = 64 << 10;
 
 /// All of them.
-pub static TARGETS: [Target; 9] = [
+pub static TARGETS: [Target; 12] = [
     Target {
         name: "list-xml",
         about: "a page of a listing, as B2 sends it",
         seeds: list_seeds,
+        odd: list_odd,
         words: &[
             b"<Contents>",
             b"</Contents>",
@@ -79,6 +88,7 @@ pub static TARGETS: [Target; 9] = [
         name: "authorize",
         about: "B2's answer to b2_authorize_account",
         seeds: authorize_seeds,
+        odd: Vec::new,
         words: &[
             b"null",
             b"[]",
@@ -107,6 +117,7 @@ pub static TARGETS: [Target; 9] = [
         seeds: || {
             ["b2://my-videos/2024/", "S3://a.b.c", "my-videos/a?b=c/d", "my-videos/日本/ //+%20#"].map(bytes).to_vec()
         },
+        odd: || ["", "gs://my-videos/", "b2://My_Videos/"].map(bytes).to_vec(),
         words: &[
             b"b2://",
             b"s3://",
@@ -128,6 +139,7 @@ pub static TARGETS: [Target; 9] = [
         name: "filter",
         about: "the filters of a sync: one a line, + include, - exclude, . extension, m MIME type, k a key to ask about",
         seeds: filter_seeds,
+        odd: filter_odd,
         words: &[
             b"\n+",
             b"\n-",
@@ -161,30 +173,45 @@ pub static TARGETS: [Target; 9] = [
     Target {
         name: "segment",
         about: "a stored segment",
-        seeds: || entry_lists().iter().map(|entries| encode_known(&known(entries))).chain([bomb(b'S', 8)]).collect(),
+        seeds: || {
+            entry_lists().iter().map(|entries| encode_known(&known(entries))).chain([bomb(b'S', 8, 100)]).collect()
+        },
+        odd: || vec![bomb(b'S', 8, TOO_MANY)],
         words: &[b"b2S\x01", b"b2S\x02", b"b2I\x01"],
-        input_bytes_max: 8 << 10,
+        input_bytes_max: 32 << 10,
         check: segment_bytes,
+    },
+    Target {
+        name: "packed",
+        about: "a segment as it is stored: deflated",
+        seeds: packed_seeds,
+        odd: packed_odd,
+        words: &[b"b2P\x01", b"b2P\x02", b"b2S\x01"],
+        input_bytes_max: 8 << 10,
+        check: packed_bytes,
     },
     Target {
         name: "entries",
         about: "the entries of a checkpoint's open segment",
-        seeds: || entry_lists().iter().map(|entries| segment::encode_entries(entries)).chain([bomb(b'E', 1)]).collect(),
+        seeds: || {
+            entry_lists().iter().map(|entries| segment::encode_entries(entries)).chain([bomb(b'E', 1, 100)]).collect()
+        },
+        odd: || vec![bomb(b'E', 1, TOO_MANY)],
         words: &[b"b2E\x01", b"b2E\x02", b"b2S\x01"],
-        input_bytes_max: 8 << 10,
+        input_bytes_max: 32 << 10,
         check: entries_bytes,
     },
     Target {
         name: "index",
         about: "a stored index",
         seeds: || {
-            (0..4)
-                .map(|count| index::encode(index::Level::Leaf, &segment_refs(count)))
-                .chain([bomb(b'I', 32)])
-                .collect()
+            let lists = [(Level::Leaf, 0), (Level::Leaf, 1), (Level::Leaf, 3), (Level::Top, 2), (Level::Top, 100)];
+            let nodes = lists.map(|(level, count)| index::encode(level, &segment_refs(count)));
+            nodes.into_iter().chain([bomb(b'I', 32, LEAF_SEGMENTS_MAX as u64)]).collect()
         },
-        words: &[b"b2I\x01", b"b2I\x02", b"b2S\x01", b"b2I\x01\x00\x00"],
-        input_bytes_max: 8 << 10,
+        odd: || vec![bomb(b'I', 32, LEAF_SEGMENTS_MAX as u64 + 1), bomb(b'I', 32, TOO_MANY)],
+        words: &[b"b2I\x01", b"b2I\x02", b"b2S\x01", b"b2I\x01\x00\x00", b"b2I\x01\x01"],
+        input_bytes_max: 32 << 10,
         check: index_bytes,
     },
     Target {
@@ -193,14 +220,19 @@ pub static TARGETS: [Target; 9] = [
         seeds: || {
             entry_lists().iter().map(|entries| changes::encode(&noted(entries))).chain([bomb_of_changes()]).collect()
         },
-        words: &[b"b2C\x01", b"b2C\x02", b"b2S\x01", b"\x01", b"\x02", b"\x03"],
-        input_bytes_max: 8 << 10,
+        odd: Vec::new,
+        words: &[b"b2C\x01", b"b2C\x02", b"b2S\x01", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05job_1"],
+        input_bytes_max: 32 << 10,
         check: changes_bytes,
     },
     Target {
         name: "checkpoint",
-        about: "the stored document of root and checkpoint",
+        about: "the stored document of root and checkpoint, and the pieces in it",
         seeds: checkpoint_seeds,
+        odd: || {
+            let wrong_piece = full_document(&["looked_into"]);
+            [r#"{"v":1,"root":{}}"#, "{}", "", &String::from_utf8_lossy(&wrong_piece)].map(bytes).to_vec()
+        },
         words: &[
             b"null",
             b"{}",
@@ -212,14 +244,69 @@ pub static TARGETS: [Target; 9] = [
             b"\"retired\":[",
             b"\"counts\":{",
             b"\"order\":\"utf16\"",
+            b"\"in_doubt\":\"",
+            b"\"segments\":\"",
+            b"YjJTAQ",
+            b"YjJFAQ",
+            b"YjJJAQ",
+            b"YjJDAQ",
+            b"////",
+            b"AAAA",
             b"\"\",\"\",",
             b"18446744073709551615",
             b"\\u0000",
             b"\\ud800",
             b"[[",
         ],
-        input_bytes_max: 8 << 10,
+        input_bytes_max: 16 << 10,
         check: checkpoint,
+    },
+    Target {
+        name: "coordinator",
+        about: "the stored document of a sync's coordinator",
+        seeds: coordinator_seeds,
+        odd: || [r#"{"v":2,"sync_id":""}"#, "{}", ""].map(bytes).to_vec(),
+        words: &[
+            b"null",
+            b"{}",
+            b"[]",
+            b"\"v\":1",
+            b"\"v\":2",
+            b"\"jobs\":[",
+            b"\"unpublished\":[",
+            b"\"status\":{",
+            b"\"lease\":{\"holder\":\"\",\"until\":1}",
+            b"\"error\":{",
+            b"\"running\"",
+            b"18446744073709551615",
+            b"-9223372036854775808",
+            b"\\ud800",
+            b"[[",
+        ],
+        input_bytes_max: 16 << 10,
+        check: coordinator_document,
+    },
+    Target {
+        name: "dead-letters",
+        about: "the stored document of dead letters",
+        seeds: dead_letters_seeds,
+        odd: || [r#"{"v":2,"letters":[]}"#, "{}", ""].map(bytes).to_vec(),
+        words: &[
+            b"null",
+            b"{}",
+            b"[]",
+            b"\"v\":1",
+            b"\"v\":2",
+            b"\"letters\":[",
+            b"\"kind\":\"deleted\"",
+            b"\"requeued\":true",
+            b"18446744073709551615",
+            b"-9223372036854775808",
+            b"\\ud800",
+            b"[[",
+        ],
+        input_bytes_max: 16 << 10,
+        check: dead_letters,
     },
 ];
 
@@ -242,15 +329,16 @@ const CONTENTS: &str = "<Contents><Key>a/1%2B.mp4</Key><LastModified>2024-01-01T
      <ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>7</Size><StorageClass>STANDARD</StorageClass>\
      <Owner><ID>1</ID><DisplayName/></Owner></Contents>";
 
+fn page(inside: &str) -> Vec<u8> {
+    format!(
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult \
+         xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix/><MaxKeys>1000</MaxKeys>\
+         <IsTruncated>false</IsTruncated>{inside}</ListBucketResult>"
+    )
+    .into_bytes()
+}
+
 fn list_seeds() -> Vec<Vec<u8>> {
-    let page = |inside: &str| {
-        format!(
-            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult \
-             xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>b</Name><Prefix/><MaxKeys>1000</MaxKeys>\
-             <IsTruncated>false</IsTruncated>{inside}</ListBucketResult>"
-        )
-        .into_bytes()
-    };
     // In the shape that the scanner reads.
     let plain = |inside: &str| page(&format!("<EncodingType>url</EncodingType>{inside}"));
     let odd = CONTENTS
@@ -276,9 +364,14 @@ fn list_seeds() -> Vec<Vec<u8>> {
         page(&format!("{CONTENTS}<NextContinuationToken>a&amp;b=</NextContinuationToken><KeyCount>1</KeyCount>")),
         page("<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes><!-- c --><![CDATA[ d ]]>"),
         page(&CONTENTS.replace("a/1%2B.mp4", "日本/<![CDATA[<🎬>]]>&#x1F3AC;&apos;")),
+    ]
+}
+
+fn list_odd() -> Vec<Vec<u8>> {
+    vec![
         page(&"<Contents/>".repeat(1_000)),
-        b"<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>".to_vec(),
-        b"<!DOCTYPE html><html><body>Bad gateway</body></html>".to_vec(),
+        bytes("<?xml version=\"1.0\"?><Error><Code>AccessDenied</Code><Message>no</Message></Error>"),
+        bytes("<!DOCTYPE html><html><body>Bad gateway</body></html>"),
     ]
 }
 
@@ -297,7 +390,7 @@ fn list_xml(input: &[u8], meter: &Meter) -> Outcome {
     }
     let page = match page {
         Ok(page) => page,
-        Err(error) => return Ok(error.message().to_owned()),
+        Err(error) => return refused(error.message()),
     };
     if page.entries.iter().any(|entry| entry.key.is_empty()) {
         return Err("a key is empty".to_owned());
@@ -307,10 +400,10 @@ fn list_xml(input: &[u8], meter: &Meter) -> Outcome {
         page.entries.iter().all(|entry| Timestamp::parse_rfc3339(&entry.last_modified.to_string()).is_ok())
     };
     if !times_of_four_digits(&page) {
-        return Ok(format!("a page with a time that RFC 3339 does not write{plain}"));
+        return taken(&format!("a page with a time that RFC 3339 does not write{plain}"));
     }
     same(&page, parse_list_page(page_xml(&page).as_bytes()))?;
-    Ok(format!(
+    taken(&format!(
         "a page: {} {} {}{plain}",
         if page.truncated { "truncated" } else { "whole" },
         if page.entries.is_empty() { "empty" } else { "entries" },
@@ -375,7 +468,7 @@ fn authorize_seeds() -> Vec<Vec<u8>> {
 fn authorize(input: &[u8], meter: &Meter) -> Outcome {
     let account = match meter.measured(BASE_BYTES + 64 * input.len(), || parse_authorize(input))? {
         Ok(account) => account,
-        Err(error) => return Ok(error.message().to_owned()),
+        Err(error) => return refused(error.message()),
     };
     // A scheme is the same in any case.
     let is_http = account.s3_endpoint.to_ascii_lowercase().starts_with("http");
@@ -385,10 +478,10 @@ fn authorize(input: &[u8], meter: &Meter) -> Outcome {
     same(&account, parse_authorize(&account_json(&account)))?;
     // Whatever the restrictions are, they are compared and not stumbled over.
     let source = SourcePath::parse("b2://my-videos/2024/").map_err(|error| error.to_string())?;
-    Ok(match account.check(&source, Timestamp::from_millis(1_600_000_000_000)) {
-        Ok(()) => "may list".to_owned(),
-        Err(error) => error.kind().as_str().to_owned(),
-    })
+    match account.check(&source, Timestamp::from_millis(1_600_000_000_000)) {
+        Ok(()) => taken("may list"),
+        Err(error) => taken(error.kind().as_str()),
+    }
 }
 
 /// The account as B2 might have said it, version 4.
@@ -414,7 +507,7 @@ fn source_path(input: &[u8], meter: &Meter) -> Outcome {
     let text = String::from_utf8_lossy(input);
     let path = match meter.measured(BASE_BYTES + 16 * text.len(), || SourcePath::parse(&text))? {
         Ok(path) => path,
-        Err(error) => return Ok(error.message().to_owned()),
+        Err(error) => return refused(error.message()),
     };
     same(&path, SourcePath::parse(&path.to_string()))?;
     if path.prefix().len() > PREFIX_BYTES_MAX || !path.prefix().starts_with(path.root()) {
@@ -424,17 +517,39 @@ fn source_path(input: &[u8], meter: &Meter) -> Outcome {
     if format!("{}{}", path.root(), path.relative(&key)) != key {
         return Err(format!("root and relative path do not make the key: {path:?}"));
     }
-    Ok(if path.prefix().is_empty() { "a bucket" } else { "a prefix" }.to_owned())
+    taken(if path.prefix().is_empty() { "a bucket" } else { "a prefix" })
 }
 
-/// The most memory that filters of [`Target::input_bytes_max`] may take, in bytes, whatever was written. Not yet what
-/// the limits of a whole specification keep to: a hundred includes of `**/a/**/a/…` and a hundred excludes of `*a*a…`,
-/// each of a thousand bytes, take 78 MB.
-const FILTER_BYTES_MAX: usize = 64 << 20;
+/// The most memory that compiling filters may take, in bytes, whatever was written.
+const FILTER_BYTES_MAX: usize = 18 << 20;
+/// The most that asking them about a few keys may take. Not what they can come to: an automaton is made as keys need it, up
+/// to 10 MB of it, and a pattern that ends with an extension has one of its own.
+const ASKED_BYTES_MAX: usize = 64 << 20;
+
+/// Alternatives within alternatives.
+fn nested(depth: usize) -> String {
+    format!("+{}a{}\nkaaa", "{b,".repeat(depth), "}".repeat(depth))
+}
+
+/// Both lists full of patterns of these pieces, as long as they may be, and `more` of one; `end` is at the end of each.
+fn full_lists(piece: &str, end: &str, more: usize) -> String {
+    let each = WILDCARD_PATTERNS_BYTES_MAX / LIST_ITEMS_MAX;
+    let one = |n: usize| {
+        let pieces = (each - 2 - end.len()) / piece.len();
+        let filled = "z".repeat(each - 2 - end.len() - pieces * piece.len());
+        format!("{}{filled}{n:02}{end}", piece.repeat(pieces))
+    };
+    let list = |sign: char| (0..LIST_ITEMS_MAX).map(|n| format!("{sign}{}\n", one(n))).collect::<String>();
+    // Fewer than a hundred bytes are left over.
+    format!("{}{}k{}", list('+').replacen(end, &format!("{}{end}", "z".repeat(more)), 1), list('-'), "a/".repeat(500))
+}
+
+/// Those that take most when they are compiled.
+const HEAVY: [(&str, &str); 8] =
+    [("**/a/", ""), ("*a", ""), ("*a", "/b"), ("?", "/b"), ("?", ""), ("{*,**}", "/b"), ("{,}", ""), ("*a", "*.mp4")];
 
 fn filter_seeds() -> Vec<Vec<u8>> {
     let many = (0..LIST_ITEMS_MAX).map(|index| format!("+*{index}*\n")).collect::<String>();
-    let nested = |depth: usize| format!("+{}a{}\nkaaa", "{b,".repeat(depth), "}".repeat(depth));
     let alternatives = format!("+{}\nkabababab", "{a,b}".repeat(ITEM_BYTES_MAX / 5));
     let stars = format!("-{}b\nk{}", "*a".repeat(200), "a".repeat(1_000));
     let folders = format!("-{}b\nk{}", "**/a/".repeat(100), "a/".repeat(500));
@@ -444,13 +559,19 @@ fn filter_seeds() -> Vec<Vec<u8>> {
         "+{é,è}*\n-[a-z]*\nké.mp4",
         &many,
         &nested(10),
-        &nested(400),
+        &nested(100),
         &alternatives,
         &stars,
         &folders,
     ]
     .map(bytes)
-    .to_vec()
+    .into_iter()
+    .chain(HEAVY.map(|(piece, end)| bytes(&full_lists(piece, end, 0))))
+    .collect()
+}
+
+fn filter_odd() -> Vec<Vec<u8>> {
+    [&nested(200), &nested(400), &full_lists("*a", "b", 100), "+[é]", "-", "+a[b", ".a/b", "mvideo"].map(bytes).to_vec()
 }
 
 fn filter(input: &[u8], meter: &Meter) -> Outcome {
@@ -471,12 +592,12 @@ fn filter(input: &[u8], meter: &Meter) -> Outcome {
     let source = SourcePath::parse("b2://my-videos/2024/").map_err(|error| error.to_string())?;
     let filter = match meter.measured(FILTER_BYTES_MAX, || Filter::compile(&spec, &source))? {
         Ok(filter) => filter,
-        Err(error) => return Ok(format!("{} {}", error.field().unwrap_or_default(), error.message())),
+        Err(error) => return refused(format!("{} {}", error.field().unwrap_or_default(), error.message())),
     };
     let mut verdicts = BTreeSet::new();
     for key in keys.iter().take(20) {
         let entry = Entry { key: key.clone(), etag: "e".into(), size: 1, last_modified: Timestamp::from_millis(0) };
-        let verdict = meter.measured(FILTER_BYTES_MAX, || filter.explain(&entry))?;
+        let verdict = meter.measured(ASKED_BYTES_MAX, || filter.explain(&entry))?;
         if filter.matches(&entry) != (verdict == Verdict::Accepted) || filter.explain(&entry) != verdict {
             return Err(format!("it matches and explains differently: {key:?} {verdict:?}"));
         }
@@ -493,15 +614,22 @@ fn filter(input: &[u8], meter: &Meter) -> Outcome {
     if spec.fingerprint() != fingerprint {
         return Err("order or repetition changes the fingerprint".to_owned());
     }
-    Ok(format!("{verdicts:?}").replace('"', ""))
+    taken(&format!("{verdicts:?}").replace('"', ""))
 }
 
 // --- what is stored ---
 
-/// A key of an item is at least two bytes, and may repeat up to [`KEY_BYTES_MAX`] of the key before it: that is what an
-/// item can cost, beyond a multiple of its own bytes.
-fn items_bound(input: &[u8], item_bytes_min: usize) -> usize {
-    BASE_BYTES + (KEY_BYTES_MAX + 512) * (input.len() / item_bytes_min + 1) + 16 * input.len()
+/// What a piece may take: its keys, each at most [`KEY_BYTES_MAX`] and all of them `keys_bytes_max`, and a multiple of its
+/// own bytes, of which an item takes at least so many.
+fn piece_bound(input: &[u8], item_bytes_min: usize, keys_bytes_max: usize) -> usize {
+    let keys_bytes = (KEY_BYTES_MAX * (input.len() / item_bytes_min + 1)).min(keys_bytes_max);
+    BASE_BYTES + keys_bytes + 20 * input.len()
+}
+
+/// What decoding a segment may take, whatever its bytes are.
+fn segment_bound(input: &[u8]) -> usize {
+    let entries = BASE_BYTES + KEYS_BYTES_MAX + size_of::<Known>() * SEGMENT_ENTRIES_MAX;
+    piece_bound(input, 12, KEYS_BYTES_MAX).min(entries)
 }
 
 fn entry_lists() -> Vec<Vec<Entry>> {
@@ -543,19 +671,22 @@ fn segment_refs(count: u64) -> Vec<SegmentRef> {
         .collect()
 }
 
-/// A long key, and many items that repeat it whole: the most memory that few bytes can ask for. `fixed` is how many
-/// bytes of an item follow its key before two numbers.
-fn bomb(kind: u8, fixed: usize) -> Vec<u8> {
-    const ITEMS: u8 = 100;
-    let key_length = [(KEY_BYTES_MAX & 0x7f) as u8 | 0x80, (KEY_BYTES_MAX >> 7) as u8];
+/// So many of the longest keys are more than any segment has.
+const TOO_MANY: u64 = (KEYS_BYTES_MAX / KEY_BYTES_MAX) as u64 + 1;
+
+/// A long key, and items that repeat it whole, `count` in all: the most memory that few bytes can ask for. `fixed` is how
+/// many bytes of an item follow its key before two numbers.
+fn bomb(kind: u8, fixed: usize, count: u64) -> Vec<u8> {
+    let number = |value: u64| [(value & 0x7f) as u8 | 0x80, (value >> 7) as u8];
+    let key_length = number(KEY_BYTES_MAX as u64);
     let mut bytes = vec![b'b', b'2', kind, 1];
     if kind == b'I' {
         bytes.push(0);
     }
-    bytes.push(ITEMS);
+    bytes.extend(number(count));
     let tail = vec![0; fixed + 2];
     bytes.extend([[0].as_slice(), &key_length, &vec![b'k'; KEY_BYTES_MAX], &tail].concat());
-    for _ in 1..ITEMS {
+    for _ in 1..count {
         bytes.extend([&key_length, [0].as_slice(), &tail].concat());
     }
     bytes
@@ -569,71 +700,309 @@ fn bomb_of_changes() -> Vec<u8> {
         size: 0,
         last_modified: Timestamp::default(),
     });
-    changes::encode(&vec![Noted::Vanished(known); 100])
+    changes::encode(&vec![Noted::Vanished(known); 1_000])
 }
 
 fn noted(entries: &[Entry]) -> Vec<Noted> {
-    let change = |(n, entry): (usize, &Entry)| match n % 3 {
+    let change = |(n, entry): (usize, &Entry)| match n % 4 {
         0 => Noted::Appeared(ChangeKind::Created, entry.clone()),
         1 => Noted::Vanished(Known::from(entry)),
+        2 => Noted::Resynced { entry: entry.clone(), job_id: format!("job_{n}") },
         _ => Noted::Appeared(ChangeKind::Updated, entry.clone()),
     };
     entries.iter().enumerate().map(change).collect()
 }
 
 fn changes_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let list = match meter.measured(items_bound(input, 6), || changes::decode(input))? {
+    let list = match meter.measured(piece_bound(input, 6, LIST_KEYS_BYTES_MAX), || changes::decode(input))? {
         Ok(list) => list,
-        Err(error) => return Ok(error.to_string()),
+        Err(error) => return refused(error),
     };
     same(&list, changes::decode(&changes::encode(&list)))?;
-    Ok(if list.is_empty() { "no changes" } else { "changes" }.to_owned())
+    taken(if list.is_empty() { "no changes" } else { "changes" })
 }
 
 fn segment_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let entries = match meter.measured(items_bound(input, 12), || segment::decode(input))? {
+    let entries = match meter.measured(segment_bound(input), || segment::decode(input))? {
         Ok(entries) => entries,
-        Err(error) => return Ok(error.to_string()),
+        Err(error) => return refused(error),
     };
     same(&entries, segment::decode(&encode_known(&entries)))?;
-    Ok(if entries.is_empty() { "no entries" } else { "entries" }.to_owned())
+    taken(if entries.is_empty() { "no entries" } else { "entries" })
 }
 
 fn entries_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let entries = match meter.measured(items_bound(input, 5), || segment::decode_entries(input))? {
+    let entries = match meter.measured(piece_bound(input, 5, KEYS_BYTES_MAX), || segment::decode_entries(input))? {
         Ok(entries) => entries,
-        Err(error) => return Ok(error.to_string()),
+        Err(error) => return refused(error),
     };
     same(&entries, segment::decode_entries(&segment::encode_entries(&entries)))?;
-    Ok(if entries.is_empty() { "no entries" } else { "entries" }.to_owned())
+    taken(if entries.is_empty() { "no entries" } else { "entries" })
 }
 
 fn index_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let (level, segments) = match meter.measured(items_bound(input, 36), || index::decode(input))? {
+    let top = input.get(4) == Some(&1);
+    let keys_bytes_max = if top { LIST_KEYS_BYTES_MAX } else { LEAF_KEYS_BYTES_MAX };
+    let (level, segments) = match meter.measured(piece_bound(input, 36, keys_bytes_max), || index::decode(input))? {
         Ok(segments) => segments,
-        Err(error) => return Ok(error.to_string()),
+        Err(error) => return refused(error),
     };
     same(&(level, segments.clone()), index::decode(&index::encode(level, &segments)))?;
-    Ok(if segments.is_empty() { "no segments" } else { "segments" }.to_owned())
+    taken(if segments.is_empty() { "no segments" } else { "segments" })
+}
+
+fn packed_seeds() -> Vec<Vec<u8>> {
+    let many: Vec<Entry> = (0..1_000)
+        .map(|n| Entry {
+            key: format!("videos/2024/clip {n:04} of a thousand.mp4"),
+            etag: format!("{:032x}", n * 0x1234_5678_9abc_u128),
+            size: n as u64,
+            last_modified: Timestamp::from_millis(1_704_067_200_000),
+        })
+        .collect();
+    let plain = entry_lists().into_iter().chain([many]).map(|entries| encode_known(&known(&entries)));
+    plain.chain([bomb(b'S', 8, 100)]).map(packed::pack).collect()
+}
+
+/// What unpacks to too much; what unpacks and is no segment; and one with keys that are too long together.
+fn packed_odd() -> Vec<Vec<u8>> {
+    let zeros = |count: usize| packed::pack(vec![0; count]);
+    vec![zeros(packed::PLAIN_BYTES_MAX + 1), zeros(packed::PLAIN_BYTES_MAX), packed::pack(bomb(b'S', 8, TOO_MANY))]
+}
+
+fn packed_bytes(input: &[u8], meter: &Meter) -> Outcome {
+    // DEFLATE makes at most 1,032 bytes of one; twice, because what has grown too small is copied.
+    let bound = 2 * BASE_BYTES + (2 * 1_032 * input.len()).min(2 * packed::PLAIN_BYTES_MAX);
+    let unpacked = match meter.measured(bound, || packed::unpack(input))? {
+        Ok(unpacked) => unpacked,
+        Err(error) => return refused(format!("packed: {error}")),
+    };
+    let how = if unpacked.is_some() { "deflated" } else { "as it is" };
+    let plain = unpacked.unwrap_or_else(|| input.to_vec());
+    if plain.len() > packed::PLAIN_BYTES_MAX && how == "deflated" {
+        return Err(format!("it unpacks to {} bytes", plain.len()));
+    }
+    let entries = match meter.measured(segment_bound(&plain), || segment::decode(&plain))? {
+        Ok(entries) => entries,
+        Err(error) => return refused(format!("{how}: {error}")),
+    };
+    let stored = packed::pack(encode_known(&entries));
+    let again = packed::unpack(&stored).and_then(|plain| segment::decode(plain.as_deref().unwrap_or(&stored)));
+    same(&entries, again)?;
+    taken(how)
+}
+
+/// A document in the midst of a job, every field filled; those named hold a piece of another kind.
+fn full_document(wrong: &[&str]) -> Vec<u8> {
+    let entries = &entry_lists()[2];
+    let piece = |name: &str, right: Option<String>| {
+        if wrong.contains(&name) { Some(root::encode_bytes(b"b2X\x01\x00")) } else { right }
+    };
+    let counts = JobCounts { listed: 1, matched: 2, created: 3, delivered_bytes: u64::MAX, ..JobCounts::default() };
+    let names = |folder: &str, count: u64| -> Vec<String> {
+        (0..count).map(|n| format!("{folder}/{}", ContentHash::of(&n.to_le_bytes()))).collect()
+    };
+    let part = |name: &str| {
+        let right = root::encode_known(&known(entries)).unwrap_or_default();
+        KnownPart { tail: piece(name, right.tail.clone()), ..right }
+    };
+    let blob_part =
+        || KnownPart { first_key: "a".into(), count: 4_096, skip: 3, blob: names("scratch", 1).pop(), tail: None };
+    let name_list = || {
+        let names = names("segment", 3);
+        root::encode_names(9, &names.iter().filter_map(|name| BlobName::parse(name)).collect::<Vec<_>>())
+    };
+    let root = Root {
+        generation: 7,
+        index: names("index", 1).pop(),
+        entries: 12,
+        bytes: 99,
+        entries_listed: Some(11),
+        order: KeyOrder::Utf8,
+        undeleted: vec![part("undeleted"), blob_part()],
+        resync: Some(Resync { job_id: "job_0".into(), from: Some("b".into()) }),
+        retired: NameList { blobs: names("scratch", 2), tail: piece("retired", name_list()) },
+        garbage: NameList { blobs: names("scratch", 1), tail: piece("garbage", name_list()) },
+        job: Some(RootJob { job_id: "job_1".into(), fingerprint: "f".into(), counts, known_before: 2, limited: true }),
+    };
+    let checkpoint = Checkpoint {
+        job_id: "job_2".into(),
+        fingerprint: "f".into(),
+        listed: true,
+        limited: true,
+        start_after: Some("a/b".into()),
+        covered_to: Some("c".into()),
+        pending_tail: piece("pending_tail", Some(root::encode_bytes(&segment::encode_entries(entries)))),
+        pending: names("scratch", 1).pop(),
+        pending_begins: Some(Begins::Segment),
+        unfinished: true,
+        leaves: names("scratch", 1),
+        leaves_tail: piece("leaves_tail", root::encode_node(Level::Top, &segment_refs(3))),
+        segments: piece("segments", root::encode_node(Level::Leaf, &segment_refs(2))),
+        deletions: vec![blob_part(), part("deletions")],
+        undeleted: vec![blob_part()],
+        resync: Some(Resync { job_id: "job_2".into(), from: None }),
+        looked_into: NameList { blobs: names("scratch", 1), tail: piece("looked_into", name_list()) },
+        deletions_found: 8_212,
+        deletions_delivered: 5,
+        deletions_checked: 6,
+        deletions_due: 7,
+        objects_found: 8,
+        counts,
+        order: KeyOrder::Utf16,
+        scratch: names("scratch", 3),
+    };
+    let document = SnapshotDocument {
+        root,
+        checkpoint: Some(checkpoint),
+        in_doubt: piece("in_doubt", root::encode_changes(&noted(entries))),
+        in_doubt_blob: names("scratch", 1).pop(),
+        ..SnapshotDocument::default()
+    };
+    document.encode().unwrap_or_default()
 }
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
-    let running = r#"{"v":1,"root":{"generation":7,"index":"index/00ff","entries":12,"bytes":99,"entries_listed":11,
-        "order":"utf8","retired":["segment/01","segment/02"],"job":{"job_id":"job_1","fingerprint":"f","counts":
-        {"scanned":3},"known_before":2}},"checkpoint":{"job_id":"job_2","fingerprint":"f","listed":false,
-        "start_after":"a/b","covered_to":"c","pending_tail":"YjJFAQA=","closed":["scratch/03"],"closed_tail":"YjJJAQAA",
-        "deletions":[],"deletions_tail":"YjJTAQA=","counts":{},"order":"unknown","scratch":["scratch/03"]}}"#;
     let default = SnapshotDocument::default().encode().unwrap_or_default();
-    vec![default, bytes(running), bytes(r#"{"v":1,"root":{}}"#)]
+    vec![default, full_document(&[]), bytes(r#"{"v":3,"root":{}}"#), bytes(r#"{"v":3,"root":{},"checkpoint":{}}"#)]
+}
+
+/// A piece that a document holds: it decodes, within memory, and is the same when it is encoded again.
+fn embedded<T: PartialEq + std::fmt::Debug>(
+    meter: &Meter,
+    text: &Option<String>,
+    decode: impl Fn(Option<&str>) -> Result<T, DecodeError>,
+    encode: impl Fn(&T) -> Option<String>,
+) -> Result<Result<(), DecodeError>, String> {
+    let length = text.as_ref().map_or(0, String::len);
+    // The bytes themselves, and the longest of the pieces: an item of 5 bytes, seven characters.
+    let bound = BASE_BYTES + length + (KEY_BYTES_MAX * (length / 6 + 1)).min(LIST_KEYS_BYTES_MAX) + 20 * length;
+    match meter.measured(bound, || decode(text.as_deref()))? {
+        Ok(decoded) => same(&decoded, decode(encode(&decoded).as_deref())).map(Ok),
+        Err(error) => Ok(Err(error)),
+    }
 }
 
 fn checkpoint(input: &[u8], meter: &Meter) -> Outcome {
     // An empty text of three bytes, `"",`, becomes one of 24, in a list that may have doubled.
     let document = match meter.measured(BASE_BYTES + 64 * input.len(), || SnapshotDocument::decode(input))? {
         Ok(document) => document,
-        Err(error) => return Ok(error.message().to_owned()),
+        Err(error) => return refused(error.message()),
     };
     let encoded = document.encode().map_err(|error| error.to_string())?;
     same(&document, SnapshotDocument::decode(&encoded))?;
-    Ok(if document.checkpoint.is_some() { "a checkpoint" } else { "a root" }.to_owned())
+    let encode_part = |it: &Vec<Known>| root::encode_known(it).and_then(|part| part.tail);
+    let encode_names = |it: &Vec<BlobName>| root::encode_names(0, it);
+    let mut pieces =
+        vec![("in_doubt", embedded(meter, &document.in_doubt, root::decode_changes, |it| root::encode_changes(it))?)];
+    if let Some(checkpoint) = &document.checkpoint {
+        let entries = |text: Option<&str>| match text {
+            Some(text) => segment::decode_entries(&root::decode_bytes(text)?),
+            None => Ok(Vec::new()),
+        };
+        let encode_entries =
+            |it: &Vec<Entry>| (!it.is_empty()).then(|| root::encode_bytes(&segment::encode_entries(it)));
+        let top = |it: &Vec<SegmentRef>| root::encode_node(Level::Top, it);
+        pieces.extend([
+            ("pending_tail", embedded(meter, &checkpoint.pending_tail, entries, encode_entries)?),
+            ("leaves_tail", embedded(meter, &checkpoint.leaves_tail, root::decode_node, top)?),
+            ("segments", embedded(meter, &checkpoint.segments, root::decode_node, top)?),
+            ("looked_into", embedded(meter, &checkpoint.looked_into.tail, root::decode_names, encode_names)?),
+        ]);
+        for part in checkpoint.deletions.iter().chain(&checkpoint.undeleted) {
+            pieces.push(("deletions", embedded(meter, &part.tail, root::decode_known, encode_part)?));
+        }
+    }
+    let root = &document.root;
+    for part in &root.undeleted {
+        pieces.push(("undeleted", embedded(meter, &part.tail, root::decode_known, encode_part)?));
+    }
+    for (name, list) in [("retired", &root.retired), ("garbage", &root.garbage)] {
+        pieces.push((name, embedded(meter, &list.tail, root::decode_names, encode_names)?));
+    }
+    match pieces.into_iter().find_map(|(name, piece)| piece.err().map(|error| (name, error))) {
+        Some((name, error)) => refused(format!("{name}: {error}")),
+        None => taken(if document.checkpoint.is_some() { "a checkpoint" } else { "a root" }),
+    }
+}
+
+fn job(job_id: &str, status: JobStatus) -> JobRecord {
+    let at = Timestamp::from_millis(1_704_067_200_000);
+    JobRecord {
+        job_id: job_id.to_owned(),
+        sync_id: "sync_1".to_owned(),
+        trigger: Trigger::Manual,
+        status,
+        phase: Phase::Delivering,
+        created_at: at,
+        started_at: Some(at),
+        updated_at: at,
+        completed_at: Some(at),
+        counts: JobCounts { listed: 5, created: 1, ..JobCounts::default() },
+        cost: JobCost { class_c: 2, steps: 1, ..JobCost::default() },
+        known_before: 4,
+        error: Some(ErrorRecord { kind: "sink".into(), message: "No. \"x\"".into(), transient: true }),
+        warning: Some("Nothing matched: …".into()),
+        limited: true,
+    }
+}
+
+fn coordinator_seeds() -> Vec<Vec<u8>> {
+    let at = Timestamp::from_millis(1_704_067_200_000);
+    let ended = job("job_1", JobStatus::Failed);
+    let status = SyncStatus {
+        current_job: Some(job("job_2", JobStatus::Running)),
+        last_job: Some(ended.clone()),
+        runs: 2,
+        last_sync_at: Some(at),
+        next_sync_at: Some(at),
+        last_error: ended.error.clone(),
+        completed_cost: Some(ended.cost),
+        ..SyncStatus::default()
+    };
+    let full = serde_json::json!({
+        "v": coordinator::VERSION, "sync_id": "sync_1", "status": status, "jobs": [ended], "unpublished": [ended],
+        "lease": {"holder": "i_1", "until": at, "step": u64::MAX}, "step_failures": 1, "step_not_before": at,
+        "confirm_deletes": true, "resync": true, "forgotten": true, "run_again": true, "requeued": true,
+    });
+    vec![bytes(&full.to_string()), bytes(r#"{"v":1,"sync_id":"sync_1"}"#)]
+}
+
+fn coordinator_document(input: &[u8], meter: &Meter) -> Outcome {
+    // A job takes some 500 bytes, in a list that may have doubled, and at least half as many to be written.
+    let written = match meter.measured(BASE_BYTES + 64 * input.len(), || document_read_and_written(input))? {
+        Ok(written) => written,
+        Err(error) => return refused(error.message()),
+    };
+    same(&written, document_read_and_written(&written))?;
+    taken("a document")
+}
+
+fn dead_letters_seeds() -> Vec<Vec<u8>> {
+    let mut letters = DeadLetters::default();
+    let now = Timestamp::from_millis(1_704_067_200_000);
+    for (nth, entry) in entry_lists().into_iter().flatten().enumerate() {
+        let change = match nth % 2 {
+            0 => Change::appeared("sync_1", ChangeKind::Updated, entry),
+            _ => Change::deleted("sync_1", Known::from(&entry)),
+        };
+        let _ = letters.refuse(&change, "no \"room\"", 3, now);
+    }
+    letters.requeue(&[], now);
+    [letters, DeadLetters::default()].iter().filter_map(|it| Some(it.encode().ok()?.to_vec())).collect()
+}
+
+fn dead_letters(input: &[u8], meter: &Meter) -> Outcome {
+    // A letter has some 250 bytes beside its texts, whose names alone take half as many when it is stored.
+    let letters = match meter.measured(BASE_BYTES + 32 * input.len(), || DeadLetters::decode(input))? {
+        Ok(letters) => letters,
+        Err(error) => return refused(error.message()),
+    };
+    let encoded = letters.encode().map_err(|error| error.to_string())?;
+    same(&letters, DeadLetters::decode(&encoded))?;
+    taken(match letters.len() {
+        0 => "no letters",
+        1..=DEAD_LETTERS_MAX => "letters",
+        _ => "too many letters",
+    })
 }

@@ -298,7 +298,7 @@ impl Inner {
         sync.sync_concurrency = Some(self.options.streams);
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
-        sync.salt = hex::encode(salt);
+        sync.salt = hex::encode(salt).into();
         pollster::block_on(async {
             // The registry is empty.
             let _ = self.registry.insert_connection(connection).await;

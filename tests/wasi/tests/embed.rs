@@ -61,6 +61,7 @@ impl World {
             salt: SALT.to_owned(),
             // One page a step.
             budget: sync::Budget { keys_max: Some(1), ..no_limits() },
+            deletion_limit: None,
             confirm_deletes: false,
         }
     }

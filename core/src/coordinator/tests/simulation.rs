@@ -1,6 +1,5 @@
-//! Commands, steps, faults and deaths in any order: at rest, what was delivered is what the bucket holds.
-//!
-//! Files are deleted, and filters changed, only where nothing breaks and nobody dies: see the engine's known limit.
+//! Commands, steps, faults and deaths in any order, while files come and go and filters change: at rest, what was
+//! delivered is what the bucket holds.
 
 use std::task::{Context, Waker};
 
@@ -78,7 +77,6 @@ proptest! {
         for event in events {
             match event {
                 Event::Die | Event::Break(..) if !faults => {}
-                Event::Delete(_) | Event::Filter(_) if faults => {}
                 Event::Command(Command::Poke { .. }) => {
                     let at = world.now();
                     tasks.push(world.task(Some(Command::Poke { at })));

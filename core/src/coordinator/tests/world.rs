@@ -427,6 +427,7 @@ impl World {
         sync.source = SourcePath::parse("b2://my-videos").unwrap();
         sync.filters = FilterSpec::default();
         sync.reconcile = Default::default();
+        sync.deletion_limit = Default::default();
         poll_to_end(async {
             world.inner.registry.insert_connection(connection).await.unwrap();
             world.inner.registry.insert_sync(sync).await.unwrap();
@@ -636,7 +637,7 @@ impl World {
 /// `count` keys, of which every `every`-th begins a segment.
 pub(super) fn keys(count: usize, every: usize) -> Vec<String> {
     let sync = records::sync(SYNC, "bkt", CONNECTION, START).unwrap();
-    let cut = Cut::parse(&sync.salt).unwrap();
+    let cut = Cut::parse(sync.salt.as_str()).unwrap();
     let mut keys = Vec::new();
     for n in 0..count {
         let begins = n % every == 0;
