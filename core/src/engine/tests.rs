@@ -1132,6 +1132,40 @@ proptest! {
     }
 
     #[test]
+    fn jobs_that_break_off_again_and_again_forget_nothing(
+        history in big_histories(),
+        page_size in 1usize..12,
+        cuts in proptest::collection::vec((1u64..60, any::<bool>()), 1..8),
+        stepped: bool,
+        utf16: bool,
+        tiny: bool,
+        streams in 1usize..4,
+        most in prop_oneof![Just(None), (1u64..9).prop_map(Some)],
+    ) {
+        let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
+        let world = World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
+        world.streams.set(streams);
+        for state in states(&history) {
+            world.bucket.set(state);
+            for (nth, (effects, after)) in cuts.iter().enumerate() {
+                world.objects_max.set(most);
+                world.home.at.set(Some((world.home.effects.get() + effects, *after)));
+                let job_id = format!("job_cut_{nth}_{}", world.jobs.get());
+                while world.step(&job_id, &budget).outcome.is_ok_and(|outcome| outcome == Outcome::Continue) {}
+                world.home.at.set(None);
+                block_on(settle_checkpoint(&world.home, &world.home, world.cut)).unwrap();
+            }
+            world.objects_max.set(None);
+            world.job(&budget);
+            world.check();
+            // And none of what is named is to be deleted.
+            let named = world.stored().0;
+            let deleted = world.to_be_deleted();
+            prop_assert!(named.is_disjoint(&deleted), "{:?}", named.intersection(&deleted).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
     fn a_job_delivers_no_more_than_it_may_and_the_next_goes_on(
         history in histories(),
         page_size in 1usize..12,
