@@ -55,7 +55,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let mut b2sync_cpu_s = None;
     for client in CLIENTS {
         let tool = match client {
-            "rclone" | "boto3" => match options.tool(client) {
+            "object_store" | "opendal" | "rclone" | "boto3" => match options.tool(client) {
                 Ok(tool) => Some(tool.as_path()),
                 Err(why) => {
                     report.not_run(format!("cpu_s_per_million_keys/{client}"), &why);
@@ -151,6 +151,11 @@ fn per_million(runs: &[Ran], base: &[Ran], keys: u64) -> (f64, f64) {
 
 fn command(client: &str, tool: Option<&std::path::Path>, url: &str, keys: u64, folder: &TempDir) -> Result<Command> {
     let command = match (client, tool) {
+        ("object_store" | "opendal", Some(program)) => {
+            let mut command = Command::new(program);
+            command.args([client, url, &bucket(keys), KEY_ID, APPLICATION_KEY, REGION]);
+            command
+        }
         ("rclone", Some(program)) => {
             let mut command = Command::new(program);
             // One listing of the whole bucket, as a sync of it makes; times as the listing says them.
