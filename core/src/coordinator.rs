@@ -38,6 +38,7 @@ use crate::{
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
         source::{Admitted, Page, PageStart, Source, SourceCost},
+        thresholds::Thresholds,
     },
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
@@ -106,6 +107,8 @@ pub struct Config {
     /// For tests: the mean and the most entries of a segment, so that a small bucket has many. `None` everywhere else:
     /// other sizes have every snapshot written anew.
     pub cut_sizes: Option<(u64, usize)>,
+    /// From how much on something is stored; tests make it little.
+    pub thresholds: Thresholds,
 }
 
 /// What a coordinator needs of its home.
@@ -886,18 +889,16 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
         let engine =
             Engine { source: &source, blobs: &blobs, documents: home.documents(), sink: &sink, clock: home.clock() };
+        let fingerprint = fingerprint(sync, filters);
         let order = Order {
-            job_id: &begun.job.job_id,
-            sync_id: &sync.sync_id,
-            cut,
-            filter: &filter,
-            fingerprint: &fingerprint(sync, filters),
             reconcile: sync.reconcile,
             confirm_deletes: begun.confirm_deletes,
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),
             resync: begun.resync,
             redeliver: begun.requeued,
+            thresholds: config.thresholds,
+            ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
         report.cost = add_cost(report.cost, authorizing);

@@ -413,7 +413,7 @@ impl Patterns {
     /// `text` is what globset is shown of `path`.
     fn is_match<'k>(&self, path: &Path<'k>, text: impl Fn(&Path<'k>) -> &'k str) -> bool {
         match self.shapes(path) {
-            Some(shapes) => shapes.first_match(path).is_some(),
+            Some(shapes) => shapes.is_match(path),
             None => self.globs.is_match(text(path)),
         }
     }

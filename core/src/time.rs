@@ -75,30 +75,25 @@ impl Timestamp {
             return None;
         }
         // Byte n is now the number that the digits n and n + 1 make, at most 99.
-        let pairs = |word: u64| (word * 10 + (word >> 8)).to_le_bytes().map(i64::from);
-        let [century, _, year, _, _, month, _, _] = pairs(date);
+        let pairs = |word: u64| (word * 10 + (word >> 8)).to_le_bytes().map(u32::from);
+        let [century, _, year_of_century, _, _, month, _, _] = pairs(date);
         let [day, _, _, hour, _, _, minute, _] = pairs(time);
         let [_, second, _, _, centis, _, _, _] = pairs(rest);
-        let [_, _, _, _, _, _, milli, _] = rest.to_le_bytes().map(i64::from);
-        let year = century * 100 + year;
-        let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-        let days_in_month = match month {
-            1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
-            4 | 6 | 9 | 11 => 30,
-            2 => 28 + i64::from(leap),
-            _ => return None,
-        };
-        if !(1..=days_in_month).contains(&day) || hour > 23 || minute > 59 || second > 59 {
+        let [_, _, _, _, _, _, milli, _] = rest.to_le_bytes().map(u32::from);
+        let Month { days: days_in_month, years_before, days_before } = MONTHS.get(month as usize)?;
+        let leap = if year_of_century == 0 { century } else { year_of_century }.is_multiple_of(4);
+        let days_in_month = days_in_month + u32::from(month == 2 && leap);
+        // A wrapped 0 is above any of them.
+        if day.wrapping_sub(1) >= days_in_month || hour > 23 || minute > 59 || second > 59 {
             return None;
         }
         // Days from 0000-03-01 in years that begin with March, so that the leap day comes last (Howard Hinnant,
         // "chrono-Compatible Low-Level Date Algorithms", `days_from_civil`). Counted from 400 years earlier, all is
         // positive.
-        let (year, month) = if month > 2 { (year + 400, month - 3) } else { (year + 399, month + 9) };
-        let days =
-            year * 365 + year / 4 - year / 100 + year / 400 + (153 * month + 2) / 5 + day - 1 - 146_097 - 719_468;
-        let seconds = days * 86_400 + hour * 3_600 + minute * 60 + second;
-        Some(Self(seconds * 1_000 + centis * 10 + milli))
+        let year = 400 + century * 100 + year_of_century - years_before;
+        let days = year * 365 + year / 4 - year / 100 + year / 400 + days_before + day - 1;
+        let seconds = (i64::from(days) - 146_097 - 719_468) * 86_400 + i64::from(hour * 3_600 + minute * 60 + second);
+        Some(Self(seconds * 1_000 + i64::from(centis * 10 + milli)))
     }
 
     /// The same without milliseconds: `YYYY-MM-DDTHH:MM:SSZ`.
@@ -131,6 +126,38 @@ impl fmt::Debug for Timestamp {
         fmt::Display::fmt(self, f)
     }
 }
+
+/// A month, in years that begin with March.
+struct Month {
+    /// How many days it has, but for a leap day; 0: there is no such month.
+    days: u32,
+    /// 1 where the year that it belongs to began in the calendar year before.
+    years_before: u32,
+    /// Days from the first of March to its first.
+    days_before: u32,
+}
+
+/// By their numbers. A table, since listings have their months in no order, and a branch for each would be mispredicted.
+const MONTHS: [Month; 13] = {
+    const fn month(days: u32, years_before: u32, days_before: u32) -> Month {
+        Month { days, years_before, days_before }
+    }
+    [
+        month(0, 0, 0),
+        month(31, 1, 306),
+        month(28, 1, 337),
+        month(31, 0, 0),
+        month(30, 0, 31),
+        month(31, 0, 61),
+        month(30, 0, 92),
+        month(31, 0, 122),
+        month(31, 0, 153),
+        month(30, 0, 184),
+        month(31, 0, 214),
+        month(30, 0, 245),
+        month(31, 0, 275),
+    ]
+};
 
 /// The time, injected.
 pub trait Clock {

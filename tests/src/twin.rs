@@ -10,7 +10,7 @@ use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::source::B2Source;
 use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile};
+use b2sync_core::engine::{Engine, Order, Outcome};
 use b2sync_core::error::Error;
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::retry::RetryPolicy;
@@ -101,19 +101,8 @@ impl Twin {
                 sink: &self.sink,
                 clock: &clock,
             };
-            let order = Order {
-                job_id: &format!("job_twin{}", self.runs),
-                sync_id: &self.sync_id,
-                cut: self.cut,
-                filter: &self.filter,
-                fingerprint: "twin",
-                reconcile: Reconcile::default(),
-                confirm_deletes: false,
-                objects_max: None,
-                streams: 1,
-                resync: false,
-                redeliver: false,
-            };
+            let job_id = format!("job_twin{}", self.runs);
+            let order = Order::new(&job_id, &self.sync_id, self.cut, &self.filter, "twin");
             while engine.step(&order, &Budget::UNLIMITED).await.outcome? == Outcome::Continue {}
             Ok(self.sink.deliveries().split_off(before))
         })

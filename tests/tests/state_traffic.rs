@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use b2sync_core::engine::budget::Budget;
 use b2sync_core::engine::source::{Page, PageStart, Source, SourceCost};
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile, StepReport};
+use b2sync_core::engine::{Engine, Order, Outcome, StepReport};
 use b2sync_core::entry::EntryRef;
 use b2sync_core::error::Error;
 use b2sync_core::filter::{Filter, FilterSpec};
@@ -94,19 +94,7 @@ fn a_poll_of_a_million_files_costs_next_to_no_state() -> Result<(), Box<dyn std:
     let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, sink: &sink, clock: &Stopped };
     let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
     let job = |job_id: &str, streams: usize| -> StepReport {
-        let order = Order {
-            job_id,
-            sync_id: "sync_1",
-            cut: Cut::new([9; 16]),
-            filter: &filter,
-            fingerprint: "f",
-            reconcile: Reconcile::default(),
-            confirm_deletes: false,
-            objects_max: None,
-            streams,
-            resync: false,
-            redeliver: false,
-        };
+        let order = Order { streams, ..Order::new(job_id, "sync_1", Cut::new([9; 16]), &filter, "f") };
         let report = pollster::block_on(engine.step(&order, &Budget::UNLIMITED));
         assert!(matches!(report.outcome, Ok(Outcome::Done)), "{report:?}");
         report

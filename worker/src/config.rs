@@ -1,8 +1,13 @@
 //! What the deployment sets: variables and secrets.
 
 use b2sync_core::{
-    Error, ErrorKind, api::ApiKey, b2::account::API_URL, coordinator::Config, engine::budget::Budget,
-    retry::RetryPolicy, seal::MasterKeys,
+    Error, ErrorKind,
+    api::ApiKey,
+    b2::account::API_URL,
+    coordinator::Config,
+    engine::{budget::Budget, thresholds::Thresholds},
+    retry::RetryPolicy,
+    seal::MasterKeys,
 };
 use serde::Deserialize;
 use worker::Env;
@@ -44,6 +49,7 @@ pub(crate) fn coordinator(env: &Env) -> Result<Config, Error> {
         retry: RetryPolicy::DEFAULT,
         sole_instance: true,
         cut_sizes: None,
+        thresholds: Thresholds::USUAL,
     })
 }
 

@@ -101,17 +101,9 @@ impl Job {
         let source = B2Source::new(client, &self.api_url, &self.credentials, &self.path, account.clone());
         let engine = Engine { source: &source, blobs: &host, documents: &host, sink: &host, clock: &Wasi };
         let order = Order {
-            job_id: &self.order.job_id,
-            sync_id: &self.order.sync_id,
-            cut: self.cut,
-            filter: &self.filter,
-            fingerprint: &self.fingerprint,
             reconcile: self.order.reconcile.into(),
             confirm_deletes: self.order.confirm_deletes,
-            objects_max: None,
-            streams: 1,
-            resync: false,
-            redeliver: false,
+            ..Order::new(&self.order.job_id, &self.order.sync_id, self.cut, &self.filter, &self.fingerprint)
         };
         let report = engine.step(&order, &budget).await;
         let account = source.refreshed().unwrap_or(account);

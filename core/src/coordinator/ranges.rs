@@ -84,19 +84,7 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     let client = B2Client::new(http, clock, entropy, config.retry);
     let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
     // What a reader asks of an order is where segments begin, and which files are taken.
-    let order = Order {
-        job_id: "",
-        sync_id: &sync.sync_id,
-        cut: cut(config, &sync)?,
-        filter: &filter,
-        fingerprint: "",
-        reconcile: sync.reconcile,
-        confirm_deletes: false,
-        objects_max: None,
-        streams: 1,
-        resync: false,
-        redeliver: false,
-    };
+    let order = Order::new("", &sync.sync_id, cut(config, &sync)?, &filter, "");
     let began = clock.now();
     let mut read = Ok(Admitted::InOrder);
     for _ in 0..pages_max.clamp(1, PAGES_MAX) {

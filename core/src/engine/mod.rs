@@ -28,6 +28,7 @@ mod run;
 mod settle;
 pub mod source;
 pub mod state;
+pub mod thresholds;
 pub mod wire;
 
 use std::mem;
@@ -46,6 +47,7 @@ use self::{
     settle::{append_rest, end_checkpoint, settle_in_order},
     source::{Admitted, Source},
     state::State,
+    thresholds::Thresholds,
 };
 use crate::{
     entry::{Entry, KeyOrder, has_one_place},
@@ -69,16 +71,10 @@ use crate::{
 pub const DELETIONS_UNASKED_MAX: u64 = 100;
 /// How often a change is offered to a sink that refuses it.
 pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
-/// From this many changes on, found and not delivered, they are delivered before more is compared.
-pub const FLUSH_CHANGES_MIN: usize = 1_000;
-/// From this many bytes on, to be stored, they are stored before more is compared.
-pub const FLUSH_BYTES_MIN: usize = 4 << 20;
 /// Ranges that are read side by side have about so many files or more,
 const RANGE_FILES_MIN: u64 = 24_000;
 /// unless that makes fewer of them than so many for each stream.
 const RANGES_A_STREAM: u64 = 8;
-/// How many deletions are held in memory; more go into a blob.
-pub const DELETIONS_HELD_MAX: usize = 4_096;
 
 /// Which changes are delivered. The snapshot follows the bucket in any case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +120,28 @@ pub struct Order<'a> {
     pub redeliver: bool,
     /// How many ranges of the listing are read at the same time; what comes of it is the same.
     pub streams: usize,
+    /// From how much on something is stored; what comes of it is the same.
+    pub thresholds: Thresholds,
+}
+
+impl<'a> Order<'a> {
+    /// All that the source lists and the filter takes, each change delivered, in one stream; deletions within the limit.
+    pub fn new(job_id: &'a str, sync_id: &'a str, cut: Cut, filter: &'a Filter, fingerprint: &'a str) -> Self {
+        Self {
+            job_id,
+            sync_id,
+            cut,
+            filter,
+            fingerprint,
+            reconcile: Reconcile::default(),
+            confirm_deletes: false,
+            objects_max: None,
+            resync: false,
+            redeliver: false,
+            streams: 1,
+            thresholds: Thresholds::USUAL,
+        }
+    }
 }
 
 /// How a step ended.
@@ -201,11 +219,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             budget.allows(&spent) && (!reads.begins || budget.allows_ahead(&spent)) && has_cpu()
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
-        if outcome.as_ref().is_err_and(|error| !error.is_transient()) {
-            // The job ends, and no checkpoint names what this step has stored. What cannot be deleted now is not worth
-            // a second error.
-            let _ = run.delete_unsaved(&state).await;
-        }
         let cost = self.source.cost();
         StepReport {
             outcome,
@@ -345,8 +358,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let mut begins = Some(begins);
             for piece in pieces {
                 let begins = begins.take().unwrap_or(Begins::Leaf);
-                // Only once it is known that nothing more belongs to the last segment: it would have to be stored again.
-                if begins != Begins::Nothing && run.is_worth_storing() {
+                // Only once it is known that nothing more belongs to the last segment: it would have to be stored again. At the
+                // end all is stored at once: no checkpoint lies between the last file and the end.
+                if begins != Begins::Nothing && !run.at_end && run.is_worth_storing(order) {
                     self.flush(state, run, order).await?;
                     if !allows(run.reads(), run.sink_calls) {
                         (ended, dropped) = (true, true);
@@ -362,7 +376,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         if let Some(error) = failed {
             // What was read until then is not read again.
-            if error.is_transient() && run.resume_point.is_some() && run.assembly.is_between_segments() {
+            let resumable = run.resume_point.is_some() && !run.at_end && run.assembly.is_between_segments();
+            if error.is_transient() && resumable {
                 self.flush(state, run, order).await?;
                 run.save_checkpoint(state, order, None).await?;
             }
@@ -525,6 +540,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run.counts.listed += until.listed;
         run.counts.matched += until.matched;
         run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(until.matched_bytes);
+        run.at_end = until.covered_to.is_none();
         run.covered_to = until.covered_to;
         run.mark = Some(ResumePoint {
             start_after: until.after,
@@ -631,12 +647,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     /// In this order: whoever takes the job up after a cut delivers what was noted again, and the snapshot counts it as
     /// delivered. So nothing that the sink may have is ever forgotten.
     async fn flush(&self, state: &State<'_, B, D>, run: &mut Run, order: &Order<'_>) -> Result<(), Error> {
+        if !run.noted.is_empty() {
+            // Before anything is stored: nobody would name it.
+            self.source.still_wanted().await?;
+        }
         run.store_puts(state).await?;
         let noted = mem::take(&mut run.noted);
         if noted.is_empty() {
             return Ok(());
         }
-        self.source.still_wanted().await?;
         if mutation::is_on(Mutation::SkipWriteAhead) {
             self.deliver(state, run, order, noted).await?;
             return run.save_checkpoint(state, order, None).await;
@@ -650,6 +669,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let noted = read_in_doubt(state, &run.document).await?;
         if noted.is_empty() {
             return Ok(());
+        }
+        if run.document.checkpoint.is_none() {
+            // Another job found them, and this one delivers them: they count for how many it may.
+            run.objects_found += noted.iter().filter(|noted| !matches!(noted, Noted::Vanished(_))).count() as u64;
         }
         self.source.still_wanted().await?;
         self.deliver(state, run, order, noted).await
@@ -680,7 +703,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             };
             let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
             to_skip -= skipped as u64;
-            for batch in known.get(skipped..).unwrap_or_default().chunks(FLUSH_CHANGES_MIN) {
+            for batch in known.get(skipped..).unwrap_or_default().chunks(order.thresholds.flush_changes_min) {
                 if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
@@ -734,7 +757,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             if known.is_empty() {
                 return Err(Error::internal("A job keeps fewer deletions than it found."));
             }
-            for batch in known.chunks(FLUSH_CHANGES_MIN) {
+            for batch in known.chunks(order.thresholds.flush_changes_min) {
                 let (mut noted, mut looked_for) = (Vec::new(), 0);
                 for known in batch {
                     let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {

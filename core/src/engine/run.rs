@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, mem};
 
 use super::{
-    DELETIONS_HELD_MAX, DELETIONS_UNASKED_MAX, FLUSH_BYTES_MIN, FLUSH_CHANGES_MIN, Order,
+    DELETIONS_UNASKED_MAX, Order,
     assembly::Assembly,
     base::{Base, Leaves},
     drift,
@@ -11,6 +11,7 @@ use super::{
     listing::{Mark, Open},
     source::ListingWatch,
     state::{State, node_name, segment_name},
+    thresholds::Thresholds,
     too_many_deletions,
 };
 use crate::{
@@ -30,11 +31,6 @@ use crate::{
     store::{BlobStore, DocumentStore},
 };
 
-/// Items of a list that a checkpoint holds in the document itself; more go into a blob.
-const TAIL_ITEMS_MAX: usize = 256;
-/// Bytes that the document itself holds of a segment that is not complete, or of what is about to be delivered; more go
-/// into a blob. A poll that finds nothing thus stores no blob, however many steps it takes.
-const TAIL_BYTES_MAX: usize = 512 << 10;
 /// Blobs that nothing names any more and that are deleted in one step, at most: it must stay within its budget.
 const GARBAGE_DELETED_MAX: usize = 100;
 
@@ -66,6 +62,8 @@ pub(super) struct Run {
     pub(super) listed: bool,
     pub(super) limited: bool,
     pub(super) covered_to: Option<String>,
+    /// Whether the latest piece was at the end of the listing: `covered_to` is `None` then, as before the first one.
+    pub(super) at_end: bool,
     pub(super) resume_point: Option<ResumePoint>,
     /// Behind the latest piece, also where no segment was closed there.
     pub(super) mark: Option<ResumePoint>,
@@ -96,8 +94,6 @@ pub(super) struct Run {
     pub(super) dead_letters: Option<BTreeSet<String>>,
     /// Created and updated files found by this job.
     pub(super) objects_found: u64,
-    /// Blobs stored that neither a checkpoint nor the root names yet.
-    unsaved: BTreeSet<String>,
     pub(super) counts: JobCounts,
     pub(super) phase: Phase,
     pub(super) batch_max: usize,
@@ -146,6 +142,7 @@ impl Run {
             listed: false,
             limited: false,
             covered_to: None,
+            at_end: false,
             resume_point: None,
             mark: None,
             pending: None,
@@ -165,7 +162,6 @@ impl Run {
             noted: Vec::new(),
             objects_found: 0,
             dead_letters: None,
-            unsaved: BTreeSet::new(),
             counts: JobCounts::default(),
             phase: Phase::Queued,
             batch_max: batch_max.max(1),
@@ -268,7 +264,6 @@ impl Run {
             phase: self.phase,
             counts,
             objects_found: counts.created + counts.updated,
-            unsaved: mem::take(&mut self.unsaved),
             dead_letters: self.dead_letters.take(),
             sink_calls: self.sink_calls,
             keys: self.keys,
@@ -296,7 +291,7 @@ impl Run {
         if !order.confirm_deletes && !drift::matters(order.reconcile) && self.are_many_deletions(found) {
             return Err(self.too_many(found));
         }
-        if self.deletions.len() >= DELETIONS_HELD_MAX {
+        if self.deletions.len() >= order.thresholds.deletions_held_max {
             self.store_deletions(state).await?;
         }
         Ok(())
@@ -364,9 +359,10 @@ impl Run {
     }
 
     /// Whether there is so much to store or to deliver that it should not wait, and it can be done here.
-    pub(super) fn is_worth_storing(&self) -> bool {
+    pub(super) fn is_worth_storing(&self, order: &Order<'_>) -> bool {
+        let Thresholds { flush_changes_min, flush_bytes_min, .. } = order.thresholds;
         self.assembly.is_between_segments()
-            && (self.noted.len() >= FLUSH_CHANGES_MIN || self.assembly.put_bytes() >= FLUSH_BYTES_MIN)
+            && (self.noted.len() >= flush_changes_min || self.assembly.put_bytes() >= flush_bytes_min)
     }
 
     /// Stores what was put together and is not stored.
@@ -375,7 +371,6 @@ impl Run {
         state: &State<'_, B, D>,
     ) -> Result<(), Error> {
         for (name, bytes) in self.assembly.take_puts() {
-            self.unsaved.insert(name.clone());
             state.write(&name, bytes).await?;
         }
         Ok(())
@@ -414,7 +409,7 @@ impl Run {
         let (mut pending_blob, mut pending_tail) = (None, None);
         if !pending.is_empty() {
             let bytes = segment::encode_entries(&pending);
-            if bytes.len() > TAIL_BYTES_MAX {
+            if bytes.len() > order.thresholds.tail_bytes_max {
                 pending_blob = Some(self.write_scratch(state, bytes).await?);
             } else {
                 pending_tail = Some(root::encode_bytes(&bytes));
@@ -426,19 +421,19 @@ impl Run {
             self.leaves_stored = 0;
         }
         let tail = self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default();
-        if tail.len() > TAIL_ITEMS_MAX {
+        if tail.len() > order.thresholds.tail_items_max {
             let bytes = index::encode(Level::Top, tail);
             let name = self.write_scratch(state, bytes).await?;
             self.leaf_blobs.push(name);
             self.leaves_stored = self.assembly.leaves.len();
         }
-        if self.deletions.len() > TAIL_ITEMS_MAX {
+        if self.deletions.len() > order.thresholds.tail_items_max {
             self.store_deletions(state).await?;
         }
         let (mut in_doubt, mut in_doubt_blob) = (None, None);
         if let Some(noted) = noted {
             let bytes = changes::encode(noted);
-            if bytes.len() > TAIL_BYTES_MAX {
+            if bytes.len() > order.thresholds.tail_bytes_max {
                 in_doubt_blob = Some(self.write_scratch(state, bytes).await?);
             } else {
                 in_doubt = Some(root::encode_bytes(&bytes));
@@ -477,7 +472,6 @@ impl Run {
         });
         (self.document.in_doubt, self.document.in_doubt_blob) = (in_doubt, in_doubt_blob);
         self.revision = state.swap_document(self.revision, &self.document).await?;
-        self.unsaved.clear();
         Ok(())
     }
 
@@ -498,20 +492,6 @@ impl Run {
             self.scratch.push(name.clone());
         }
         Ok(name)
-    }
-
-    /// Deletes what this step has stored and nothing names.
-    pub(super) async fn delete_unsaved<B: BlobStore, D: DocumentStore>(
-        &mut self,
-        state: &State<'_, B, D>,
-    ) -> Result<(), Error> {
-        for name in mem::take(&mut self.unsaved) {
-            let root = &self.document.root;
-            if !root.retired.contains(&name) && !root.garbage.contains(&name) {
-                state.delete(&name).await?;
-            }
-        }
-        Ok(())
     }
 
     /// Makes what was listed the current snapshot. Nothing is written when nothing differs.
@@ -547,7 +527,6 @@ impl Run {
         let document = SnapshotDocument { root, ..SnapshotDocument::default() };
         self.revision = state.swap_document(self.revision, &document).await?;
         self.document = document;
-        self.unsaved.clear();
         Ok(())
     }
 }

@@ -224,6 +224,7 @@ struct World {
     streams: Cell<usize>,
     resync: Cell<bool>,
     objects_max: Cell<Option<u64>>,
+    thresholds: Cell<Thresholds>,
 }
 
 impl World {
@@ -243,7 +244,19 @@ impl World {
             streams: Cell::new(1),
             resync: Cell::new(false),
             objects_max: Cell::new(None),
+            thresholds: Cell::new(Thresholds::USUAL),
         }
+    }
+
+    fn in_order(self, utf16: bool) -> Self {
+        self.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
+        self
+    }
+
+    /// With few files, everything that is met with many.
+    fn with_tiny_thresholds(self, tiny: bool) -> Self {
+        self.thresholds.set(if tiny { Thresholds::TINY } else { Thresholds::USUAL });
+        self
     }
 
     fn engine(&self) -> Engine<'_, Bucket, Breaking<Homes>, Breaking<Homes>, Breaking<Homes>, Stopped> {
@@ -252,17 +265,13 @@ impl World {
 
     fn order<'a>(&'a self, job_id: &'a str) -> Order<'a> {
         Order {
-            job_id,
-            sync_id: "sync_1",
-            cut: self.cut,
-            filter: &self.filter,
-            fingerprint: "f",
             reconcile: self.reconcile,
             confirm_deletes: self.confirm_deletes,
             objects_max: self.objects_max.get(),
             streams: self.streams.get(),
             resync: self.resync.get(),
-            redeliver: false,
+            thresholds: self.thresholds.get(),
+            ..Order::new(job_id, "sync_1", self.cut, &self.filter, "f")
         }
     }
 
@@ -694,19 +703,7 @@ fn refused_changes_become_dead_letters_and_are_offered_again_when_asked_for() {
         sink: &Refusing,
         clock: &Stopped::default(),
     };
-    let order = Order {
-        job_id: "job_first",
-        sync_id: "sync_1",
-        cut: world.cut,
-        filter: &world.filter,
-        fingerprint: "f",
-        reconcile: Reconcile::default(),
-        confirm_deletes: false,
-        objects_max: None,
-        streams: 1,
-        resync: false,
-        redeliver: false,
-    };
+    let order = Order::new("job_first", "sync_1", world.cut, &world.filter, "f");
     let report = block_on(engine.step(&order, &Budget::UNLIMITED));
     assert_eq!(report.outcome.unwrap(), Outcome::Done);
     assert_eq!((report.counts.created, report.counts.failed), (0, 3));
@@ -756,11 +753,11 @@ proptest! {
         history in histories(),
         page_size in 1usize..12,
         utf16: bool,
+        tiny: bool,
     ) {
         let (whole, stepped) = (World::new(page_size), World::new(page_size));
-        for world in [&whole, &stepped] {
-            world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
-        }
+        let stepped = stepped.with_tiny_thresholds(tiny).in_order(utf16);
+        let whole = whole.in_order(utf16);
         for state in states(&history) {
             whole.bucket.set(state.clone());
             stepped.bucket.set(state);
@@ -782,16 +779,19 @@ proptest! {
         page_size in 1usize..12,
         after: bool,
         stepped: bool,
+        utf16: bool,
+        tiny: bool,
     ) {
         let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
-        let whole = World::new(page_size);
+        let new_world = || World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
+        let whole = new_world();
         for state in states(&history) {
             whole.bucket.set(state);
             whole.job(&budget);
         }
         let expected: BTreeSet<_> = ids(&whole).into_iter().collect();
         for at in 1..=whole.home.effects.get() {
-            let world = World::new(page_size);
+            let world = new_world();
             world.home.at.set(Some((at, after)));
             for state in states(&history) {
                 world.bucket.set(state);
@@ -886,6 +886,7 @@ proptest! {
         page_size in 1usize..12,
         streams in 2usize..12,
         utf16: bool,
+        tiny: bool,
         elsewhere: bool,
         sizes in prop_oneof![Just((4, 9)), Just((2, 2)), Just((8, 3)), Just((64, 64))],
         pages in prop_oneof![1u64..24, Just(u64::MAX)],
@@ -895,6 +896,7 @@ proptest! {
             world.cut = world.cut.with_sizes(sizes.0, sizes.1);
         }
         let budget = Budget { keys_max: pages.saturating_mul(page_size as u64), ..Budget::UNLIMITED };
+        let many = many.with_tiny_thresholds(tiny);
         many.streams.set(streams);
         many.bucket.elsewhere.set(elsewhere);
         for world in [&one, &many] {
@@ -921,19 +923,22 @@ proptest! {
         after: bool,
         stepped: bool,
         same_job: bool,
+        utf16: bool,
+        tiny: bool,
     ) {
+        let new_world = || World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
         // A job over each state is cut off at each effect; by the time it goes on, or the next one begins, the bucket is as
         // it was before.
         let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
         let states: Vec<_> = states(&history).collect();
-        let whole = World::new(page_size);
+        let whole = new_world();
         whole.bucket.set(states[0].clone());
         whole.job(&budget);
         let first = whole.home.effects.get();
         whole.bucket.set(states.last().unwrap().clone());
         whole.job(&budget);
         for at in first + 1..=whole.home.effects.get() {
-            let world = World::new(page_size);
+            let world = new_world();
             world.bucket.set(states[0].clone());
             world.job(&budget);
             world.home.at.set(Some((at, after)));
@@ -956,8 +961,10 @@ proptest! {
         page_size in 1usize..12,
         most in 1u64..9,
         stepped: bool,
+        utf16: bool,
+        tiny: bool,
     ) {
-        let world = World::new(page_size);
+        let world = World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
         for state in states(&history) {
             world.bucket.set(state);
             for jobs in 0.. {

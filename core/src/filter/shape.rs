@@ -194,7 +194,9 @@ fn behind<'t>(text: &'t [u8], piece: &[u8]) -> Option<&'t [u8]> {
     let mut rest = text;
     loop {
         let (_, found) = rest.split_at_checked(find(first, rest)? + 1)?;
-        if let Some(behind) = found.strip_prefix(others) {
+        // The next byte tells nearly always, and is no call.
+        let may_be = others.first().is_none_or(|next| found.first() == Some(next));
+        if may_be && let Some(behind) = found.strip_prefix(others) {
             return Some(behind);
         }
         rest = found;
@@ -223,9 +225,23 @@ const fn zero_bytes(word: u64) -> u64 {
     !(((word & LOW) + LOW) | word | LOW)
 }
 
+/// The end of a name, as `*.mp4` asks for it: the last eight bytes of a path, and which of them count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Tail {
+    bytes: u64,
+    mask: u64,
+}
+
 /// A list of patterns that all have a shape.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Shapes(Vec<Shape>);
+pub(super) struct Shapes {
+    /// All of them, in the order of the patterns.
+    all: Box<[Shape]>,
+    /// Of those whose end is all there is to them, that end.
+    tails: Box<[Tail]>,
+    /// The others.
+    others: Box<[Shape]>,
+}
 
 impl Shapes {
     /// From patterns without a leading `/` or `./`; `None` if one has another shape, or there are too many.
@@ -239,13 +255,27 @@ impl Shapes {
                 return None;
             }
         }
-        Some(Self(shapes))
+        let (tails, others): (Vec<Shape>, Vec<Shape>) = shapes.iter().cloned().partition(|shape| shape.is_tail);
+        let tails = tails.iter().map(|shape| Tail { bytes: shape.tail, mask: shape.tail_mask }).collect();
+        Some(Self { all: shapes.into(), tails, others: others.into() })
+    }
+
+    /// Whether one of them matches. Not to be asked about a file named `..`, as [`Self::first_match`].
+    pub(super) fn is_match(&self, path: &Path<'_>) -> bool {
+        let Some(tail) = path.tail else { return self.all.iter().any(|shape| shape.matches(path)) };
+        // All are compared whatever comes of it: files have their kinds in no order, and a branch for each kind would be
+        // mispredicted, which costs more than the comparisons.
+        let ends = self.tails.iter().fold(false, |found, it| found | (tail & it.mask == it.bytes));
+        ends || self.others.iter().any(|shape| shape.matches(path))
     }
 
     /// The index of the first pattern that matches. Not to be asked about a file named `..`: globset looks the names of
     /// some patterns up in a table that leaves this one out, and of others not.
     pub(super) fn first_match(&self, path: &Path<'_>) -> Option<usize> {
-        self.0.iter().find(|shape| shape.matches(path)).map(|shape| shape.index)
+        if !self.is_match(path) {
+            return None;
+        }
+        self.all.iter().find(|shape| shape.matches(path)).map(|shape| shape.index)
     }
 }
 

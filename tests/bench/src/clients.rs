@@ -12,7 +12,7 @@ use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::source::B2Source;
 use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile};
+use b2sync_core::engine::{Engine, Order, Outcome};
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::job::JobCost;
 use b2sync_core::retry::RetryPolicy;
@@ -78,19 +78,8 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
             let account = client.authorize(url, &credentials).await?;
             let source = B2Source::new(client, url, &credentials, &path, account);
             let engine = Engine { source: &source, blobs: &folder, documents: &folder, sink: &sink, clock: &system };
-            let order = Order {
-                job_id: &format!("job_{}_{job}", std::process::id()),
-                sync_id: "sync_bench",
-                cut: Cut::new([7; 16]),
-                filter: &filter,
-                fingerprint: "bench",
-                reconcile: Reconcile::default(),
-                confirm_deletes: false,
-                objects_max: None,
-                streams: 1,
-                resync: false,
-                redeliver: false,
-            };
+            let job_id = format!("job_{}_{job}", std::process::id());
+            let order = Order::new(&job_id, "sync_bench", Cut::new([7; 16]), &filter, "bench");
             let report = engine.step(&order, &Budget::UNLIMITED).await;
             match &report.outcome {
                 Ok(Outcome::Done) => Ok(report),

@@ -15,6 +15,7 @@ use b2sync_core::coordinator::ranges::{RangeAnswer, RangeCall, read_range};
 use b2sync_core::coordinator::{Config, Coordinator, Home};
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::{Budget, STREAMS_HERE_MAX};
+use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::error_wire::ErrorWire;
@@ -109,6 +110,7 @@ fn config(url: &str, budget: Budget) -> Result<Config, Error> {
         retry: RetryPolicy::DEFAULT,
         sole_instance: true,
         cut_sizes: None,
+        thresholds: Thresholds::USUAL,
     })
 }
 

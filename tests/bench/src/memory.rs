@@ -8,7 +8,7 @@ use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::source::B2Source;
 use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile};
+use b2sync_core::engine::{Engine, Order, Outcome};
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::job::JobCost;
 use b2sync_core::retry::RetryPolicy;
@@ -135,19 +135,7 @@ fn snapshot_bytes_per_key() -> Result<f64> {
         let account = client.authorize(url, &credentials).await?;
         let source = B2Source::new(client, url, &credentials, &path, account);
         let engine = Engine { source: &source, blobs: &blobs, documents: &documents, sink: &sink, clock: &clock };
-        let order = Order {
-            job_id: "job_bench",
-            sync_id: "sync_bench",
-            cut: Cut::new([7; 16]),
-            filter: &filter,
-            fingerprint: "bench",
-            reconcile: Reconcile::default(),
-            confirm_deletes: false,
-            objects_max: None,
-            streams: 1,
-            resync: false,
-            redeliver: false,
-        };
+        let order = Order::new("job_bench", "sync_bench", Cut::new([7; 16]), &filter, "bench");
         let report = engine.step(&order, &Budget::UNLIMITED).await;
         match report.outcome? {
             Outcome::Done if report.files_known == MEDIA_KEYS as u64 => {

@@ -213,6 +213,7 @@ impl Plan {
         // A sequence of its own: seeds are known by what else happens in their worlds.
         let deliveries = SeededEntropy::new(seed ^ 0xde11_7e4e);
         options.draw_deliveries(&deliveries);
+        options.draw_thresholds(&SeededEntropy::new(seed ^ 0x7e35_401d));
         let keys = keys(&rng, &options);
         let mut events = vec![Event::Burst {
             first: 0,

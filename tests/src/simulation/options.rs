@@ -2,6 +2,7 @@
 
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::retry::RetryPolicy;
 
@@ -71,6 +72,8 @@ pub struct Options {
     pub reconcile: Reconcile,
     /// Whether some triggers ask for everything to be handed over once more.
     pub full_syncs: bool,
+    /// From how much on something is stored.
+    pub thresholds: Thresholds,
     /// Whether the sync is deleted in the end.
     pub deleted: bool,
     /// How many keys there are to choose from.
@@ -115,6 +118,7 @@ impl Options {
             dead_letters: troubled && !limits.no_dead_letters,
             reconcile: Reconcile::default(),
             full_syncs: false,
+            thresholds: Thresholds::USUAL,
             deleted: rng.chance(0.3),
             keys: usize::try_from(keys).unwrap_or(8),
             events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
@@ -128,6 +132,19 @@ impl Options {
             self.reconcile = Reconcile { on_delete, on_update, on_filter_drift };
         }
         self.full_syncs = rng.chance(0.3);
+    }
+
+    /// Draws from how much on something is stored: in half of the worlds from so little that every kind of blob is met.
+    pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
+        if rng.chance(0.5) {
+            self.thresholds = Thresholds {
+                flush_changes_min: pick(rng, &[1, 2, 10]),
+                flush_bytes_min: pick(rng, &[1, 200, 2_000]),
+                deletions_held_max: pick(rng, &[1, 2, 10]),
+                tail_items_max: pick(rng, &[0, 1, 8]),
+                tail_bytes_max: pick(rng, &[0, 40, 400]),
+            };
+        }
     }
 
     /// The world in which nothing goes wrong by itself: for tests that are a story.
@@ -154,6 +171,7 @@ impl Options {
             dead_letters: false,
             reconcile: Reconcile::default(),
             full_syncs: false,
+            thresholds: Thresholds::USUAL,
             deleted: false,
             keys: 0,
             events: 0,

@@ -247,6 +247,7 @@ impl Inner {
                 retry: options.retry,
                 sole_instance: options.sole_instance,
                 cut_sizes: Some(options.cut),
+                thresholds: options.thresholds,
             },
             fake,
             now: Cell::new(START_MS),

@@ -181,25 +181,31 @@ impl<'a> Input<'a> {
         let (mut key, mut etag, mut size, mut time) = (None, None, None, None);
         loop {
             self.space();
-            if self.eat(b"<Key>") {
-                once(&mut key, self.name()?)?;
-                self.must(b"</Key>")?;
-            } else if self.eat(b"<LastModified>") {
-                once(&mut time, self.time()?)?;
-                self.must(b"</LastModified>")?;
-            } else if self.eat(b"<ETag>") {
-                once(&mut etag, self.etag()?)?;
-                self.must(b"</ETag>")?;
-            } else if self.eat(b"<Size>") {
-                once(&mut size, self.size()?)?;
-                self.must(b"</Size>")?;
-            } else if self.eat(b"<StorageClass>") {
-                self.text()?;
-                self.must(b"</StorageClass>")?;
-            } else if self.eat(b"</Contents>") {
-                break;
-            } else if matches!(self.unknown()?, b"Key" | b"LastModified" | b"ETag" | b"Size") {
-                return None;
+            // One look says which element may come: to try one name after the other costs more than to read it.
+            match self.rest.get(1)? {
+                b'K' if self.eat(b"<Key>") => {
+                    once(&mut key, self.name()?)?;
+                    self.must(b"</Key>")?;
+                }
+                b'L' if self.eat(b"<LastModified>") => {
+                    once(&mut time, self.time()?)?;
+                    self.must(b"</LastModified>")?;
+                }
+                b'E' if self.eat(b"<ETag>") => {
+                    once(&mut etag, self.etag()?)?;
+                    self.must(b"</ETag>")?;
+                }
+                b'S' if self.eat(b"<Size>") => {
+                    once(&mut size, self.size()?)?;
+                    self.must(b"</Size>")?;
+                }
+                b'S' if self.eat(b"<StorageClass>") => {
+                    self.text()?;
+                    self.must(b"</StorageClass>")?;
+                }
+                b'/' if self.eat(b"</Contents>") => break,
+                _ if matches!(self.unknown()?, b"Key" | b"LastModified" | b"ETag" | b"Size") => return None,
+                _ => {}
             }
         }
         let (key, encoded) = key?;
@@ -251,12 +257,21 @@ impl<'a> Input<'a> {
     /// A decimal number of at most 19 digits, which cannot overflow.
     #[inline(always)]
     fn size(&mut self) -> Option<u64> {
-        let mut size = 0u64;
-        for (count, byte) in self.rest.iter().take(20).enumerate() {
+        let (first, count) = digits(self.rest)?;
+        self.take(count)?;
+        if count < 8 {
+            return (count > 0).then_some(first);
+        }
+        self.long_size(first)
+    }
+
+    /// The same, behind eight digits.
+    fn long_size(&mut self, mut size: u64) -> Option<u64> {
+        for (count, byte) in self.rest.iter().take(12).enumerate() {
             let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 self.take(count)?;
-                return (count > 0).then_some(size);
+                return Some(size);
             }
             // Only a twentieth digit, which ends in `None` whatever it is, can make this wrap.
             size = size.wrapping_mul(10).wrapping_add(u64::from(digit));
@@ -303,16 +318,43 @@ impl<'a> Input<'a> {
     }
 }
 
+/// The number that the decimal digits at the start make, up to eight of them, and how many there are. `None` where fewer
+/// than eight bytes are left: no page ends so soon behind a size.
+#[inline(always)]
+fn digits(bytes: &[u8]) -> Option<(u64, usize)> {
+    let word = u64::from_le_bytes(*bytes.first_chunk()?) ^ all(b'0');
+    // The top bit of each byte that is no digit. A carry comes only from a byte that is none, and goes only behind it.
+    let other = (word | word.wrapping_add(all(0x80 - 10))) & all(0x80);
+    let count = other.trailing_zeros() / 8;
+    // The digits to the end of the word, zeros before them; in two halves, since a shift by 64 is none.
+    let word = word << (4 * (8 - count)) << (4 * (8 - count));
+    // Pairs, pairs of pairs, and both of those.
+    let pairs = (word * 10 + (word >> 8)) & 0x00ff_00ff_00ff_00ff;
+    let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+    let number = (fours * 10_000 + (fours >> 32)) & 0xffff_ffff;
+    Some((number, count as usize))
+}
+
+/// The same byte eight times.
+const fn all(byte: u8) -> u64 {
+    u64::from_ne_bytes([byte; 8])
+}
+
 /// How many bytes at the start are above `,` and below 128, and not `<`: all that names are mostly made of, and nothing
 /// that needs a closer look.
 #[inline(always)]
 fn plain_length(bytes: &[u8]) -> usize {
-    /// The same byte eight times.
-    const fn all(byte: u8) -> u64 {
-        u64::from_ne_bytes([byte; 8])
-    }
-    let (words, tail) = bytes.as_chunks::<8>();
+    let is_other = |byte: u8| !(b'-'..0x80).contains(&byte) || byte == b'<';
+    // Sixteen bytes at a time as long as all are plain: without a way out in the middle, the compiler makes few
+    // instructions of that.
     let mut length = 0;
+    for chunk in bytes.as_chunks::<16>().0 {
+        if chunk.iter().fold(false, |found, &byte| found | is_other(byte)) {
+            break;
+        }
+        length += 16;
+    }
+    let (words, tail) = bytes.get(length..).unwrap_or_default().as_chunks::<8>();
     for word in words {
         let word = u64::from_le_bytes(*word);
         // The top bit of each byte says whether it is plain. A carry comes only from a byte of 128 or more, goes only
@@ -324,7 +366,7 @@ fn plain_length(bytes: &[u8]) -> usize {
         }
         length += 8;
     }
-    length + tail.iter().take_while(|&&byte| (b'-'..0x80).contains(&byte) && byte != b'<').count()
+    length + tail.iter().take_while(|&&byte| !is_other(byte)).count()
 }
 
 /// Appends what `name` stands for in `encoding-type=url`; `None` for a `%` without two digits. Whether it is UTF-8 is

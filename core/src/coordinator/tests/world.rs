@@ -373,6 +373,7 @@ fn config(budget: Budget) -> Config {
         retry: RetryPolicy::NONE,
         sole_instance: true,
         cut_sizes: None,
+        thresholds: Thresholds::USUAL,
     }
 }
 

@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Waker};
 use b2sync_core::b2::list::parse_list_page;
 use b2sync_core::engine::budget::Budget;
 use b2sync_core::engine::source::{Page, PageStart, Source, SourceCost};
-use b2sync_core::engine::{Engine, Order, Outcome, Reconcile, StepReport};
+use b2sync_core::engine::{Engine, Order, Outcome, StepReport};
 use b2sync_core::error::Error;
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::sink::{Change, Delivery, Sink};
@@ -129,19 +129,7 @@ impl PollBench {
         let source = InMemory(&self.pages);
         let engine =
             Engine { source: &source, blobs: &self.blobs, documents: &self.documents, sink: &Taking, clock: &NoTime };
-        let order = Order {
-            job_id,
-            sync_id: "sync_bench",
-            cut: Cut::new([7; 16]),
-            filter: &self.filter,
-            fingerprint: "bench",
-            reconcile: Reconcile::default(),
-            confirm_deletes: false,
-            objects_max: None,
-            streams: 1,
-            resync: false,
-            redeliver: false,
-        };
+        let order = Order::new(job_id, "sync_bench", Cut::new([7; 16]), &self.filter, "bench");
         // Nothing here ever waits.
         let step = pin!(engine.step(&order, &Budget::UNLIMITED));
         match step.poll(&mut Context::from_waker(Waker::noop())) {

@@ -1,0 +1,43 @@
+//! From how much on a step no longer waits, or holds, but stores.
+
+/// From how much on something is stored or delivered and no longer kept. What comes of a job does not depend on these, so
+/// tests make them small: few files then go through all that many files go through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Thresholds {
+    /// From this many changes on, found and not delivered, they are delivered before more is compared.
+    pub flush_changes_min: usize,
+    /// From this many bytes on, to be stored, they are stored before more is compared.
+    pub flush_bytes_min: usize,
+    /// How many deletions are held in memory; more go into a blob.
+    pub deletions_held_max: usize,
+    /// Items of a list that the document itself holds; more go into a blob.
+    pub tail_items_max: usize,
+    /// Bytes that the document itself holds of a segment that is not complete, or of what is about to be delivered; more
+    /// go into a blob. A poll that finds nothing thus stores no blob, however many steps it takes.
+    pub tail_bytes_max: usize,
+}
+
+impl Thresholds {
+    /// Those of every home.
+    pub const USUAL: Self = Self {
+        flush_changes_min: 1_000,
+        flush_bytes_min: 4 << 20,
+        deletions_held_max: 4_096,
+        tail_items_max: 256,
+        tail_bytes_max: 512 << 10,
+    };
+    /// So small that a few files pass each of them: for tests.
+    pub const TINY: Self = Self {
+        flush_changes_min: 2,
+        flush_bytes_min: 200,
+        deletions_held_max: 2,
+        tail_items_max: 1,
+        tail_bytes_max: 40,
+    };
+}
+
+impl Default for Thresholds {
+    fn default() -> Self {
+        Self::USUAL
+    }
+}
