@@ -39,11 +39,11 @@ const STREAMS: [(u64, f64); 7] = [(1, 1.0), (2, 0.9), (4, 0.9), (8, 0.9), (16, 0
 const KEYS_A_STREAM: u64 = 250_000;
 
 pub(crate) fn run(report: &mut Report, options: &Options) {
-    let (keys_max, polls) = if options.quick { (1_000_000, 1) } else { (8_000_000, 3) };
+    let (keys_max, polls) = if options.quick { (4_000_000, 1) } else { (8_000_000, 3) };
     report.section(
         "Parallel listing",
         "A bucket polled in 1 to 64 streams, with 30 ms of latency added to each answer: 250,000 keys for each stream, and\n\
-         at most 8 million (a quick run: 1 million). Six streams are read by the coordinator, the others by up to 16 shards,\n\
+         at most 8 million (a quick run: 4 million). Six streams are read by the coordinator, the others by up to 16 shards,\n\
          each with six connections and a thread of its own; calls and answers cross as JSON, `shard_bytes_per_key` of them.\n\
          Efficiency: keys a second (the median of three polls), divided by those of one stream and by the number of streams.\n\
          `parallel_listing_only` is the ceiling: the same calls in equal shares, nothing compared, nothing handed over.",
