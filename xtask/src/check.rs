@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 /// The packages that are compiled for the machine they are tested on.
 const NATIVE: [&str; 3] = ["b2sync-core", "b2sync-tests", "xtask"];
 const WASI_TESTS: &str = "b2sync-wasi-tests";
+/// The bench, without the peers that take long to build: nothing of b2sync is in those, so no change can break them.
+const BENCH: [&str; 2] = ["b2sync-bench", "b2sync-poll-path"];
 
 struct Step {
     name: &'static str,
@@ -20,7 +22,10 @@ const STEPS: [Step; 15] = [
     Step { name: "setup", run: |workspace, _| setup::all(workspace) },
     Step { name: "format", run: |workspace, _| run(cargo(workspace).args(["fmt", "--all", "--check"])) },
     Step { name: "tidy", run: |workspace, _| tidy::run(workspace) },
-    Step { name: "lints: native", run: |workspace, _| clippy(workspace, &[&NATIVE[..], &[WASI_TESTS]].concat(), None) },
+    Step {
+        name: "lints: native",
+        run: |workspace, _| clippy(workspace, &[&NATIVE[..], &[WASI_TESTS], &BENCH].concat(), None),
+    },
     Step {
         name: "lints: worker",
         run: |workspace, _| clippy(workspace, &["b2sync-worker", "b2sync-worker-conformance"], Some(WORKER_TARGET)),

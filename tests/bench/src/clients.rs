@@ -1,4 +1,4 @@
-//! The clients that list one bucket, each run in a process of its own:
+//! The clients that list one bucket and are built with the bench, each run in a process of its own:
 //! `b2sync-bench client <name> <url> <keys> [state]`.
 //!
 //! Each prints one line of JSON: how many keys it has seen, and what else is known of it. Each sends signed requests,
@@ -19,7 +19,6 @@ use b2sync_core::retry::RetryPolicy;
 use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_poll_path::listing::{PAGE_KEYS, token};
-use futures_util::TryStreamExt as _;
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
@@ -37,14 +36,10 @@ pub(crate) fn run(args: &[String]) -> Result<Value> {
     let [name, url, keys, rest @ ..] = args else { return Err("client <name> <url> <keys> [state]".into()) };
     let keys: u64 = keys.parse()?;
     let state = rest.first().map(Path::new);
-    // The HTTP client of two peers asks for a provider of TLS even where there is none to be spoken.
-    let _ = rustls::crypto::ring::default_provider().install_default();
     match name.as_str() {
         "floor" => floor(url, keys),
         "b2sync" => Ok(b2sync(url, keys, state.ok_or("b2sync needs a state folder")?, 1)?),
         "b2sync_twice" => Ok(b2sync(url, keys, state.ok_or("b2sync needs a state folder")?, 2)?),
-        "object_store" => object_store(url, keys),
-        "opendal" => opendal(url, keys),
         "rusty_s3_ureq" => rusty_s3(url, keys),
         unknown => Err(format!("there is no client {unknown}").into()),
     }
@@ -117,43 +112,6 @@ fn peak_memory_bytes() -> Result<i64> {
     }
     // Kilobytes everywhere but on macOS.
     Ok(getrusage(UsageWho::RUSAGE_SELF)?.max_rss() * if cfg!(target_os = "macos") { 1 } else { 1_024 })
-}
-
-fn object_store(url: &str, keys: u64) -> Result<Value> {
-    use object_store::ObjectStore as _;
-    let store = object_store::aws::AmazonS3Builder::new()
-        .with_endpoint(url)
-        .with_allow_http(true)
-        .with_region(REGION)
-        .with_bucket_name(bucket(keys))
-        .with_access_key_id(KEY_ID)
-        .with_secret_access_key(APPLICATION_KEY)
-        .build()?;
-    let listed = runtime()?.block_on(store.list(None).try_fold(0_u64, |listed, _| async move { Ok(listed + 1) }))?;
-    Ok(json!({ "keys": listed }))
-}
-
-fn opendal(url: &str, keys: u64) -> Result<Value> {
-    opendal::HttpTransporter::install_default(opendal_http_transport_reqwest::ReqwestTransport::default());
-    let builder = opendal::services::S3::default()
-        .endpoint(url)
-        .region(REGION)
-        .bucket(&bucket(keys))
-        .access_key_id(KEY_ID)
-        .secret_access_key(APPLICATION_KEY)
-        .disable_config_load()
-        .disable_ec2_metadata();
-    let operator = opendal::Operator::new(builder)?;
-    let listed = runtime()?.block_on(async {
-        let lister = operator.lister_with("").recursive(true).await?;
-        // It lists the root as well, as a folder.
-        lister.try_fold(0_u64, |listed, entry| async move { Ok(listed + u64::from(entry.metadata().is_file())) }).await
-    })?;
-    Ok(json!({ "keys": listed }))
-}
-
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
 }
 
 fn rusty_s3(url: &str, keys: u64) -> Result<Value> {

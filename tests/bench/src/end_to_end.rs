@@ -24,7 +24,13 @@ use crate::report::{Bar, Report};
 use crate::server::{ListingServer, bucket};
 use crate::{Options, Result};
 
+/// What this group measures.
+pub(crate) const FIGURES: [&str; 4] =
+    ["cpu_s_per_million_keys", "wall_s_per_million_keys", "cpu_ratio", "embedded_b2_pages_per_s"];
+
 const B2SYNC_CPU_S_MAX: f64 = 0.3;
+/// How many times the CPU of b2sync a client needs at least.
+const CPU_RATIOS_MIN: [(&str, f64); 2] = [("rusty_s3_ureq", 4.0), ("object_store", 8.0)];
 /// A client that takes longer than this is run once.
 const REPEATED_S_MAX: f64 = 8.0;
 /// One page: what a client costs before it has listed much.
@@ -40,7 +46,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         "A listing from a server on this machine, signed requests, one stream; seconds per million keys. What the\n\
          process costs for one page is taken off. `b2sync` polls a bucket in which nothing changed, so it also compares;\n\
          `b2sync_first_sync` delivers every key to a sink that counts; `floor` is the exchange alone, by the HTTP\n\
-         client of b2sync and rusty_s3_ureq.",
+         client of b2sync and rusty_s3_ureq; `cpu_ratio` is how many times the CPU of a poll by b2sync a client needs.",
     );
     let started = || -> Result<(ListingServer, TempDir)> {
         let server = ListingServer::start()?;
@@ -55,7 +61,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let mut b2sync_cpu_s = None;
     for client in CLIENTS {
         let tool = match client {
-            "rclone" | "boto3" => match options.tool(client) {
+            "object_store" | "opendal" | "rclone" | "boto3" => match options.tool(client) {
                 Ok(tool) => Some(tool.as_path()),
                 Err(why) => {
                     report.not_run(format!("cpu_s_per_million_keys/{client}"), &why);
@@ -106,7 +112,12 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
                 report.figure(format!("wall_s_per_million_keys/{client}"), wall_s, "s", Bar::None);
                 match b2sync_cpu_s {
                     None if client == "b2sync" => b2sync_cpu_s = Some(cpu_s),
-                    Some(b2sync) => report.note(&format!("    {:.1} times the CPU of b2sync", cpu_s / b2sync)),
+                    Some(b2sync) if client != "floor" => {
+                        let bar = CPU_RATIOS_MIN.iter().find(|(name, _)| *name == client);
+                        let bar = bar.map_or(Bar::None, |(_, ratio)| Bar::AtLeast(*ratio));
+                        report.figure(format!("cpu_ratio/{client}"), cpu_s / b2sync, "times", bar);
+                    }
+                    Some(_) => {}
                     None => {}
                 }
             }
@@ -151,6 +162,11 @@ fn per_million(runs: &[Ran], base: &[Ran], keys: u64) -> (f64, f64) {
 
 fn command(client: &str, tool: Option<&std::path::Path>, url: &str, keys: u64, folder: &TempDir) -> Result<Command> {
     let command = match (client, tool) {
+        ("object_store" | "opendal", Some(program)) => {
+            let mut command = Command::new(program);
+            command.args([client, url, &bucket(keys), KEY_ID, APPLICATION_KEY, REGION]);
+            command
+        }
         ("rclone", Some(program)) => {
             let mut command = Command::new(program);
             // One listing of the whole bucket, as a sync of it makes; times as the listing says them.

@@ -2,10 +2,15 @@
 //!
 //! Everything is measured on this machine in this run, b2sync and its peers alike. A bar that is missed is shown and is
 //! no failure, since timings are not tests; what does not run at all is one.
+//!
+//! It has a timer of its own, and no criterion or divan: those measure the wall time of functions in their own process,
+//! and here CPU time is compared, which other processes on the machine disturb far less, of peers that run in processes of
+//! their own (some of them are no Rust) and of WebAssembly in Node and workerd.
 
 #![forbid(unsafe_code)]
 
 mod clients;
+mod coordinated;
 mod end_to_end;
 mod home;
 mod machine;
@@ -28,17 +33,30 @@ Usage: b2sync-bench [--quick] [--json <file>] [--tool <name>=<path>]… [--missi
 Groups: poll_path, end_to_end, memory, workerd, parallel; all without a name.
 Tools: node, wasm (the poll path as WebAssembly), rclone, boto3 (a folder of Python packages), worker.";
 
-/// Measures, and reports what it found.
-type Group = fn(&mut Report, &Options);
+/// What is measured together.
+struct Group {
+    name: &'static str,
+    /// The names of its figures, or what stands before the slash in them. None is another group's.
+    figures: &'static [&'static str],
+    /// Measures, and reports what it found.
+    run: fn(&mut Report, &Options),
+}
 
 /// The groups, in the order in which they run.
-const GROUPS: [(&str, Group); 5] = [
-    ("poll_path", poll_path::run),
-    ("end_to_end", end_to_end::run),
-    ("memory", memory::run),
-    ("workerd", workerd::run),
-    ("parallel", parallel::run),
+const GROUPS: [Group; 5] = [
+    Group { name: "poll_path", figures: &poll_path::FIGURES, run: poll_path::run },
+    Group { name: "end_to_end", figures: &end_to_end::FIGURES, run: end_to_end::run },
+    Group { name: "memory", figures: &memory::FIGURES, run: memory::run },
+    Group { name: "workerd", figures: &workerd::FIGURES, run: workerd::run },
+    Group { name: "parallel", figures: &parallel::FIGURES, run: parallel::run },
 ];
+
+/// The group that a figure belongs to; of those that no group measures any more, none.
+fn group_of(figure: &str) -> Option<&'static Group> {
+    let named = |name: &str| GROUPS.iter().find(|group| group.figures.contains(&name));
+    // The whole name first: what one group calls its own may begin as another's do.
+    named(figure).or_else(|| named(figure.split_once('/')?.0))
+}
 
 type Error = Box<dyn std::error::Error>;
 type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,7 +92,7 @@ impl Options {
                     let (name, why) = pair(value()?)?;
                     options.missing.insert(name, why);
                 }
-                group if GROUPS.iter().any(|(name, _)| *name == group) => options.groups.push(group.to_owned()),
+                group if GROUPS.iter().any(|it| it.name == group) => options.groups.push(group.to_owned()),
                 unknown => return Err(format!("`{unknown}` is neither an option nor a group.\n\n{HELP}").into()),
             }
         }
@@ -111,10 +129,35 @@ fn main() -> ExitCode {
 fn bench(options: &Options) -> Result<()> {
     machine::heading(options);
     let mut report = Report::default();
-    for (name, run) in GROUPS {
-        if options.groups.is_empty() || options.groups.iter().any(|group| group == name) {
-            run(&mut report, options);
+    let runs = |group: &Group| options.groups.is_empty() || options.groups.iter().any(|name| name == group.name);
+    for group in GROUPS.iter().filter(|group| runs(group)) {
+        let before = report.names().count();
+        (group.run)(&mut report, options);
+        let belongs = |figure: &&str| group_of(figure).is_some_and(|it| it.name == group.name);
+        let strange: Vec<String> = report.names().skip(before).filter(|it| !belongs(it)).map(str::to_owned).collect();
+        for figure in strange {
+            report.failed(figure, format!("it is not among the figures of {}", group.name));
         }
     }
-    report.finish(options.json.as_deref().unwrap_or_else(|| "bench.json".as_ref()))
+    let json = options.json.as_deref().unwrap_or_else(|| "bench.json".as_ref());
+    report.finish(json, |figure| group_of(figure).is_some_and(|group| !runs(group)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_figure_is_of_one_group() {
+        let name = |figure| group_of(figure).map(|group| group.name);
+        assert_eq!(name("cpu_s_per_million_keys/b2sync"), Some("end_to_end"));
+        assert_eq!(name("cpu_s_per_million_keys/b2sync_workerd"), Some("workerd"));
+        assert_eq!(name("snapshot_bytes_per_key"), Some("memory"));
+        assert_eq!(name("measured_once/long_ago"), None);
+        for (index, group) in GROUPS.iter().enumerate() {
+            for other in &GROUPS[index + 1..] {
+                assert!(group.figures.iter().all(|figure| !other.figures.contains(figure)), "{}", other.name);
+            }
+        }
+    }
 }

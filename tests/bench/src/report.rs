@@ -67,13 +67,36 @@ impl Report {
         self.failed.push(name.as_ref().to_owned());
     }
 
-    /// Writes the figures; an error when something failed to run.
-    pub(crate) fn finish(self, path: &Path) -> Result<()> {
-        let list: Vec<String> = self.figures.iter().map(|figure| format!("  {figure}")).collect();
+    /// The names of all figures so far.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.figures.iter().filter_map(|figure| figure["name"].as_str())
+    }
+
+    /// Writes the figures, beside those that the file has of other groups: `stays` says which. An error when something
+    /// failed to run.
+    pub(crate) fn finish(self, path: &Path, stays: impl Fn(&str) -> bool) -> Result<()> {
+        // A file that is not there, or is none of ours, has nothing to keep.
+        let before = fs::read(path).ok().and_then(|text| serde_json::from_slice::<Vec<Value>>(&text).ok());
+        let measured = self.figures.len();
+        let all = merged(before.unwrap_or_default(), self.figures, stays);
+        let list: Vec<String> = all.iter().map(|figure| format!("  {figure}")).collect();
         fs::write(path, format!("[\n{}\n]\n", list.join(",\n")))?;
-        say(&format!("\n{} figures are in {}.", self.figures.len(), path.display()));
+        let kept = all.len() - measured;
+        let beside = if kept == 0 { String::new() } else { format!(", beside {kept} of groups that did not run") };
+        say(&format!("\n{measured} figures are in {}{beside}.", path.display()));
         if self.failed.is_empty() { Ok(()) } else { Err(format!("failed to run: {}", self.failed.join(", ")).into()) }
     }
+}
+
+/// What stays of what was there, and then what was measured now. No name comes twice.
+fn merged(before: Vec<Value>, now: Vec<Value>, stays: impl Fn(&str) -> bool) -> Vec<Value> {
+    let mut all = before;
+    all.retain(|old| {
+        let anew = now.iter().any(|new| new["name"] == old["name"]);
+        !anew && old["name"].as_str().is_some_and(&stays)
+    });
+    all.extend(now);
+    all
 }
 
 /// Past a pipe that ended early.
@@ -108,6 +131,14 @@ mod tests {
         assert_eq!(number(2.0), "2");
         assert_eq!(number(1234.56), "1,235");
         assert_eq!(number(19.96), "19.960");
+    }
+
+    #[test]
+    fn figures_of_other_groups_are_kept() {
+        let figure = |name: &str, value: u32| json!({ "name": name, "value": value, "unit": "s" });
+        let before = vec![figure("other/1", 1), figure("ran/1", 1), figure("ran/gone", 1), json!({ "unit": "s" })];
+        let all = merged(before, vec![figure("ran/1", 2)], |name| name.starts_with("other"));
+        assert_eq!(all, [figure("other/1", 1), figure("ran/1", 2)]);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub mod path;
 mod exports {
     use std::cell::RefCell;
 
-    use crate::path::PollBench;
+    use crate::path::{PollBench, filters};
 
     thread_local! {
         static BENCH: RefCell<Option<PollBench>> = const { RefCell::new(None) };
@@ -23,7 +23,7 @@ mod exports {
     #[unsafe(no_mangle)]
     extern "C" fn prepare(pages: u32) -> u32 {
         BENCH.with(|bench| {
-            *bench.borrow_mut() = PollBench::prepare(pages).ok();
+            *bench.borrow_mut() = PollBench::prepare(pages, &filters()).ok();
             u32::from(bench.borrow().is_some())
         })
     }

@@ -21,17 +21,13 @@ use b2sync_core::time::{Clock, Timestamp};
 
 use crate::listing::{Listing, PAGE_KEYS, parse_token};
 
-/// The filters of the poll: those of the README's example.
-///
-/// # Errors
-/// The patterns do not compile, which would be a defect.
-pub fn filter() -> Result<Filter, Error> {
-    let spec = FilterSpec {
+/// Those of the README's example.
+pub fn filters() -> FilterSpec {
+    FilterSpec {
         include_patterns: ["*.mp4", "*.mov", "*.jpg"].map(str::to_owned).to_vec(),
         exclude_patterns: ["*_thumbnail.*", "podcast/**"].map(str::to_owned).to_vec(),
         ..FilterSpec::default()
-    };
-    Filter::compile(&spec, &SourcePath::parse("b2://bench-bucket/")?)
+    }
 }
 
 /// A listing whose answers are in memory.
@@ -86,25 +82,32 @@ pub struct PollBench {
     filter: Filter,
     blobs: MemoryBlobs,
     documents: MemoryDocuments,
+    matched: u64,
 }
 
 impl PollBench {
-    /// Generates so many pages and syncs them once.
+    /// Generates so many pages and syncs what passes these filters once.
     ///
     /// # Errors
-    /// Those of [`Engine::step`].
-    pub fn prepare(pages: u32) -> Result<Self, Error> {
+    /// The patterns do not compile, which would be a defect; those of [`Engine::step`].
+    pub fn prepare(pages: u32, filters: &FilterSpec) -> Result<Self, Error> {
         let listing = Listing::new(u64::from(pages) * PAGE_KEYS);
         let pages: Vec<String> = (0..u64::from(pages)).map(|page| listing.page(page * PAGE_KEYS)).collect();
-        let bench =
-            Self { pages, filter: filter()?, blobs: MemoryBlobs::default(), documents: MemoryDocuments::default() };
-        bench.job("job_first")?;
+        let filter = Filter::compile(filters, &SourcePath::parse("b2://bench-bucket/")?)?;
+        let (blobs, documents) = (MemoryBlobs::default(), MemoryDocuments::default());
+        let mut bench = Self { pages, filter, blobs, documents, matched: 0 };
+        bench.matched = bench.job("job_first")?.counts.matched;
         Ok(bench)
     }
 
     /// The pages.
     pub fn pages(&self) -> &[String] {
         &self.pages
+    }
+
+    /// How many of their keys pass the filters.
+    pub fn matched(&self) -> u64 {
+        self.matched
     }
 
     /// Polls all pages once; how many keys that were.
@@ -146,10 +149,10 @@ mod tests {
 
     #[test]
     fn a_poll_finds_what_changed_and_nothing_else() {
-        let bench = PollBench::prepare(12).unwrap();
+        let bench = PollBench::prepare(12, &filters()).unwrap();
         assert!(bench.blobs.names().iter().filter(|name| name.starts_with("segment/")).count() > 1);
         assert_eq!(bench.poll().unwrap(), 12_000);
-        let mut changed = PollBench::prepare(12).unwrap();
+        let mut changed = PollBench::prepare(12, &filters()).unwrap();
         changed.pages[7] = changed.pages[7].replace("<Size>1", "<Size>2");
         assert!(changed.poll().is_err());
     }
