@@ -1109,7 +1109,12 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 continue;
             }
             let now = self.home.clock().now();
-            return self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await;
+            let alarm = state.next_alarm(now, self.held_until(&state, now));
+            if alarm.is_none() && state == before {
+                // Whoever changes nothing clears no alarm: somebody may have set it since this was read.
+                return Ok(());
+            }
+            return self.home.set_alarm(alarm).await;
         }
         Err(Error::new(
             ErrorKind::StateConflict,
