@@ -258,12 +258,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.phase = Phase::Done;
             return Ok(Outcome::Done);
         }
-        if run
-            .document
-            .checkpoint
-            .as_ref()
-            .is_some_and(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint)
-        {
+        let begun = run.document.checkpoint.as_ref();
+        if let Some(ended) = begun.filter(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint) {
+            if ended.job_id == order.job_id {
+                // Under other filters the job begins anew, and what it has delivered counts.
+                run.counts = JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts };
+                run.objects_found = ended.objects_found;
+            }
             let document = mem::take(&mut run.document);
             (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision).await?;
             run.known_before = run.document.root.entries;
@@ -690,20 +691,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if run.deletions_found > run.deletions_delivered && drift::matters(order.reconcile) {
             return self.deliver_deletions_apart(state, run, order, allows, must).await;
         }
-        let mut to_skip = run.deletions_delivered;
-        let blobs = run.deletion_blobs.clone();
-        for part in 0..=blobs.len() {
-            let known = match blobs.get(part) {
-                Some((_, count)) if to_skip >= *count => {
-                    to_skip -= count;
-                    continue;
-                }
-                Some((name, _)) => state.read_segment(name).await?,
-                None => run.deletions.clone(),
-            };
-            let skipped = usize::try_from(to_skip).unwrap_or(usize::MAX).min(known.len());
-            to_skip -= skipped as u64;
-            for batch in known.get(skipped..).unwrap_or_default().chunks(order.thresholds.flush_changes_min) {
+        while run.deletions_delivered < run.deletions_found {
+            // Asked anew each time: a checkpoint may have moved those at hand into a blob.
+            let known = run.deletions_from(state, run.deletions_delivered).await?;
+            if known.is_empty() {
+                return Err(Error::internal("A job keeps fewer deletions than it found."));
+            }
+            for batch in known.chunks(order.thresholds.flush_changes_min) {
                 if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
