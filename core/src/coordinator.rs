@@ -901,6 +901,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
+        if mutation::is_on(Mutation::LeakSecret) {
+            let quote = |it: Error| Error::new(it.kind(), credentials.application_key().expose_secret(), it.advice());
+            report.outcome = report.outcome.map_err(|error| quote(error.clone()).with_retry(error.retry()));
+        }
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)

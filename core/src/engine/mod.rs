@@ -661,7 +661,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             self.deliver(state, run, order, noted).await?;
             return run.save_checkpoint(state, order, None).await;
         }
-        run.save_checkpoint(state, order, Some(&noted)).await?;
+        run.save_checkpoint(
+            state,
+            order,
+            Some(&noted).filter(|_| !mutation::is_on(Mutation::ForgetNote)).map(Vec::as_slice),
+        )
+        .await?;
         self.deliver(state, run, order, noted).await
     }
 

@@ -589,7 +589,7 @@ impl NextRoot {
         garbage.sort_unstable();
         garbage.dedup();
         let kept = garbage.split_off(garbage.len().min(GARBAGE_DELETED_MAX));
-        for name in &garbage {
+        for name in retired.iter().filter(|_| mutation::is_on(Mutation::DeleteNamed)).chain(&garbage) {
             state.delete(name).await?;
         }
         Ok(Root {
