@@ -269,6 +269,21 @@ fn a_step_that_ignores_its_budget_is_caught() {
     assert_caught(Mutation::IgnoreBudget, &[Rule::WithinTheBudget]);
 }
 
+/// Each step lists ten keys. The last one moves the root of a snapshot of which every leaf has changed: that takes no blob a
+/// leaf.
+#[test]
+fn a_job_of_many_leaves_ends_within_its_budget() {
+    let calm = Options::calm();
+    let budget = Budget { keys_max: 1, internal_requests_max: 150, ..calm.budget };
+    let options = Options { page_keys: 10, cut: (2, 2), budget, interval_s: 900, ..calm };
+    let mut events = vec![burst(0, 2_400, 1)];
+    events.extend(job(60_000));
+    events.push(burst(0, 2_400, 2));
+    events.extend(job(60_000));
+    let plan = told(2_400, options, events);
+    assert_eq!(run(&plan, false).result, Ok(()));
+}
+
 #[test]
 fn a_blob_that_is_deleted_while_it_is_named_is_caught() {
     assert_caught(Mutation::DeleteNamed, &[Rule::NothingNamedIsMissing]);
