@@ -918,6 +918,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
+        if mutation::is_on(Mutation::LeakSecret) {
+            let quote = |it: Error| Error::new(it.kind(), credentials.application_key().expose_secret(), it.advice());
+            report.outcome = report.outcome.map_err(|error| quote(error.clone()).with_retry(error.retry()));
+        }
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)
@@ -1126,7 +1130,12 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 continue;
             }
             let now = self.home.clock().now();
-            return self.home.set_alarm(state.next_alarm(now, self.held_until(&state, now))).await;
+            let alarm = state.next_alarm(now, self.held_until(&state, now));
+            if alarm.is_none() && state == before {
+                // Whoever changes nothing clears no alarm: somebody may have set it since this was read.
+                return Ok(());
+            }
+            return self.home.set_alarm(alarm).await;
         }
         Err(Error::new(
             ErrorKind::StateConflict,

@@ -23,6 +23,14 @@ pub enum Mutation {
     DeleteEarly,
     /// Lanes that all rest are not woken.
     RestUnwoken,
+    /// What is about to be delivered counts as delivered, and is not noted.
+    ForgetNote,
+    /// A step goes on whatever it has spent.
+    IgnoreBudget,
+    /// What the next root names no more is deleted before that root is there.
+    DeleteNamed,
+    /// An error of B2 quotes the application key.
+    LeakSecret,
 }
 
 #[cfg(feature = "mutations")]

@@ -3,6 +3,7 @@
 
 use b2sync_core::engine::budget::Budget;
 use b2sync_core::job::{JobRecord, JobStatus};
+use b2sync_core::mutation::{self, Mutation};
 use b2sync_core::sink::ChangeKind;
 use b2sync_core::time::Timestamp;
 use b2sync_tests::fake_b2::content::Content;
@@ -210,6 +211,20 @@ fn wrong_credentials_are_no_mass_deletion() {
 /// runs at a time, and nothing is delivered twice.
 #[test]
 fn kv_is_no_lock() {
+    let story = two_instances();
+    let (tally, steps) = (story.0.inner.tally(), story.0.inner.steps_taken.borrow().clone());
+    assert!(steps.len() == 2 && steps.values().all(|steps| *steps > 5), "{steps:?}");
+    assert!(tally.stale_reads > 0, "{tally:?}");
+    assert_eq!(tally.repeated, 0, "something was delivered twice");
+    assert_eq!(tally.taken_over, 0, "two steps ran at once");
+    story.ends_well();
+    // And without the lease this story would tell.
+    let tally = mutation::with(Mutation::SkipLease, || two_instances().0.inner.tally());
+    assert!(tally.taken_over > 0, "{tally:?}");
+}
+
+/// Two instances that are called again and again while files change.
+fn two_instances() -> Story {
     let two = Options { sole_instance: false, kv_lag_ms_max: 60_000, page_keys: 5, cut: (4, 8), ..Options::calm() };
     let mut story = Story::new(Options { budget: Budget { keys_max: 1, ..two.budget }, ..two });
     files(&story, 40);
@@ -222,12 +237,7 @@ fn kv_is_no_lock() {
         story.put(&format!("f{:03}", round * 3), "changed", story.now());
         story.pass(20_000);
     }
-    let deliveries = story.0.inner.deliveries.borrow().clone();
-    let mut ids: Vec<&String> = deliveries.iter().map(|change| &change.id).collect();
-    ids.sort_unstable();
-    ids.dedup();
-    assert_eq!(ids.len(), deliveries.len(), "something was delivered twice");
-    story.ends_well();
+    story
 }
 
 /// Between the listing and the reading a file may be overwritten. Whoever stores what it reads under what it listed never
@@ -236,16 +246,29 @@ fn kv_is_no_lock() {
 fn overwritten_between_listing_and_reading() {
     let mut story = Story::new(Options { page_keys: 5, batch_max: 1, ..Options::calm() });
     files(&story, 20);
-    // The job dies between the listing and the delivery of what it listed; meanwhile the file is another.
+    // The job dies amid the delivery of what it listed; meanwhile every file is another.
+    let delivered = |story: &Story| story.0.inner.deliveries.borrow().len();
     story.happens(Event::Call(Call::Trigger { confirm: false, full: false }));
     story.happens(Event::Turns { turns: 40, seed: 1 });
-    story.happens(Event::Break { after: 3, how: Break::DieBefore });
-    story.happens(Event::Turns { turns: 40, seed: 2 });
+    story.happens(Event::Call(Call::Drive));
+    while delivered(&story) < 3 {
+        story.happens(Event::Turns { turns: 1, seed: 1 });
+    }
+    story.happens(Event::Break { after: 1, how: Break::DieBefore });
+    while story.0.inner.tally().crashes == 0 {
+        story.happens(Event::Turns { turns: 1, seed: 1 });
+    }
+    let before = delivered(&story);
+    assert!((3..20).contains(&before), "{before} of 20 are delivered");
+    assert_eq!((story.0.inner.tally().crashes, story.0.inner.fake.counts().list), (1, 4));
     for number in 0..20 {
         story.put(&format!("f{number:03}"), "overwritten", story.now());
     }
     story.pass(60_000);
     story.delivered();
+    let deliveries = story.0.inner.deliveries.borrow()[before..].to_vec();
+    let listed_before = deliveries.iter().filter(|change| change.entry.size == "content".len() as u64).count();
+    assert!(listed_before >= 20 - before, "{listed_before} as they were listed, {before} before");
     let versions = story.0.inner.rows();
     assert!(versions.iter().all(|row| row.size == "overwritten".len() as u64), "{versions:?}");
     story.ends_well();

@@ -2,12 +2,16 @@
 //!
 //! `cargo xtask sim` runs many more worlds, optimised.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
+use b2sync_core::engine::Reconcile;
+use b2sync_core::engine::budget::Budget;
 use b2sync_core::mutation::{self, Mutation};
-use b2sync_tests::simulation::faults::Break;
-use b2sync_tests::simulation::history::Age;
-use b2sync_tests::simulation::{Event, Failure, Limits, Plan, Rule, Tally, run, run_seed, shrink};
+use b2sync_core::retry::RetryPolicy;
+use b2sync_tests::simulation::faults::{Break, Trouble};
+use b2sync_tests::simulation::history::{Age, Call};
+use b2sync_tests::simulation::{Event, Failure, Limits, Options, Plan, Rule, Tally, run, run_seed, shrink};
 
 const ALL: Limits = Limits { no_undo: false, no_dead_letters: false };
 
@@ -24,6 +28,11 @@ fn worlds_keep_every_rule() {
     }
     // They are not empty worlds.
     assert!(total.jobs > 200 && total.changes > 1_000 && total.crashes > 20 && total.troubles > 20, "{total:?}");
+    let Tally { shard_calls, stale_reads, repeated, halves, letters, signals, limited, stretched, lifted, .. } = total;
+    let rare = [shard_calls, stale_reads, repeated, halves, letters, signals, limited, stretched, lifted];
+    assert!(rare.iter().all(|count| *count > 0), "{total:?}");
+    let Tally { pending_blobs, leaf_blobs, deletion_blobs, doubt_blobs, .. } = total;
+    assert!(pending_blobs > 0 && leaf_blobs > 0 && deletion_blobs > 0 && doubt_blobs > 0, "{total:?}");
 }
 
 #[test]
@@ -38,44 +47,152 @@ fn a_seed_repeats_every_line() {
     assert_ne!(Plan::of(1, ALL).events, Plan::of(2, ALL).events);
 }
 
-/// A small world with everything in it: files that come, change and go, and several jobs of several steps.
-fn story() -> Plan {
-    let plan = (0..).map(|seed| Plan::of(seed, ALL)).find(|plan| {
-        let options = &plan.options;
-        options.keys > 10 && options.keys < 30 && options.page_keys == 7 && options.budget.keys_max == 1
-    });
-    let mut plan = plan.unwrap_or_else(|| Plan::of(0, ALL));
-    let put = |key, version| Event::Put { key, size: 1, version, age: Age::Now };
-    plan.events = vec![
-        Event::Burst { first: 0, count: 16, stride: 1, version: 1, at_once: false },
-        Event::Run { ms: 70_000, seed: 1 },
-        put(3, 2),
-        put(20, 3),
-        Event::Delete(5),
-        Event::Run { ms: 400_000, seed: 2 },
-    ];
-    plan
+/// The kinds of effects that a world has.
+const EFFECTS: [&str; 16] = [
+    "KV delete",
+    "KV get",
+    "KV put",
+    "alarm",
+    "delivery",
+    "document read",
+    "document swap",
+    "history",
+    "registry: connection",
+    "registry: due",
+    "registry: poke",
+    "registry: sync",
+    "registry: update",
+    "request",
+    "shard",
+    "wipe",
+];
+
+/// A world with these keys in it, in which nothing goes wrong by itself.
+fn told(keys: u16, options: Options, events: Vec<Event>) -> Plan {
+    let keys = (0..keys).map(|number| format!("f{number:04}")).collect();
+    Plan { seed: 1, options, keys, events, last: None }
 }
 
-/// At every effect in turn, before and after it: whatever breaks or dies there, the world comes to rest as it should.
-#[test]
-fn a_break_before_and_after_every_effect() {
-    let effects = {
-        let plan = story();
-        let outcome = run(&plan, true);
-        assert!(outcome.result.is_ok(), "{:?}", outcome.result);
-        outcome.tally.turns
-    };
-    for how in Break::ALL {
-        for after in 1..=u8::try_from(effects.min(250)).unwrap_or(250) {
+fn put(key: u16, version: u32) -> Event {
+    Event::Put { key, size: 1, version, age: Age::Now }
+}
+
+fn burst(first: u16, count: u16, version: u32) -> Event {
+    Event::Burst { first, count, stride: 1, version, at_once: false }
+}
+
+fn pass(ms: u32) -> Event {
+    Event::Run { ms, seed: 1 }
+}
+
+/// A job, and what happens before the next.
+fn job(ms: u32) -> [Event; 2] {
+    [Event::Call(Call::Trigger { confirm: false, full: false }), Event::Run { ms, seed: 1 }]
+}
+
+/// Files that come, change and go, and jobs of several steps, so that there is garbage. Then the sync is deleted.
+fn several_steps() -> Plan {
+    let calm = Options::calm();
+    let budget = Budget { keys_max: 1, ..calm.budget };
+    let options = Options { page_keys: 7, cut: (2, 4), budget, cron_asks: true, deleted: true, ..calm };
+    let mut events = vec![burst(0, 14, 1)];
+    events.extend(job(70_000));
+    events.extend([put(3, 2), put(16, 3), Event::Delete(5)]);
+    events.extend(job(5_000));
+    events.push(put(7, 4));
+    events.extend(job(5_000));
+    told(17, options, events)
+}
+
+/// Ranges that are read here and by shards.
+fn several_streams() -> Plan {
+    let options = Options { page_keys: 4, cut: (2, 4), streams: 20, shards: 3, ..Options::calm() };
+    let mut events = vec![burst(0, 64, 1)];
+    events.extend(job(5_000));
+    events.extend([put(3, 2), put(60, 3), Event::Delete(30)]);
+    events.extend(job(5_000));
+    told(64, options, events)
+}
+
+/// Changes that the sink refuses, for now, for ever and until they are sent back; and a delivery that is half taken.
+fn dead_letters() -> Plan {
+    let options = Options { batch_max: 3, cut: (2, 4), requeues: true, dead_letters: true, ..Options::calm() };
+    let refused = [Event::RefuseForEver(2), Event::RefuseForEver(4), Event::Refuse { key: 3, times: 2 }];
+    let mut events = vec![burst(0, 8, 1)];
+    events.extend(refused);
+    events.extend(job(5_000));
+    events.extend([Event::Call(Call::Requeue), pass(5_000), put(2, 2), Event::Delete(4), Event::Halve(1)]);
+    events.extend(job(5_000));
+    told(8, options, events)
+}
+
+/// Files that vanish, of which some are only left out by other filters.
+fn drift() -> Plan {
+    let reconcile = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    let options = Options { page_keys: 5, cut: (2, 4), reconcile, ..Options::calm() };
+    let mut events = vec![burst(0, 16, 1)];
+    events.extend(job(5_000));
+    events.extend([Event::Delete(3), Event::Filters(1)]);
+    events.extend(job(5_000));
+    told(16, options, events)
+}
+
+/// Breaks a story at each of its effects in turn, once before and once after it, with `broken` to be told how, until there
+/// is none left: whatever breaks or dies there, the world comes to rest as it should. Answers what kinds of effects broke.
+fn break_everywhere(story: fn() -> Plan, broken: fn(&mut Plan, Event)) -> BTreeSet<&'static str> {
+    let mut broke = BTreeSet::new();
+    for after in 1.. {
+        let left = broke.len();
+        let mut reached = false;
+        for turn in 0..2 {
+            // All four come in turn, and of two that follow each other one is before, and one after an effect.
+            let how = Break::ALL[(usize::from(after) + turn) % 4];
             let mut plan = story();
-            plan.events.insert(usize::from(after % 2), Event::Break { after, how });
-            if let Err(violation) = run(&plan, false).result {
+            broken(&mut plan, Event::Break { after, how });
+            let outcome = run(&plan, false);
+            if let Err(violation) = outcome.result {
                 let trace = run(&plan, true).trace;
                 panic!("{how:?} at effect {after}: {violation}\n{}", trace.join("\n"));
             }
+            reached |= !outcome.broken.is_empty();
+            broke.extend(outcome.broken);
+        }
+        if !reached {
+            assert!(left > 0, "nothing broke");
+            return broke;
         }
     }
+    broke
+}
+
+fn check_breaks(story: fn() -> Plan, kinds: &[&'static str]) -> BTreeSet<&'static str> {
+    let broke = break_everywhere(story, |plan, event| plan.events.insert(0, event));
+    let missing: Vec<_> = kinds.iter().filter(|kind| !broke.contains(*kind)).collect();
+    assert!(missing.is_empty(), "{missing:?} never broke");
+    broke
+}
+
+#[test]
+fn a_break_at_every_effect_of_several_steps() {
+    let mut broke = check_breaks(several_steps, &[]);
+    broke.extend(break_everywhere(several_steps, |plan, event| plan.last = Some(event)));
+    // Only shards are missing here.
+    let all: BTreeSet<&str> = EFFECTS.into_iter().filter(|kind| *kind != "shard").collect();
+    assert_eq!(broke, all);
+    // What all stories together know of is what a home does at all.
+    let effects = [several_steps(), several_streams(), dead_letters(), drift()].map(|plan| run(&plan, false).effects);
+    assert_eq!(effects.into_iter().flatten().collect::<BTreeSet<_>>(), BTreeSet::from(EFFECTS));
+}
+
+#[test]
+fn a_break_at_every_effect_of_several_streams() {
+    check_breaks(several_streams, &["shard", "request", "KV get", "KV put"]);
+}
+
+#[test]
+fn a_break_at_every_effect_of_dead_letters_and_drift() {
+    check_breaks(dead_letters, &["delivery", "document swap", "history"]);
+    check_breaks(drift, &["delivery", "request", "KV get"]);
 }
 
 /// Runs worlds with a defect until one breaks one of `rules`, which none of them does without it. A world in which the defect
@@ -123,6 +240,66 @@ fn trust_in_last_modified_is_caught() {
 #[test]
 fn a_listing_that_broke_off_and_counts_is_caught() {
     assert_caught(Mutation::AdvanceOnError, &[Rule::DeletesOnlyAfterCompleteCoverage, Rule::CatalogueEqualsBucket]);
+}
+
+/// The last of 81 keys is created by the second job, and the third one reads all pages but the last: that an earlier job had
+/// listed everything, and had not seen the key, does not tell that it is gone.
+#[test]
+fn a_page_from_before_a_file_was_delivered_does_not_tell_that_it_is_gone() {
+    let options = Options { page_keys: 10, retry: RetryPolicy::NONE, ..Options::calm() };
+    let mut events = vec![burst(0, 80, 1)];
+    events.extend(job(5_000));
+    events.push(put(80, 2));
+    events.extend(job(5_000));
+    events.push(Event::Trouble { skip: 8, times: 200, what: Trouble::Internal });
+    events.extend(job(5_000));
+    let plan = told(81, options, events);
+    assert_eq!(run(&plan, false).result, Ok(()));
+    let caught = mutation::with(Mutation::AdvanceOnError, || run(&plan, false).result);
+    assert_eq!(caught.map_err(|violation| violation.rule), Err(Rule::DeletesOnlyAfterCompleteCoverage));
+}
+
+#[test]
+fn changes_that_count_as_delivered_and_were_not_are_caught() {
+    assert_caught(Mutation::ForgetNote, &[Rule::RootOnlyDelivered]);
+}
+
+#[test]
+fn a_step_that_ignores_its_budget_is_caught() {
+    assert_caught(Mutation::IgnoreBudget, &[Rule::WithinTheBudget]);
+}
+
+/// Each step lists ten keys. The last one moves the root of a snapshot of which every leaf has changed: that takes no blob a
+/// leaf.
+#[test]
+fn a_job_of_many_leaves_ends_within_its_budget() {
+    let calm = Options::calm();
+    let budget = Budget { keys_max: 1, internal_requests_max: 150, ..calm.budget };
+    let options = Options { page_keys: 10, cut: (2, 2), budget, interval_s: 900, ..calm };
+    let mut events = vec![burst(0, 2_400, 1)];
+    events.extend(job(60_000));
+    events.push(burst(0, 2_400, 2));
+    events.extend(job(60_000));
+    let plan = told(2_400, options, events);
+    assert_eq!(run(&plan, false).result, Ok(()));
+}
+
+#[test]
+fn a_blob_that_is_deleted_while_it_is_named_is_caught() {
+    assert_caught(Mutation::DeleteNamed, &[Rule::NothingNamedIsMissing]);
+}
+
+/// Of a step that fails and is repeated, the error is stored, and gone at rest.
+#[test]
+fn a_secret_that_is_stored_for_a_while_is_caught() {
+    let options = Options { retry: RetryPolicy::NONE, ..Options::calm() };
+    let trouble = Event::Trouble { skip: 1, times: 1, what: Trouble::Internal };
+    let mut events = vec![burst(0, 8, 1), trouble];
+    events.extend(job(5_000));
+    let plan = told(8, options, events);
+    assert_eq!(run(&plan, false).result, Ok(()));
+    let caught = mutation::with(Mutation::LeakSecret, || run(&plan, false).result);
+    assert_eq!(caught.map_err(|violation| violation.rule), Err(Rule::NoSecrets));
 }
 
 #[test]

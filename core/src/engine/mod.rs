@@ -265,12 +265,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.phase = Phase::Done;
             return Ok(Outcome::Done);
         }
-        if run
-            .document
-            .checkpoint
-            .as_ref()
-            .is_some_and(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint)
-        {
+        let begun = run.document.checkpoint.as_ref();
+        if let Some(ended) = begun.filter(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint) {
+            if ended.job_id == order.job_id {
+                // Under other filters the job begins anew, and what it has delivered counts.
+                run.counts = JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts };
+                run.objects_found = ended.objects_found;
+            }
             let document = mem::take(&mut run.document);
             (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision).await?;
             run.known_before = run.document.root.entries;
@@ -737,7 +738,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             self.deliver(state, run, order, noted).await?;
             return run.save_checkpoint(state, order, None).await;
         }
-        run.save_checkpoint(state, order, Some(&noted)).await?;
+        run.save_checkpoint(
+            state,
+            order,
+            Some(&noted).filter(|_| !mutation::is_on(Mutation::ForgetNote)).map(Vec::as_slice),
+        )
+        .await?;
         self.deliver(state, run, order, noted).await
     }
 
@@ -768,6 +774,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             return self.deliver_deletions_apart(state, run, order, allows, must).await;
         }
         while run.deletions_delivered < run.deletions_found {
+            // Asked anew each time: a checkpoint may have moved those at hand into a blob.
             let known = run.deletions_from(state, run.deletions_delivered).await?;
             if known.is_empty() {
                 return Err(Error::internal("A job keeps fewer deletions than it found."));

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     entry::KeyOrder,
     error::Error,
+    mutation::{self, Mutation},
     snapshot::{
         ContentHash,
         names::{self, BlobName, Folder},
@@ -191,6 +192,9 @@ impl NextRoot {
         let mut retired = unnamed;
         retired.extend(stale.filter_map(BlobName::parse));
         retired.retain(|name| !named.contains(name));
+        for name in retired.iter().filter(|_| mutation::is_on(Mutation::DeleteNamed)) {
+            state.delete(&name.to_string()).await?;
+        }
         let mut lists = Names { blobs: Vec::new(), tail: retired.iter().copied().collect() };
         // What was retired before and is named again is not garbage.
         let mut garbage = Names::default();

@@ -54,21 +54,28 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
 
 fn shown(tally: &Tally) -> String {
     format!(
-        "{} worlds, {} events, {} turns, {} jobs, {} steps, {} requests, {} calls to shards, {} troubles of B2, {} broken effects, {} crashes, \
-         {} stale reads, {} changes ({} repeated), {} virtual hours",
+        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time), {} requests, {} calls to \
+         shards, {} troubles of B2, {} suspensions lifted, {} broken effects, {} deliveries half taken, {} crashes, {} stale reads, \
+         {} changes ({} repeated), dead letters stored {} times, {} virtual hours",
         tally.worlds,
         tally.events,
         tally.turns,
         tally.jobs,
+        tally.limited,
+        tally.stretched,
         tally.steps,
+        tally.signals,
         tally.requests,
         tally.shard_calls,
         tally.troubles,
+        tally.lifted,
         tally.faults,
+        tally.halves,
         tally.crashes,
         tally.stale_reads,
         tally.changes,
         tally.repeated,
+        tally.letters,
         tally.virtual_ms / 3_600_000
     )
 }

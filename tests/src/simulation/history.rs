@@ -125,7 +125,7 @@ pub enum Event {
     /// The n-th effect from now breaks.
     Break {
         /// From 1.
-        after: u8,
+        after: u16,
         /// How.
         how: Break,
     },
@@ -147,6 +147,10 @@ pub enum Event {
     },
     /// The sink refuses this key for ever.
     RefuseForEver(u16),
+    /// The sink takes half of each of so many deliveries, and then fails.
+    Halve(u8),
+    /// Its user switches the connection off.
+    Suspend,
     /// The application key is deleted.
     RevokeKey,
     /// The connection gets a new application key.
@@ -190,6 +194,12 @@ pub enum Call {
     Unlock,
     /// The API, after the sync was changed.
     Configured,
+    /// A user sends the dead letters back.
+    Requeue,
+    /// A user gives the dead letters up.
+    MarkFailed,
+    /// A user switches the connection on again.
+    Lift,
 }
 
 /// A world: what it is, and what happens in it.
@@ -203,6 +213,8 @@ pub struct Plan {
     pub keys: Vec<String>,
     /// What happens.
     pub events: Vec<Event>,
+    /// What happens at the end, as the sync is deleted.
+    pub last: Option<Event>,
 }
 
 impl Plan {
@@ -226,12 +238,37 @@ impl Plan {
             let number = u32::try_from(number).unwrap_or(0) + 2;
             events.push(event(&rng, &options, number));
         }
+        // And another for what was added later.
+        let limits = SeededEntropy::new(seed ^ 0x11_1117);
+        options.draw_limits(&limits);
+        insert_events(&limits, &options, &mut events);
         for event in &mut events {
             if let Event::Call(Call::Trigger { full, .. }) = event {
                 *full = options.full_syncs && deliveries.chance(0.3);
             }
         }
-        Self { seed, options, keys, events }
+        Self { seed, options, keys, events, last: None }
+    }
+}
+
+/// What users of some worlds do, and how sinks of some fail, here and there in between.
+fn insert_events(rng: &SeededEntropy, options: &Options, events: &mut Vec<Event>) {
+    let mut insert = |event: Event| {
+        let place = usize::try_from(rng.below(events.len() as u64)).unwrap_or(0);
+        // Not before there is anything.
+        events.insert(1 + place, event);
+    };
+    if options.requeues {
+        insert(Event::RefuseForEver(low(rng.below(options.keys as u64))));
+        (0..rng.below(4)).for_each(|_| insert(Event::Call(Call::Requeue)));
+        (0..rng.below(2)).for_each(|_| insert(Event::Call(Call::MarkFailed)));
+    }
+    if options.suspends {
+        (0..rng.below(3)).for_each(|_| insert(Event::Suspend));
+        (0..1 + rng.below(3)).for_each(|_| insert(Event::Call(Call::Lift)));
+    }
+    if options.halves {
+        (0..1 + rng.below(3)).for_each(|_| insert(Event::Halve(1 + byte(rng.below(3)))));
     }
 }
 
@@ -286,7 +323,7 @@ fn event(rng: &SeededEntropy, options: &Options, version: u32) -> Event {
         83..85 => trouble(Event::Die { instance: byte(rng.below(2)) }),
         85..86 => trouble(Event::Cancel { task: byte(rng.below(4)) }),
         86..92 => trouble(Event::Break {
-            after: 1 + byte(rng.below(if rng.chance(0.5) { 8 } else { 60 })),
+            after: 1 + low(rng.below(if rng.chance(0.5) { 8 } else { 60 })),
             how: pick(rng, &Break::ALL),
         }),
         92..97 => trouble(Event::Trouble {

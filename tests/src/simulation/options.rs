@@ -72,6 +72,20 @@ pub struct Options {
     pub reconcile: Reconcile,
     /// Whether some triggers ask for everything to be handed over once more.
     pub full_syncs: bool,
+    /// How many files a job delivers at most.
+    pub objects_max: Option<u64>,
+    /// To how many class C calls a day polls may come.
+    pub class_c_max: Option<u64>,
+    /// After how many times that it asks, at most, a step is told that its CPU time runs out.
+    pub cpu_asks_max: Option<u32>,
+    /// Whether users send dead letters back, and give them up. At rest the sink takes everything then.
+    pub requeues: bool,
+    /// Whether users switch the connection off and on.
+    pub suspends: bool,
+    /// Whether the sink takes a part of some deliveries and then fails.
+    pub halves: bool,
+    /// Whether the cron asks the registry which sync is due, as the Worker does, or calls the coordinator each time.
+    pub cron_asks: bool,
     /// From how much on something is stored.
     pub thresholds: Thresholds,
     /// Whether the sync is deleted in the end.
@@ -118,6 +132,13 @@ impl Options {
             dead_letters: troubled && !limits.no_dead_letters,
             reconcile: Reconcile::default(),
             full_syncs: false,
+            objects_max: None,
+            class_c_max: None,
+            cpu_asks_max: None,
+            requeues: false,
+            suspends: false,
+            halves: false,
+            cron_asks: false,
             thresholds: Thresholds::USUAL,
             deleted: rng.chance(0.3),
             keys: usize::try_from(keys).unwrap_or(8),
@@ -134,10 +155,27 @@ impl Options {
         self.full_syncs = rng.chance(0.3);
     }
 
+    /// Draws what a sync, its users and its home are limited by: in most worlds, by nothing.
+    pub fn draw_limits(&mut self, rng: &SeededEntropy) {
+        // A job of three files each takes too many of them otherwise.
+        let objects = if self.keys > 120 { &[40, 100, 100] } else { &[3, 10, 40] };
+        self.objects_max = rng.chance(0.2).then(|| pick(rng, objects));
+        self.class_c_max = rng.chance(0.2).then(|| pick(rng, &[200, 1_000, 5_000]));
+        self.cpu_asks_max = rng.chance(0.25).then(|| pick(rng, &[1, 3, 10, 40]));
+        self.requeues = self.dead_letters && rng.chance(0.5);
+        self.suspends = self.troubled && rng.chance(0.3);
+        self.halves = self.troubled && rng.chance(0.4);
+        self.cron_asks = rng.chance(0.5);
+        if rng.chance(0.15) {
+            self.budget = pick(rng, &[Budget::WORKERS_FREE, Budget::WORKERS_PAID]);
+        }
+    }
+
     /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is met.
-    /// Many keys would take a step each.
+    /// Many keys would take a step each, and each step of one page a minute, where a blob is not seen earlier.
     pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
-        if self.keys <= 48 && rng.chance(0.8) {
+        let slow = self.kv_lag_ms_max > 5_000 && (self.budget.keys_max <= 70 || self.page_keys < 7);
+        if self.keys <= 48 && !slow && rng.chance(0.8) {
             self.thresholds = Thresholds {
                 flush_changes_min: pick(rng, &[2, 5, 10]),
                 flush_bytes_min: pick(rng, &[1, 200, 2_000]),
@@ -172,6 +210,13 @@ impl Options {
             dead_letters: false,
             reconcile: Reconcile::default(),
             full_syncs: false,
+            objects_max: None,
+            class_c_max: None,
+            cpu_asks_max: None,
+            requeues: false,
+            suspends: false,
+            halves: false,
+            cron_asks: false,
             thresholds: Thresholds::USUAL,
             deleted: false,
             keys: 0,

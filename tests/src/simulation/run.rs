@@ -11,16 +11,18 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use b2sync_core::catalogue::ObjectRecord;
 use b2sync_core::coordinator::protocol::{Answer, Command, SyncStatus};
-use b2sync_core::coordinator::{Coordinator, LEASE_MARGIN_MS};
+use b2sync_core::coordinator::{Coordinator, Home as _, LEASE_MARGIN_MS};
 use b2sync_core::dead_letters::DeadLetters;
+use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::entry::Entry;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::job::{JobRecord, JobStatus, Trigger};
+use b2sync_core::registry::Registry as _;
 use b2sync_core::snapshot::root;
 use b2sync_core::store::DocumentStore as _;
-use b2sync_core::time::Timestamp;
+use b2sync_core::time::{Clock as _, Timestamp};
 
 use super::checkers::{Rule, Violation};
 use super::faults;
@@ -37,8 +39,14 @@ const TURNS_MAX: u32 = 200_000;
 /// How long after the last event a sync may take to come to rest, in virtual milliseconds: polls are up to an hour apart
 /// after failures.
 const REST_MS_MAX: i64 = 12 * 3_600_000;
+/// How long tasks may take to end, in virtual milliseconds.
+const SETTLE_MS_MAX: i64 = 3 * 3_600_000;
+/// How long tasks are looked at often while they end, in milliseconds.
+const SETTLE_SLOWLY_MS: i64 = 1_000_000;
 /// How often the cron comes, in milliseconds.
 const CRON_MS: i64 = 60_000;
+/// How many syncs one tick pokes at most.
+const POKES_MAX: usize = 300;
 /// How soon the platform repeats an alarm whose handler failed, in milliseconds.
 const ALARM_AGAIN_MS: i64 = 10_000;
 
@@ -49,6 +57,10 @@ pub struct Outcome {
     pub result: Result<(), Violation>,
     /// How much happened.
     pub tally: Tally,
+    /// What kinds of effects there were.
+    pub effects: BTreeSet<&'static str>,
+    /// Which of them broke.
+    pub broken: BTreeSet<&'static str>,
     /// What happened, if it was to be written down.
     pub trace: Vec<String>,
 }
@@ -62,7 +74,9 @@ pub fn run(plan: &Plan, traced: bool) -> Outcome {
         tally.events = plan.events.len() as u64;
         tally.virtual_ms = u64::try_from(sim.inner.now.get() - start).unwrap_or(0);
     });
-    Outcome { result, tally: sim.inner.tally.get(), trace: sim.inner.trace.lines() }
+    let inner = &sim.inner;
+    let (effects, broken) = (inner.effects_seen.take(), inner.effects_broken.take());
+    Outcome { result, tally: inner.tally.get(), effects, broken, trace: inner.trace.lines() }
 }
 
 type Running = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
@@ -187,6 +201,7 @@ impl Sim {
     // ---- tasks ---------------------------------------------------------------------------------------------------
 
     fn begin(&mut self, what: String, slot: usize, alarm: bool, command: Option<Command>) {
+        let cron_asks = self.inner.options.cron_asks;
         self.begun += 1;
         let id = self.begun;
         let instance = &self.instances[slot];
@@ -195,7 +210,14 @@ impl Sim {
         let future: Running = Box::pin(async move {
             match command {
                 None => Coordinator::new(&home).drive().await,
-                Some(command) => Coordinator::new(&home).handle(SYNC, command).await.map(|_| ()),
+                Some(Command::Poke { at }) if cron_asks => poke_due(&home, at).await,
+                Some(command) => {
+                    if cron_asks && is_poked_after(&command) {
+                        // As the API does before it asks the coordinator.
+                        home.registry().set_poke_after(SYNC, Some(home.clock().now())).await?;
+                    }
+                    Coordinator::new(&home).handle(SYNC, command).await.map(|_| ())
+                }
             }
         });
         let now = self.now();
@@ -294,6 +316,12 @@ impl Sim {
             Call::Resume => Some(Command::Resume),
             Call::Unlock => Some(Command::Unlock),
             Call::Configured => Some(Command::Configured),
+            Call::Requeue => Some(Command::Requeue { error_types: Vec::new() }),
+            Call::MarkFailed => Some(Command::MarkFailed { error_types: Vec::new() }),
+            Call::Lift => {
+                self.inner.lift_suspension();
+                Some(Command::ConnectionLifted)
+            }
         };
         self.begin(format!("{call:?}"), slot, call == Call::Drive, command);
     }
@@ -464,7 +492,10 @@ impl Sim {
             }
             Event::RefuseForEver(key) => {
                 self.inner.refused_for_ever.borrow_mut().insert(self.key(key));
+                self.inner.exempt.borrow_mut().insert(self.key(key));
             }
+            Event::Halve(times) => self.inner.halves.set(times),
+            Event::Suspend => self.inner.suspend_connection(),
             Event::RevokeKey => self.inner.revoke_key(),
             Event::RotateKey { keep_old } => self.inner.rotate_key(keep_old),
             Event::Skew { instance, ms } => {
@@ -503,6 +534,9 @@ impl Sim {
     /// Those of the coordinator.
     pub fn ask(&mut self, command: Command) -> Result<Answer, Error> {
         self.begun += 1;
+        if self.inner.options.cron_asks && is_poked_after(&command) {
+            self.inner.poke_after(Some(self.time()));
+        }
         let home = SimHome::new(&self.inner, &self.instances[0], 0, self.begun);
         let coordinator = Coordinator::new(&home);
         let mut asked = std::pin::pin!(coordinator.handle(SYNC, command));
@@ -533,8 +567,19 @@ impl Sim {
         self.inner.note(|| "== no more trouble".to_owned());
         self.end_trouble();
         self.inner.rotate_key(false);
-        // So that there is a rest between two polls.
-        self.inner.change_sync(|sync| sync.polling_interval_s = 900);
+        // So that there is a rest between two polls, and not for a day.
+        self.inner.change_sync(|sync| (sync.polling_interval_s, sync.max_class_c_per_day) = (900, None));
+        if self.inner.options.class_c_max.is_some() {
+            let configured = self.ask(Command::Configured);
+            configured.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("configured: {error}")))?;
+        }
+        if self.inner.options.requeues {
+            // From here on nothing is refused, and all that was comes once more, whoever is still giving it up.
+            self.settle_tasks(&SeededEntropy::new(5))?;
+            self.inner.refused_for_ever.borrow_mut().clear();
+            let requeued = self.ask(Command::Requeue { error_types: Vec::new() });
+            requeued.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("requeue: {error}")))?;
+        }
         self.come_to_rest()
     }
 
@@ -550,7 +595,14 @@ impl Sim {
         }
         if plan.options.troubled {
             let how = super::options::pick(&rng, &faults::Break::ALL);
-            self.happen(&Event::Break { after: 1 + u8::try_from(rng.below(40)).unwrap_or(0), how })?;
+            self.happen(&Event::Break { after: 1 + u16::try_from(rng.below(40)).unwrap_or(0), how })?;
+        }
+        if let Some(event) = &plan.last {
+            self.happen(event)?;
+        }
+        if plan.options.cron_asks {
+            // As the API does, so that nothing starts a job in between.
+            self.inner.poke_after(None);
         }
         // Whoever deletes it asks again until it is done; the record goes last.
         loop {
@@ -601,15 +653,14 @@ impl Sim {
             }
             if let Some(job) = status.last_job.filter(|job| !old.contains(&job.job_id)) {
                 match (job.status, job.error.as_ref().map(|error| error.kind.as_str())) {
+                    (JobStatus::Completed, _) if status.current_job.is_none() && job.limited => {
+                        old.insert(job.job_id);
+                        self.trigger(false)?;
+                    }
                     (JobStatus::Completed, _) if status.current_job.is_none() => break,
                     (JobStatus::Failed, Some("too_many_deletions")) if status.current_job.is_none() => {
                         old.insert(job.job_id);
-                        let confirmed = self.ask(Command::Trigger {
-                            trigger: Trigger::Manual,
-                            confirm_deletes: true,
-                            full_sync: false,
-                        });
-                        confirmed.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("{error}")))?;
+                        self.trigger(true)?;
                     }
                     _ => {}
                 }
@@ -627,6 +678,11 @@ impl Sim {
         self.quiet_poll(&rng)
     }
 
+    fn trigger(&mut self, confirm_deletes: bool) -> Result<(), Violation> {
+        let triggered = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync: false });
+        triggered.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("trigger: {error}"))).map(|_| ())
+    }
+
     /// Nothing is on its way: to where something begins. The cron comes each minute all the same.
     fn skip_idle_time(&mut self) {
         let next = self.inner.alarm.get().unwrap_or(i64::MAX).min(self.next_cron);
@@ -634,11 +690,14 @@ impl Sim {
     }
 
     fn settle_tasks(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
-        for _ in 0..10_000 {
+        let since = self.now();
+        while self.now() - since < SETTLE_MS_MAX {
             if self.tasks.is_empty() && self.status()?.current_job.is_none() {
                 return Ok(());
             }
-            self.run_for(100, rng, true)?;
+            // A job each of whose steps waits for a blob to be seen takes a minute a page.
+            let slice_ms = if self.now() - since < SETTLE_SLOWLY_MS { 100 } else { 10_000 };
+            self.run_for(slice_ms, rng, true)?;
         }
         Err(broken(Rule::ComesToRest, "a task never ends"))
     }
@@ -646,7 +705,9 @@ impl Sim {
     /// The catalogue is the bucket, the snapshot is the catalogue, and no secret is anywhere.
     fn compare(&self) -> Result<(), Violation> {
         let (rows, bucket) = (self.inner.rows(), self.inner.bucket());
-        let exempt = self.inner.refused_for_ever.borrow();
+        // Where everything is taken in the end, and every change is delivered, nothing is missing.
+        let all_taken = self.inner.options.requeues && self.inner.options.reconcile == Reconcile::default();
+        let exempt = if all_taken { BTreeSet::new() } else { self.inner.exempt.borrow().clone() };
         let checks = self.inner.checks.borrow();
         checks.catalogue_equals_bucket(&rows, &bucket, &exempt)?;
         let snapshot = pollster::block_on(self.inner.documents.load(root::DOCUMENT));
@@ -655,6 +716,10 @@ impl Sim {
         }
         drop(checks);
         let letters = self.dead_letters()?;
+        if all_taken && !letters.is_empty() {
+            let message = format!("{letters:?} are left of what was sent back and taken");
+            return Err(broken(Rule::RefusedAreDeadLetters, message));
+        }
         let refused = |entry: &&Entry| exempt.contains(&entry.key) && self.inner.checks.borrow().takes(entry);
         let lost = bucket.iter().filter(refused).find(|entry| {
             // Where updates are not delivered, no letter is due for them.
@@ -696,9 +761,8 @@ impl Sim {
 
     fn job(&mut self, confirm_deletes: bool, rng: &SeededEntropy) -> Result<JobRecord, Violation> {
         let last = Self::job_of(&self.status()?);
-        let triggered = self.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync: false });
-        triggered.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("trigger: {error}")))?;
-        for _ in 0..10_000 {
+        self.trigger(confirm_deletes)?;
+        for _ in 0..REST_MS_MAX / 1_000 {
             self.run_for(1_000, rng, true)?;
             let status = self.status()?;
             if status.current_job.is_none() && Self::job_of(&status) != last {
@@ -735,6 +799,7 @@ impl Sim {
         self.inner.breaks.borrow_mut().clear();
         self.inner.troubles.borrow_mut().clear();
         self.inner.refusals.borrow_mut().clear();
+        self.inner.halves.set(0);
     }
 
     /// Lets an event happen.
@@ -744,6 +809,26 @@ impl Sim {
     pub fn event(&mut self, event: &Event) -> Result<(), Violation> {
         self.happen(event)
     }
+}
+
+/// Which calls have the API tell the registry that the sync is to be poked, should they be cut off.
+fn is_poked_after(command: &Command) -> bool {
+    use Command::{Configured, ConnectionLifted, Requeue, Resume, Trigger};
+    matches!(command, Configured | ConnectionLifted | Requeue { .. } | Resume | Trigger { .. })
+}
+
+/// What a tick of the cron does, as the Worker's `scheduled`.
+async fn poke_due(home: &SimHome, at: Timestamp) -> Result<(), Error> {
+    let at = at.max(home.clock().now());
+    for sync_id in home.registry().due(at, POKES_MAX).await? {
+        let next = match Coordinator::new(home).handle(&sync_id, Command::Poke { at }).await {
+            Ok(Answer::Poked { next }) => next,
+            _ => Some(at.plus_millis(CRON_MS)),
+        };
+        // As there: what is not noted is poked again.
+        let _ = home.registry().set_poke_after(&sync_id, next).await;
+    }
+    Ok(())
 }
 
 fn below(rng: &SeededEntropy, bound: usize) -> usize {

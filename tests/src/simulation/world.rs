@@ -16,16 +16,18 @@ use b2sync_core::catalogue::{CatalogueAnswer, CatalogueCall, CatalogueSink, Cata
 use b2sync_core::catalogue::{ObjectQuery, ObjectRecord};
 use b2sync_core::conformance::registry as records;
 use b2sync_core::coordinator::ranges::{self, RangeAnswer, RangeCall};
-use b2sync_core::coordinator::{Config, DOCUMENT, Home};
-use b2sync_core::dead_letters;
+use b2sync_core::coordinator::{Config, DOCUMENT, Home, LEASE_MARGIN_MS};
+use b2sync_core::dead_letters::{self, DeadLetters};
+use b2sync_core::engine::DELIVERY_ATTEMPTS_MAX;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
+use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::error::{Error, ErrorKind, Retry};
 use b2sync_core::filter::FilterSpec;
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
 use b2sync_core::job::JobRecord;
-use b2sync_core::registry::{ConnectionRecord, MemoryRegistry, Registry, SyncQuery, SyncRecord};
+use b2sync_core::registry::{ConnectionRecord, ConnectionStatus, MemoryRegistry, Registry, SyncQuery, SyncRecord};
 use b2sync_core::seal::MasterKeys;
 use b2sync_core::secret::SecretString;
 use b2sync_core::sink::{Change, Delivery, Sink};
@@ -37,7 +39,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::checkers::{Checks, Rule, Violation};
+use super::checkers::{Checks, CoordinatorSeen, Rule, Violation};
 use super::faults::{self, Break, Trouble};
 use super::history::START_MS;
 use super::kv::StaleKv;
@@ -48,7 +50,7 @@ use crate::fake_b2::keys::{ApplicationKey, NewKey};
 use crate::fake_b2::ledger::Operation;
 use crate::fake_b2::model::{self, VisibleFile};
 use crate::fake_b2::{Config as B2Config, FakeB2, Outcome, WireFault};
-use crate::virtual_world::SeededEntropy;
+use crate::virtual_world::{SeededEntropy, mix};
 
 /// The bucket that is synced.
 pub const BUCKET: &str = "sim-bucket";
@@ -59,6 +61,16 @@ const NAMESPACE: &str = "ns";
 const TARGET_BUCKET: &str = "bkt_simulation";
 /// How many blobs of a deleted sync go at a time.
 const WIPED_AT_ONCE: usize = 20;
+/// Calls to stores and sink that one key of a page, or one change in doubt, may take until the step has dealt with it: in the
+/// smallest of pieces, its leaf and its segment are read and both are stored anew; a checkpoint is the document and three blobs;
+/// and a change that is delivered alone is offered three times and becomes a dead letter, which takes two reads and a write. The
+/// engine asks the budget before each page, and its reserve is made for pieces of thousands of keys.
+const CALLS_A_KEY: u64 = 4 + 4 + DELIVERY_ATTEMPTS_MAX as u64 + 3;
+/// Pages by which a step may pass its limits of keys and bytes: the last one that these allowed, one that checks the end of
+/// its range, and one that was thrown away because it told the order of keys.
+const PAGES_BEYOND_MAX: u64 = 3;
+/// Requests to B2 that a step may make whatever its budget: those of its first page, and authorizing before it.
+const REQUESTS_MIN: u64 = EXTERNAL_REQUESTS_RESERVED + 5;
 /// Of how many changes of one delivery the trace tells.
 const DELIVERIES_SHOWN_MAX: usize = 12;
 const MASTER_KEY: &str = "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=";
@@ -74,6 +86,8 @@ pub struct Tally {
     pub turns: u64,
     /// Steps that took a lease.
     pub steps: u64,
+    /// Of these, those that took it from another step, which had died or taken too long.
+    pub taken_over: u64,
     /// Jobs that began.
     pub jobs: u64,
     /// Requests to B2.
@@ -92,6 +106,26 @@ pub struct Tally {
     pub changes: u64,
     /// Of these, repetitions.
     pub repeated: u64,
+    /// Deliveries of which the sink took a part and then failed.
+    pub halves: u64,
+    /// Dead letters that were stored.
+    pub letters: u64,
+    /// Steps that were told that their CPU time runs out.
+    pub signals: u64,
+    /// Jobs that delivered as many files as they may.
+    pub limited: u64,
+    /// Polls that a cap put off.
+    pub stretched: u64,
+    /// Suspensions of the connection that were lifted.
+    pub lifted: u64,
+    /// Checkpoints whose open segment is in a blob.
+    pub pending_blobs: u64,
+    /// Checkpoints with leaves in blobs.
+    pub leaf_blobs: u64,
+    /// Checkpoints with deletions in blobs.
+    pub deletion_blobs: u64,
+    /// Documents that note what is to be delivered in a blob.
+    pub doubt_blobs: u64,
     /// Virtual time, in milliseconds.
     pub virtual_ms: u64,
 }
@@ -103,6 +137,7 @@ impl Tally {
         self.events += other.events;
         self.turns += other.turns;
         self.steps += other.steps;
+        self.taken_over += other.taken_over;
         self.jobs += other.jobs;
         self.requests += other.requests;
         self.troubles += other.troubles;
@@ -112,6 +147,16 @@ impl Tally {
         self.stale_reads += other.stale_reads;
         self.changes += other.changes;
         self.repeated += other.repeated;
+        self.halves += other.halves;
+        self.letters += other.letters;
+        self.signals += other.signals;
+        self.limited += other.limited;
+        self.stretched += other.stretched;
+        self.lifted += other.lifted;
+        self.pending_blobs += other.pending_blobs;
+        self.leaf_blobs += other.leaf_blobs;
+        self.deletion_blobs += other.deletion_blobs;
+        self.doubt_blobs += other.doubt_blobs;
         self.virtual_ms += other.virtual_ms;
     }
 }
@@ -146,6 +191,23 @@ struct Step {
     internal: u64,
     began_at: i64,
     last_status: u16,
+    /// The most bytes of a page.
+    page_bytes_max: u64,
+    /// Changes that it has to deliver before anything else: those in doubt, and dead letters that were sent back.
+    in_doubt: u64,
+    /// When it read the sync's configuration.
+    configured_at: u64,
+    /// How often it asked whether its CPU time runs out.
+    cpu_asked: u32,
+    /// Whether it was told so, and not at once.
+    signalled: bool,
+}
+
+impl Step {
+    /// Calls to stores and sink that it may make beyond its budget, for what it was handed.
+    fn owed(&self) -> u64 {
+        (self.keys + self.in_doubt) * CALLS_A_KEY
+    }
 }
 
 /// The world, shared by all instances that ever live in it.
@@ -173,8 +235,15 @@ pub struct Inner {
     pub(super) effects: Cell<u64>,
     pub(super) troubles: RefCell<Vec<faults::Rule>>,
     pub(super) refusals: RefCell<BTreeMap<String, u8>>,
-    /// What the sink refuses for ever. A key here is exempt from the comparison at rest, and must be among the dead letters.
+    /// What the sink refuses for ever, or until everything is taken at rest.
     pub(super) refused_for_ever: RefCell<BTreeSet<String>>,
+    /// What the sink ever refused so. A key here is exempt from the comparison at rest, and must be among the dead letters.
+    pub(super) exempt: RefCell<BTreeSet<String>>,
+    /// How many deliveries from now on the sink takes a part of before it fails.
+    pub(super) halves: Cell<u8>,
+    /// What kinds of effects there were, and which of them broke.
+    pub(super) effects_seen: RefCell<BTreeSet<&'static str>>,
+    pub(super) effects_broken: RefCell<BTreeSet<&'static str>>,
     tokens: RefCell<BTreeMap<String, Option<String>>>,
     steps: RefCell<BTreeMap<u64, Step>>,
     /// When those who began to sleep in this turn are to be woken.
@@ -187,6 +256,9 @@ pub struct Inner {
     pub(super) key: RefCell<ApplicationKey>,
     pub(super) last_step_lease: Cell<Option<u64>>,
     pub(super) last_job: RefCell<Option<String>>,
+    was_stretched: Cell<bool>,
+    /// How many steps each instance began.
+    pub steps_taken: RefCell<BTreeMap<String, u64>>,
     published: RefCell<Vec<JobRecord>>,
 }
 
@@ -235,6 +307,9 @@ impl Inner {
             model::KeyOrder::Utf16 => KeyOrder::Utf16,
         };
         let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default(), options.reconcile);
+        checks.limit_objects(options.objects_max);
+        // Who sends dead letters back starts a job that waits for no cap.
+        checks.limit_class_c(options.class_c_max.filter(|_| !options.requeues), options.skew_ms_max);
         checks.add_secret(MASTER_KEY.to_owned());
         checks.add_secret(key.secret.clone());
         let master_keys =
@@ -267,6 +342,10 @@ impl Inner {
             troubles: RefCell::default(),
             refusals: RefCell::default(),
             refused_for_ever: RefCell::default(),
+            exempt: RefCell::default(),
+            halves: Cell::new(0),
+            effects_seen: RefCell::default(),
+            effects_broken: RefCell::default(),
             tokens: RefCell::default(),
             steps: RefCell::default(),
             timers: RefCell::default(),
@@ -278,6 +357,8 @@ impl Inner {
             key: RefCell::new(key),
             last_step_lease: Cell::new(None),
             last_job: RefCell::default(),
+            was_stretched: Cell::new(false),
+            steps_taken: RefCell::default(),
             published: RefCell::default(),
             options,
         });
@@ -296,6 +377,8 @@ impl Inner {
         sync.skip_duplicates = !self.options.full_syncs;
         sync.polling_interval_s = self.options.interval_s;
         sync.sync_concurrency = Some(self.options.streams);
+        sync.max_objects_per_run = self.options.objects_max;
+        sync.max_class_c_per_day = self.options.class_c_max;
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
         sync.salt = hex::encode(salt).into();
@@ -308,14 +391,31 @@ impl Inner {
         self.use_key(&key);
     }
 
-    /// Its user sees a connection that failed too often, and switches it on again.
-    pub(super) fn lift_suspension(&self) {
+    /// Changes the connection, as the API does.
+    fn change_connection(&self, change: impl FnOnce(&mut ConnectionRecord)) {
         pollster::block_on(async {
             let Ok(Some(mut connection)) = self.registry.connection(CONNECTION).await else { return };
-            if connection.is_suspended_by_failures() {
+            change(&mut connection);
+            let revision = connection.revision;
+            let _ = self.registry.update_connection(connection, revision).await;
+        });
+    }
+
+    /// Its user switches the connection off.
+    pub(super) fn suspend_connection(&self) {
+        self.change_connection(|connection| {
+            (connection.status, connection.is_active) = (ConnectionStatus::Suspended, false);
+            connection.consecutive_failures = 0;
+        });
+    }
+
+    /// Its user sees a connection that is switched off, or that failed too often, and switches it on again.
+    pub(super) fn lift_suspension(&self) {
+        self.change_connection(|connection| {
+            if connection.is_suspended_by_failures() || !connection.is_active {
+                self.count(|tally| tally.lifted += 1);
+                (connection.status, connection.is_active) = (ConnectionStatus::Active, true);
                 connection.note_success(Timestamp::from_millis(self.now.get()));
-                let revision = connection.revision;
-                let _ = self.registry.update_connection(connection, revision).await;
             }
         });
     }
@@ -324,13 +424,10 @@ impl Inner {
     fn use_key(&self, key: &ApplicationKey) {
         let secret = SecretString::from(key.secret.as_str());
         let sealed = self.config.master_keys.seal(&secret, CONNECTION, &self.entropy);
-        pollster::block_on(async {
-            let Ok(Some(mut connection)) = self.registry.connection(CONNECTION).await else { return };
+        self.change_connection(|connection| {
             connection.key_id.clone_from(&key.key_id);
             connection.application_key = sealed.ok();
             connection.account = None;
-            let revision = connection.revision;
-            let _ = self.registry.update_connection(connection, revision).await;
         });
     }
 
@@ -362,6 +459,12 @@ impl Inner {
             let revision = sync.revision;
             let _ = self.registry.update_sync(sync, revision).await;
         });
+    }
+
+    /// When the cron is to poke the sync next, as the API says with what it changes.
+    pub(super) fn poke_after(&self, at: Option<Timestamp>) {
+        // The sync may be gone already.
+        let _ = pollster::block_on(self.registry.set_poke_after(SYNC, at));
     }
 
     /// The sync's record goes.
@@ -422,6 +525,11 @@ impl Inner {
         self.moment.get()
     }
 
+    /// How much has happened so far.
+    pub fn tally(&self) -> Tally {
+        self.tally.get()
+    }
+
     pub(super) fn count(&self, add: impl FnOnce(&mut Tally)) {
         let mut tally = self.tally.get();
         add(&mut tally);
@@ -447,6 +555,12 @@ impl Inner {
     /// That task is over.
     pub(super) fn forget_task(&self, task: u64) {
         self.steps.borrow_mut().remove(&task);
+    }
+
+    /// What is stored or said in this moment holds no secret, also if it is replaced in the next.
+    fn check_no_secret(&self, place: &str, bytes: &[u8]) {
+        let checked = self.checks.borrow().secret_in(place, bytes);
+        self.check(checked);
     }
 
     /// No secret in anything that is stored, published or delivered.
@@ -492,9 +606,11 @@ impl Seam {
     }
 
     /// What becomes of the next effect.
-    fn broken(&self, what: &str) -> Option<Break> {
+    fn broken(&self, what: &'static str) -> Option<Break> {
         self.inner.effects.set(self.inner.effects.get() + 1);
+        self.inner.effects_seen.borrow_mut().insert(what);
         let how = self.inner.breaks.borrow_mut().remove(&self.inner.effects.get())?;
+        self.inner.effects_broken.borrow_mut().insert(what);
         self.inner.count(|tally| tally.faults += 1);
         self.note(|| format!("{what}: {how:?}"));
         Some(how)
@@ -503,7 +619,7 @@ impl Seam {
     /// Something that changes the world, or reads it.
     async fn effect<T>(
         &self,
-        what: &str,
+        what: &'static str,
         broken: fn() -> Error,
         apply: impl AsyncFnOnce() -> Result<T, Error>,
     ) -> Result<T, Error> {
@@ -538,12 +654,13 @@ impl Seam {
     }
 
     /// A page is asked for: its step's budget must allow it.
-    fn check_budget(&self, start: &str) {
+    fn check_page(&self, start: &str) {
         // Who is frozen between asking the budget and asking for a page is not to blame.
         let now = self.inner.now.get() - self.inner.frozen_ms.get();
         let budget = &self.inner.config.budget;
-        let slack_ms = 2 * self.inner.options.skew_ms_max;
         let page_keys = self.inner.options.page_keys as u64;
+        let ranges = self.inner.options.streams > 1;
+        let skew_ms = 2 * self.inner.options.skew_ms_max;
         let over = self.inner.step(self.task, |step| {
             // Several ranges may be read at the same time, and each asks again by itself.
             let again = !step.asked.insert(start.to_owned()) || step.last_status == 400;
@@ -552,8 +669,7 @@ impl Seam {
                 step.began_at = now;
             }
             // A step reads one page whatever its budget; where that ends a range, one more tells whether it may.
-            let ranges = self.inner.options.streams > 1;
-            // The first key on whose place orders do not agree has the bucket asked for its order, with two pages.
+            // The first key on whose place orders do not agree has the bucket asked for its order.
             let probing = step.asked.iter().any(|it| it.contains("%F4%8F%BF%BD") || it.contains("%EF%BF%BD"));
             if again || step.pages == 0 || (ranges && step.pages == 1) || (probing && step.pages <= 5) {
                 return None;
@@ -562,14 +678,25 @@ impl Seam {
             // Those pages are not pages of the job.
             let keys = step.keys.saturating_sub(if probing { 5 * page_keys } else { page_keys });
             // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces are
-            // delivered, pages of others are on their way that were asked for before.
-            let alone = |spent: u64| if ranges { 0 } else { spent };
+            // stored and delivered, pages of others are on their way that were allowed before.
+            let (calls, bytes, slack_ms) = if ranges {
+                (
+                    step.internal.saturating_sub(step.owed()),
+                    step.bytes.saturating_sub(step.page_bytes_max),
+                    LEASE_MARGIN_MS,
+                )
+            } else {
+                let calls = step.internal.saturating_sub(step.in_doubt * CALLS_A_KEY);
+                (calls + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms)
+            };
+            let signals = u64::from(step.signalled && !ranges);
             [
                 ("requests to B2", step.external + EXTERNAL_REQUESTS_RESERVED / 4, budget.external_requests_max),
-                ("calls to stores", alone(step.internal + INTERNAL_REQUESTS_RESERVED), budget.internal_requests_max),
-                ("bytes", alone(step.bytes), budget.bytes_received_max.saturating_sub(1)),
+                ("calls to stores", calls, budget.internal_requests_max),
+                ("bytes", bytes, budget.bytes_received_max.saturating_sub(1)),
                 ("keys", keys, budget.keys_max.saturating_sub(1)),
-                ("ms", alone(wall_ms), budget.wall_ms_max.saturating_add(slack_ms)),
+                ("ms", wall_ms, budget.wall_ms_max.saturating_add(slack_ms)),
+                ("signals that the CPU time runs out", signals, 0),
             ]
             .into_iter()
             .find(|(_, spent, max)| spent > max)
@@ -580,22 +707,62 @@ impl Seam {
         }
     }
 
+    /// Adds to what the step has spent, which must be no more than its budget and what one page may take beyond it.
+    fn spend(&self, add: impl FnOnce(&mut Step)) {
+        let now = self.inner.now.get() - self.inner.frozen_ms.get();
+        let budget = &self.inner.config.budget;
+        let page_keys = self.inner.options.page_keys as u64;
+        let over = self.inner.step(self.task, |step| {
+            add(step);
+            step.lease?;
+            let wall_ms = u64::try_from(now - step.began_at).unwrap_or(0);
+            // Where two deletions are a blob, what vanishes between two keys is in no reserve.
+            let tiny = u64::from(self.inner.options.thresholds != Thresholds::USUAL);
+            let owed = step.owed() + tiny * CALLS_A_KEY * self.inner.options.keys as u64;
+            [
+                ("requests to B2", step.external, budget.external_requests_max.max(REQUESTS_MIN)),
+                ("calls to stores", step.internal, budget.internal_requests_max.saturating_add(owed)),
+                ("bytes", step.bytes, budget.bytes_received_max.saturating_add(PAGES_BEYOND_MAX * step.page_bytes_max)),
+                ("keys", step.keys, budget.keys_max.saturating_add(PAGES_BEYOND_MAX * page_keys)),
+                ("ms", wall_ms, budget.wall_ms_max.saturating_add(LEASE_MARGIN_MS)),
+            ]
+            .into_iter()
+            .find(|(_, spent, max)| spent > max)
+        });
+        if let Some((what, spent, max)) = over {
+            let message = format!("a step has spent {spent} {what} of {max}");
+            self.inner.check(Err(Violation::new(Rule::WithinTheBudget, message)));
+        }
+    }
+
     fn coordinator_stored(&self, bytes: &[u8]) {
         let before = self.inner.last_step_lease.get();
-        let stored = self.inner.checks.borrow_mut().coordinator_stored(bytes);
-        let (lease, job) = match stored {
+        let stored = self.inner.checks.borrow_mut().coordinator_stored(self.inner.now.get(), bytes);
+        let CoordinatorSeen { lease, job, stretched, limited } = match stored {
             Ok(stored) => stored,
             Err(violation) => return self.inner.check(Err(violation)),
         };
         if job.is_some() && job != *self.inner.last_job.borrow() {
-            self.inner.count(|tally| tally.jobs += 1);
+            // What is known of the job before it.
+            self.inner.count(|tally| {
+                tally.jobs += 1;
+                tally.limited += u64::from(limited);
+                tally.stretched += u64::from(self.inner.was_stretched.get());
+            });
         }
+        self.inner.was_stretched.set(stretched);
         self.note(|| format!("coordinator: job {}, lease {}", shown(job.as_ref()), shown(lease.as_ref())));
         if lease.is_some() && lease != before {
-            self.inner.count(|tally| tally.steps += 1);
+            self.inner.count(|tally| {
+                tally.steps += 1;
+                tally.taken_over += u64::from(before.is_some());
+            });
+            *self.inner.steps_taken.borrow_mut().entry(self.instance.name.clone()).or_default() += 1;
             let began_at = self.inner.now.get();
             let (lease, job) = (lease, job.clone());
-            self.inner.step(self.task, |step| *step = Step { lease, job, began_at, ..Step::default() });
+            self.inner.step(self.task, |step| {
+                *step = Step { lease, job, began_at, configured_at: step.configured_at, ..Step::default() };
+            });
         }
         self.inner.last_step_lease.set(lease);
         if job.is_some() {
@@ -630,14 +797,17 @@ impl Seam {
             return;
         }
         let (keys, bytes) = (page.entries.len() as u64, body.len() as u64);
-        let job = self.inner.step(self.task, |step| {
+        self.spend(|step| {
             step.pages += 1;
-            step.keys += if self.shard { 0 } else { keys };
-            step.bytes += if self.shard { 0 } else { bytes };
-            step.job.clone()
+            if !self.shard {
+                step.keys += keys;
+                step.bytes += bytes;
+                step.page_bytes_max = step.page_bytes_max.max(bytes);
+            }
         });
+        let (job, configured_at) = self.inner.step(self.task, |step| (step.job.clone(), step.configured_at));
         if let Some(job) = job {
-            self.inner.checks.borrow_mut().paged(at, &job, &query("prefix").unwrap_or_default(), from, to);
+            self.inner.checks.borrow_mut().paged(at, &job, configured_at, from, to);
         }
     }
 }
@@ -676,10 +846,10 @@ impl HttpClient for Seam {
             let start: Vec<&str> =
                 start.into_iter().filter(|pair| names.iter().any(|name| pair.starts_with(name))).collect();
             if !self.shard {
-                self.check_budget(&start.join("&"));
+                self.check_page(&start.join("&"));
             }
         }
-        self.inner.step(self.task, |step| step.external += u64::from(!self.shard));
+        self.spend(|step| step.external += u64::from(!self.shard));
         let how = self.broken("request");
         match how {
             Some(Break::Before) => return Err(interrupted()),
@@ -729,7 +899,7 @@ impl HttpClient for Seam {
 
 impl BlobStore for Seam {
     async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        self.inner.step(self.task, |step| step.internal += 1);
+        self.spend(|step| step.internal += 1);
         self.effect("KV get", storage_error, async || {
             let seen = self.inner.kv.get(name, self.instance.place, self.inner.now.get());
             if seen.stale {
@@ -748,10 +918,14 @@ impl BlobStore for Seam {
     }
 
     async fn put(&self, name: &str, value: Bytes) -> Result<(), Error> {
-        self.inner.step(self.task, |step| step.internal += 1);
+        self.spend(|step| step.internal += 1);
         self.effect("KV put", storage_error, async || {
-            self.inner.blob_puts.set(self.inner.blob_puts.get() + 1);
+            // What a checkpoint holds in blobs where it may hold next to nothing itself is no part of a snapshot.
+            let usual = self.inner.options.thresholds == Thresholds::USUAL;
+            let counts = u64::from(usual || !name.starts_with("scratch/"));
+            self.inner.blob_puts.set(self.inner.blob_puts.get() + counts);
             self.note(|| format!("KV put {}", short(name)));
+            self.inner.check_no_secret(name, &value);
             let before = self.inner.kv.put(name, value.clone(), self.instance.place, self.inner.now.get());
             if before.is_some_and(|before| before != value) {
                 let message = format!("{name} has got a second value");
@@ -763,9 +937,11 @@ impl BlobStore for Seam {
     }
 
     async fn delete(&self, name: &str) -> Result<(), Error> {
-        self.inner.step(self.task, |step| step.internal += 1);
+        self.spend(|step| step.internal += 1);
         self.effect("KV delete", storage_error, async || {
             self.note(|| format!("KV delete {}", short(name)));
+            let checked = self.inner.checks.borrow().blob_deleted(name);
+            self.inner.check(checked);
             self.inner.kv.delete(name);
             Ok(())
         })
@@ -775,25 +951,45 @@ impl BlobStore for Seam {
 
 impl DocumentStore for Seam {
     async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
-        self.inner.step(self.task, |step| step.internal += u64::from(name == root::DOCUMENT));
-        self.effect("document read", storage_error, async || self.inner.documents.load(name).await).await
+        self.spend(|step| step.internal += u64::from(name != DOCUMENT));
+        self.effect("document read", storage_error, async || {
+            let document = self.inner.documents.load(name).await?;
+            let in_doubt = match (name, &document) {
+                (root::DOCUMENT, _) => self.inner.checks.borrow().in_doubt(),
+                (dead_letters::DOCUMENT, Some(letters)) => DeadLetters::decode(&letters.value)?.requeued().len() as u64,
+                _ => 0,
+            };
+            // It looks at them more than once.
+            self.inner.step(self.task, |step| step.in_doubt = step.in_doubt.max(in_doubt));
+            Ok(document)
+        })
+        .await
     }
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
-        self.inner.step(self.task, |step| step.internal += u64::from(name == root::DOCUMENT));
+        self.spend(|step| step.internal += u64::from(name != DOCUMENT));
         self.effect("document swap", storage_error, async || {
+            self.inner.check_no_secret(name, value.as_deref().unwrap_or_default());
             let swapped = self.inner.documents.swap(name, expected, value.clone()).await?;
             match (swapped, &value) {
                 (Swapped::Conflict, _) => self.note(|| format!("{name}: conflict")),
                 (Swapped::Done(_), Some(bytes)) if name == DOCUMENT => self.coordinator_stored(bytes),
                 (Swapped::Done(_), Some(_)) if name == dead_letters::DOCUMENT => {
+                    self.inner.count(|tally| tally.letters += 1);
                     self.note(|| "dead letters stored".to_owned());
                 }
                 (Swapped::Done(_), Some(bytes)) => {
                     self.note(|| snapshot_shown(bytes));
-                    let exempt = self.inner.refused_for_ever.borrow();
+                    let exempt = self.inner.exempt.borrow();
                     let checked = self.inner.checks.borrow_mut().snapshot_stored(bytes, &self.inner.kv, &exempt);
-                    self.inner.check(checked);
+                    self.inner.check(checked.map(|seen| {
+                        self.inner.count(|tally| {
+                            tally.pending_blobs += u64::from(seen.pending);
+                            tally.leaf_blobs += u64::from(seen.leaves);
+                            tally.deletion_blobs += u64::from(seen.deletions);
+                            tally.doubt_blobs += u64::from(seen.in_doubt);
+                        });
+                    }));
                 }
                 (Swapped::Done(_), None) => self.note(|| format!("{name} deleted")),
             }
@@ -828,6 +1024,24 @@ impl Clock for Seam {
     async fn sleep(&self, millis: u64) {
         self.wait(millis).await;
     }
+
+    /// Of each step, from another time on; of some, from before it began, when it is about another one.
+    fn is_near_cpu_limit(&self) -> bool {
+        let Some(most) = self.inner.options.cpu_asks_max else { return false };
+        let (is_near, first) = self.inner.step(self.task, |step| {
+            step.cpu_asked += 1;
+            let is_near = u64::from(step.cpu_asked) > mix(self.task) % (u64::from(most) + 1);
+            let first = is_near && !step.signalled && step.cpu_asked > 1;
+            // What it was told before it asked for the first time is not about it.
+            step.signalled |= first && !mix(self.task).is_multiple_of(u64::from(most) + 1);
+            (is_near, first && step.signalled)
+        });
+        if first {
+            self.inner.count(|tally| tally.signals += 1);
+            self.note(|| "is told that its CPU time runs out".to_owned());
+        }
+        is_near
+    }
 }
 
 impl Entropy for Seam {
@@ -847,7 +1061,9 @@ impl Registry for Seam {
     }
 
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
+        let stored = serde_json::to_vec(&record).unwrap_or_default();
         self.effect("registry: update", storage_error, async || {
+            self.inner.check_no_secret("the connection", &stored);
             self.inner.registry.update_connection(record, expected).await
         })
         .await
@@ -862,7 +1078,12 @@ impl Registry for Seam {
     }
 
     async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
-        self.effect("registry: sync", storage_error, async || self.inner.registry.sync(sync_id).await).await
+        self.effect("registry: sync", storage_error, async || {
+            let at = self.inner.moment.get();
+            self.inner.step(self.task, |step| step.configured_at = at);
+            self.inner.registry.sync(sync_id).await
+        })
+        .await
     }
 
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
@@ -878,11 +1099,12 @@ impl Registry for Seam {
     }
 
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
-        self.inner.registry.due(at, limit).await
+        self.effect("registry: due", storage_error, async || self.inner.registry.due(at, limit).await).await
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
-        self.inner.registry.set_poke_after(sync_id, at).await
+        self.effect("registry: poke", storage_error, async || self.inner.registry.set_poke_after(sync_id, at).await)
+            .await
     }
 }
 
@@ -952,14 +1174,27 @@ impl Sink for SimSink {
         let seam = &self.seam;
         seam.inner.step(seam.task, |step| step.internal += 1);
         seam.effect("delivery", sink_error, async || {
+            seam.inner.check_no_secret("a delivery", format!("{changes:?}").as_bytes());
+            let offered = seam.inner.checks.borrow_mut().offered(seam.inner.next_moment(), changes);
+            seam.inner.check(offered);
             let refusals = self.refusals(changes);
             let taken = changes.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
-            let taken: Vec<Change> = taken.map(|(change, _)| change.clone()).collect();
+            let mut taken: Vec<Change> = taken.map(|(change, _)| change.clone()).collect();
+            let fails = seam.inner.halves.get() > 0;
+            if fails {
+                seam.inner.halves.set(seam.inner.halves.get() - 1);
+                seam.inner.count(|tally| (tally.faults, tally.halves) = (tally.faults + 1, tally.halves + 1));
+                taken.truncate(taken.len().div_ceil(2));
+                seam.note(|| format!("the sink takes {} of {} changes and fails", taken.len(), changes.len()));
+            }
             self.seen(&taken);
             let send = async |call| seam.inner.catalogue.call(NAMESPACE, TARGET_BUCKET, call);
             let clock = seam.clone();
             let sink = CatalogueSink { send, clock, target: self.target.clone() };
             let mut answers = sink.deliver(&taken).await?.into_iter();
+            if fails {
+                return Err(sink_error());
+            }
             let answer = |refusal: Option<String>| match refusal {
                 Some(reason) => Some(Delivery::Refused(reason)),
                 None => answers.next(),
@@ -1051,6 +1286,7 @@ impl Home for SimHome {
                 let error = job.error.as_ref().map_or("", |error| error.message.as_str());
                 format!("{} ended: {:?} {error}", job.job_id, job.status)
             });
+            seam.inner.check_no_secret("a published job", format!("{job:?}").as_bytes());
             seam.inner.published.borrow_mut().push(job.clone());
             Ok(())
         })
@@ -1071,6 +1307,7 @@ impl Home for SimHome {
             there.note(|| format!("shard {shard} answers"));
             resent(&answer)
         };
+        self.seam.spend(|step| step.internal += 1);
         self.seam.effect("shard", storage_error, ask).await
     }
 
