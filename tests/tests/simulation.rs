@@ -213,8 +213,10 @@ fn assert_caught(defect: Mutation, rules: &[Rule]) {
 fn a_step_that_ignores_the_lease_is_caught() {
     // Steps that get into each other's way for ever, or delete what the other one stored, are as bad as two that deliver at
     // the same time.
-    assert_caught(
+    // In some worlds before these such steps keep each other busy for hours.
+    assert_caught_among(
         Mutation::SkipLease,
+        60..80,
         &[Rule::OneStepAtATime, Rule::CatalogueEqualsBucket, Rule::ComesToRest, Rule::NothingNamedIsMissing],
     );
 }
