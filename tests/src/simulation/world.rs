@@ -67,8 +67,8 @@ const WIPED_AT_ONCE: usize = 20;
 /// engine asks the budget before each page, and its reserve is made for pieces of thousands of keys.
 const CALLS_A_KEY: u64 = 4 + 4 + DELIVERY_ATTEMPTS_MAX as u64 + 3;
 /// Pages by which a step may pass its limits of keys and bytes: the last one that these allowed, one that checks the end of
-/// its range, and one that was thrown away because it told the order of keys.
-const PAGES_BEYOND_MAX: u64 = 3;
+/// its range, and those that tell the order of keys.
+const PAGES_BEYOND_MAX: u64 = 6;
 /// Requests to B2 that a step may make whatever its budget: those of its first page, and authorizing before it.
 const REQUESTS_MIN: u64 = EXTERNAL_REQUESTS_RESERVED + 5;
 /// Of how many changes of one delivery the trace tells.
@@ -184,6 +184,8 @@ struct Step {
     job: Option<String>,
     /// Where its latest page began.
     asked: BTreeSet<String>,
+    /// Pages asked for since the order of keys was asked for.
+    since_order: Option<u32>,
     pages: u64,
     keys: u64,
     bytes: u64,
@@ -669,14 +671,18 @@ impl Seam {
                 step.began_at = now;
             }
             // A step reads one page whatever its budget; where that ends a range, one more tells whether it may.
-            // The first key on whose place orders do not agree has the bucket asked for its order.
-            let probing = step.asked.iter().any(|it| it.contains("%F4%8F%BF%BD") || it.contains("%EF%BF%BD"));
-            if again || step.pages == 0 || (ranges && step.pages == 1) || (probing && step.pages <= 5) {
+            // The first key on whose place orders do not agree has the bucket asked for its order, with two pages or a few
+            // that belong to the one in which it came.
+            let asks_order = start.contains("%F4%8F%BF%BD") || start.contains("%EF%BF%BD");
+            step.since_order = if asks_order { Some(0) } else { step.since_order.map(|pages| pages + 1) };
+            let probing = step.since_order.is_some();
+            let belongs = step.since_order.is_some_and(|pages| pages <= 1);
+            if again || step.pages == 0 || (ranges && step.pages == 1) || belongs {
                 return None;
             }
             let wall_ms = u64::try_from(now - step.began_at).unwrap_or(0);
             // Those pages are not pages of the job.
-            let keys = step.keys.saturating_sub(if probing { 5 * page_keys } else { page_keys });
+            let keys = step.keys.saturating_sub(if probing { 4 * page_keys } else { page_keys });
             // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces are
             // stored and delivered, pages of others are on their way that were allowed before.
             let (calls, bytes, slack_ms) = if ranges {
