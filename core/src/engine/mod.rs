@@ -292,8 +292,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let mut base = match resumed {
             Resumed::Listed => Base::default(),
             Resumed::At { open } => match self.list(state, run, order, open, allows).await? {
-                Listing::Stopped => return Ok(Outcome::Continue),
-                Listing::Complete(base) => base,
+                Some(base) => base,
+                None => return Ok(Outcome::Continue),
             },
         };
         run.phase = Phase::Delivering;
@@ -317,7 +317,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         Ok(Outcome::Done)
     }
 
-    /// Reads the listing from where the job is, to its end or to that of the budget.
+    /// Reads the listing from where the job is, to its end, or as far as the job may go; `None`: the budget is used up
+    /// before.
     async fn list(
         &self,
         state: &State<'_, B, D>,
@@ -325,7 +326,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         open: Open,
         allows: &dyn Fn(Reads, u64) -> bool,
-    ) -> Result<Listing, Error> {
+    ) -> Result<Option<Base>, Error> {
         let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
         run.assembly.keep_stored(&base.leaves.list);
         let (first, ahead) = self.plan(run, &base, order, open).await?;
@@ -372,7 +373,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.open_for(state, &mut base, begins).await?;
                 match self.take_piece(state, run, &mut base, order, piece, allows).await? {
                     Taken::All => {}
-                    Taken::Limited => return Ok(Listing::Complete(base)),
+                    Taken::Limited => return Ok(Some(base)),
                     Taken::Stopped => {
                         (ended, dropped) = (true, true);
                         break;
@@ -397,7 +398,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     run.open_for(state, &mut base, begins.take().unwrap_or(Begins::Leaf)).await?;
                     match self.take_piece(state, run, &mut base, order, piece, allows).await? {
                         Taken::All => {}
-                        Taken::Limited => return Ok(Listing::Complete(base)),
+                        Taken::Limited => return Ok(Some(base)),
                         Taken::Stopped => {
                             dropped = true;
                             break;
@@ -410,13 +411,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.break_segment();
             self.flush(state, run, order).await?;
             run.save_checkpoint(state, order, None).await?;
-            return Ok(Listing::Stopped);
+            return Ok(None);
         }
         run.assembly.finish();
         run.note_leaves(&mut base);
         run.listed = true;
         self.flush(state, run, order).await?;
-        Ok(Listing::Complete(base))
+        Ok(Some(base))
     }
 
     /// The ranges that are read side by side: the first from where the job is, the others from leaf to leaf of the
@@ -984,14 +985,6 @@ enum Compared {
     Limited(usize),
     /// The budget is used up: so many of them are compared, and all that was known before that key.
     Stopped { dealt_with: usize, up_to: String },
-}
-
-/// Where [`Engine::list`] came to.
-enum Listing {
-    /// The budget is used up.
-    Stopped,
-    /// The listing is read, to its end or as far as the job may go.
-    Complete(Base),
 }
 
 #[cfg(test)]
