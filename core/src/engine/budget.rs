@@ -41,13 +41,13 @@ impl Budget {
         keys_max: 2_000_000,
     };
     /// A Worker on the free plan: 50 external subrequests, 1,000 to Cloudflare's own services, and 10 ms of CPU,
-    /// which is about three pages.
+    /// so a step reads one page.
     pub const WORKERS_FREE: Self = Self {
         external_requests_max: 40,
         internal_requests_max: 800,
         wall_ms_max: 30_000,
         bytes_received_max: 4 << 20,
-        keys_max: 3_000,
+        keys_max: 1_000,
     };
     /// No limits: native runs.
     pub const UNLIMITED: Self = Self {

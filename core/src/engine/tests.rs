@@ -152,6 +152,8 @@ impl Clock for Stopped {
 struct Breaking<T> {
     inner: T,
     effects: Cell<u64>,
+    /// Blobs that were asked for.
+    gets: Cell<u64>,
     at: Cell<Option<(u64, bool)>>,
 }
 
@@ -179,6 +181,7 @@ struct Homes {
 
 impl BlobStore for Breaking<Homes> {
     async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
+        self.gets.set(self.gets.get() + 1);
         self.inner.blobs.get(name).await
     }
 
@@ -489,6 +492,72 @@ fn what_is_deleted_of_older_snapshots_is_in_the_cost() {
         .collect();
     // A segment, its leaf and the top are retired by each job from the second on, and go with the second move behind it.
     assert_eq!(deleted, [0, 0, 0, 3, 3]);
+}
+
+#[test]
+fn however_many_blobs_each_job_replaces_what_is_to_be_deleted_does_not_pile_up() {
+    let world = World::new(1_000);
+    let mut sizes = Vec::new();
+    for round in 0..12 {
+        // Some 600 segments in 150 leaves, of which each job replaces most.
+        world.bucket.set((0..2_400).map(|n| entry(&format!("k{n:05}"), if n % 4 == 0 { round } else { 1 })));
+        world.job(&Budget { internal_requests_max: 500, ..Budget::UNLIMITED });
+        sizes.push((world.document().encode().unwrap().len(), world.home.inner.blobs.names().len()));
+    }
+    world.check();
+    // What two jobs replaced, and the snapshot: from the fourth round on it is about the same.
+    let (first, last) = (sizes[4], sizes[11]);
+    assert!(last.0 < first.0 * 5 / 4 && last.0 < 64 << 10, "{sizes:?}");
+    assert!(last.1 < first.1 * 5 / 4, "{sizes:?}");
+}
+
+#[test]
+fn settling_takes_a_handful_of_calls_however_much_was_found_gone() {
+    for (keys, steps) in [(400, 8), (4_000, 80)] {
+        let world = World::new(100).with_tiny_thresholds(true);
+        world.bucket.set(self::keys(0..keys));
+        world.job(&Budget::UNLIMITED);
+        // A file of nearly every segment is gone, and found gone by a job that ends before it delivers that.
+        world
+            .bucket
+            .set(self::keys(0..keys).into_iter().enumerate().filter(|(n, _)| n % 7 != 3).map(|(_, entry)| entry));
+        for _ in 0..steps / 4 {
+            assert_eq!(world.step("job_cut", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+        }
+        let calls = || world.home.gets.get() + world.home.effects.get();
+        let before = calls();
+        block_on(settle_checkpoint(&world.home, &world.home, world.cut)).unwrap();
+        let taken = calls() - before;
+        assert!(taken < 60, "{taken} calls for {keys} files");
+        assert!(!world.document().root.undeleted.is_empty());
+        assert_eq!(world.snapshot().len(), keys as usize, "the sink still has them");
+        world.job(&Budget::UNLIMITED);
+        world.check();
+    }
+}
+
+#[test]
+fn a_long_stretch_of_files_that_are_gone_is_read_within_the_budget() {
+    let mut world = World::new(1_000);
+    world.bucket.set(keys(0..4_000));
+    world.job(&Budget::UNLIMITED);
+    // As many changes at once as the sink here takes in ten calls.
+    world.thresholds.set(Thresholds { flush_changes_min: 30, ..Thresholds::USUAL });
+    let mut left = keys(0..4_000);
+    left.drain(100..3_900);
+    world.bucket.set(left);
+    world.confirm_deletes = true;
+    let budget = Budget { internal_requests_max: 200, ..Budget::UNLIMITED };
+    for steps in 1.. {
+        let report = world.step("job_gone", &budget);
+        assert!(report.spent.internal_requests <= 200, "{:?}", report.spent);
+        if report.outcome.unwrap() == Outcome::Done {
+            assert!(steps > 5 && report.counts.deleted == 3_800, "{steps} steps: {:?}", report.counts);
+            break;
+        }
+        assert!(steps < 200, "it gets no further");
+    }
+    world.check();
 }
 
 #[test]

@@ -55,7 +55,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
          by then what runs often is compiled. A first sync that delivers every key into the catalogue; polls of two buckets\n\
          with nothing changed: their difference is what keys cost, and the rest what a poll costs beside its keys. A job's\n\
          seconds are its own, from its trigger to its end. CPU time is that of the whole process, so steps of the free\n\
-         plan's budget (3 pages each) took at most what is shown.",
+         plan's budget (one page each) took at most what is shown.",
     );
     if let Err(why) = options.tool("worker") {
         for name in FIGURES {
