@@ -224,6 +224,24 @@ pub fn has_one_place(key: &str) -> bool {
     !key.bytes().fold(false, |found, byte| found | (byte >= 0xee))
 }
 
+/// A key below `key` with few keys between, or none: where to begin a listing that is to show `key`.
+///
+/// It need not exist. It is below `key` in either order of keys.
+pub fn just_before(key: &str) -> String {
+    let mut chars = key.chars();
+    let last = chars.next_back();
+    let mut before = chars.as_str().to_owned();
+    // What begins with the character before, and the highest there is behind it, is the closest. Only printable ASCII is
+    // made use of: it is the same in both orders, and no store refuses it.
+    if let Some(last @ '!'..='~') = last
+        && key.len() < 1_000
+    {
+        before.push(char::from_u32(last as u32 - 1).unwrap_or(' '));
+        before.push('\u{10fffd}');
+    }
+    before
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -281,6 +299,17 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn just_before_is_before_in_both_orders(key in "[a!~ 0/\u{e000}\u{ffff}😀é]{1,6}", other in "[a!~ 0/😀]{1,6}") {
+            let before = just_before(&key);
+            prop_assert!(KeyOrder::Utf8.compare(&before, &key).is_lt());
+            prop_assert!(KeyOrder::Utf16.compare(&before, &key).is_lt());
+            // Between the two are only keys that share all but the last character, or that are beyond any real name.
+            if key.ends_with(|last: char| last.is_ascii_graphic()) && other > before && other < key {
+                prop_assert!(other.contains('\u{10fffd}'), "{before:?} < {other:?} < {key:?}");
+            }
+        }
+
         #[test]
         fn bytes_are_compared_as_by_memcmp(a in "[ab\u{7f}é]{0,20}", b in "[ab\u{7f}é]{0,20}", shared in "[a-zé]{0,30}") {
             prop_assert_eq!(compare_bytes(a.as_bytes(), b.as_bytes()), a.cmp(&b));

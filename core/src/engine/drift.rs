@@ -8,11 +8,10 @@ use std::collections::BTreeMap;
 
 use super::{
     Reconcile,
-    listing::just_before,
     source::{EMPTY_PAGES_MAX, PageStart, Source},
 };
 use crate::{
-    entry::{KeyOrder, orders_differ},
+    entry::{KeyOrder, just_before, orders_differ},
     error::{Error, ErrorKind, Retry},
     filter::Filter,
 };

@@ -4,12 +4,9 @@
 //! a listing that begins between the two places that the key may have shows which of them it has. So as long as the order
 //! is unknown, no key was met on whose place the orders do not agree, and nothing was compared that depends on it.
 
-use super::{
-    listing::just_before,
-    source::{EMPTY_PAGES_MAX, Page, PageStart, Source},
-};
+use super::source::{EMPTY_PAGES_MAX, Page, PageStart, Source};
 use crate::{
-    entry::KeyOrder,
+    entry::{KeyOrder, just_before},
     error::{Error, ErrorKind, Retry},
 };
 

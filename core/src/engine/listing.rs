@@ -15,7 +15,7 @@ use super::{
     source::{ListingWatch, Page, PageStart, Source},
 };
 use crate::{
-    entry::{Entry, EntryRef, KeyOrder, has_one_place},
+    entry::{Entry, EntryRef, KeyOrder, has_one_place, just_before},
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
@@ -576,24 +576,6 @@ impl RangeReader {
     }
 }
 
-/// A key below `key` with few keys between, or none: where to begin a listing that is to show `key`.
-///
-/// It need not exist. It is below `key` in either order of keys.
-pub fn just_before(key: &str) -> String {
-    let mut chars = key.chars();
-    let last = chars.next_back();
-    let mut before = chars.as_str().to_owned();
-    // What begins with the character before, and the highest there is behind it, is the closest. Only printable ASCII is
-    // made use of: it is the same in both orders, and no store refuses it.
-    if let Some(last @ '!'..='~') = last
-        && key.len() < 1_000
-    {
-        before.push(char::from_u32(last as u32 - 1).unwrap_or(' '));
-        before.push('\u{10fffd}');
-    }
-    before
-}
-
 /// What comes behind all keys that have all but one character of `group` in common, and `prefix_len` bytes at least. It
 /// differs from them in a printable ASCII character, so that it is behind them in either order of keys.
 fn behind_all(group: &str, prefix_len: usize) -> Option<String> {
@@ -621,17 +603,6 @@ mod tests {
     use super::*;
 
     proptest! {
-        #[test]
-        fn just_before_is_before_in_both_orders(key in "[a!~ 0/\u{e000}\u{ffff}😀é]{1,6}", other in "[a!~ 0/😀]{1,6}") {
-            let before = just_before(&key);
-            prop_assert!(KeyOrder::Utf8.compare(&before, &key).is_lt());
-            prop_assert!(KeyOrder::Utf16.compare(&before, &key).is_lt());
-            // Between the two are only keys that share all but the last character, or that are beyond any real name.
-            if key.ends_with(|last: char| last.is_ascii_graphic()) && other > before && other < key {
-                prop_assert!(other.contains('\u{10fffd}'), "{before:?} < {other:?} < {key:?}");
-            }
-        }
-
         #[test]
         fn a_sealed_segment_gives_back_its_entries(
             list in proptest::collection::vec(("[ab/😀]{0,9}", "[0-9a-f]{32}|[0-9A-F]{32}|[!-~]{0,40}", any::<u64>(), any::<i64>()), 1..12),

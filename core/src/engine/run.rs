@@ -8,14 +8,14 @@ use super::{
     base::Base,
     drift, known,
     lanes::Reads,
-    listing::{Mark, Open, just_before},
+    listing::{Mark, Open},
     retire::{Met, Names, NextRoot},
     source::ListingWatch,
     state::State,
     thresholds::Thresholds,
 };
 use crate::{
-    entry::Entry,
+    entry::{Entry, just_before},
     error::Error,
     job::{JobCounts, Phase},
     mutation::{self, Mutation},

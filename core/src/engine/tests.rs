@@ -16,7 +16,7 @@ use pollster::block_on;
 use proptest::prelude::*;
 
 use super::{
-    drift::Fate,
+    drift::{Fate, Presence},
     retire::Names,
     source::{Page, PageStart, SourceCost},
     state::{node_name, segment_name},
@@ -26,8 +26,9 @@ use super::{
 use crate::{
     dead_letters::DeadLetters,
     entry::{EntryBuffer, EntryRef, KeyOrder},
+    error::{ErrorKind, Retry},
     filter::FilterSpec,
-    sink::MemorySink,
+    sink::{Change, Delivery, MemorySink},
     snapshot::{
         self, Known,
         codec::{KEY_BYTES_MAX, KEYS_BYTES_MAX},
