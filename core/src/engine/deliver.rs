@@ -84,7 +84,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             if known.is_empty() {
                 return Err(Error::internal("A job keeps fewer deletions than it found."));
             }
-            for batch in known.chunks(order.thresholds.flush_changes_min) {
+            for batch in known.chunks(run.portion(order)) {
                 if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
                     run.save_checkpoint(state, order, None).await?;
                     return Ok(false);
@@ -138,7 +138,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             if known.is_empty() {
                 return Err(Error::internal("A job keeps fewer deletions than it found."));
             }
-            for batch in known.chunks(order.thresholds.flush_changes_min) {
+            for batch in known.chunks(run.portion(order)) {
                 let (mut noted, mut looked_for) = (Vec::new(), 0);
                 for known in batch {
                     let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {

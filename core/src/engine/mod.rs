@@ -267,13 +267,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         let begun = run.document.checkpoint.as_ref();
         if let Some(ended) = begun.filter(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint) {
-            if ended.job_id == order.job_id {
-                // Under other filters the job begins anew, and what it has delivered counts.
-                run.counts = JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts };
-                run.objects_found = ended.objects_found;
-            }
+            // Under other filters the job begins anew, and what it has delivered counts.
+            let anew = (ended.job_id == order.job_id).then(|| Checkpoint {
+                job_id: order.job_id.to_owned(),
+                fingerprint: order.fingerprint.to_owned(),
+                counts: JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts },
+                objects_found: ended.objects_found,
+                order: ended.order,
+                ..Checkpoint::default()
+            });
             let document = mem::take(&mut run.document);
-            (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision).await?;
+            (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision, anew).await?;
             run.known_before = run.document.root.entries;
         }
         run.resync = match &run.document.root.resync {

@@ -32,6 +32,9 @@ use crate::{
     store::{BlobStore, DocumentStore},
 };
 
+/// A portion of deletions takes at most so many calls to the sink: what a step keeps in hand is twice that.
+const PORTION_CALLS_MAX: usize = 50;
+
 /// Where a job would go on, were it cut off now: behind the latest segment that was closed.
 #[derive(Clone, Debug)]
 pub(super) struct ResumePoint {
@@ -308,6 +311,11 @@ impl Run {
             self.store_deletions(state).await?;
         }
         Ok(())
+    }
+
+    /// How many deletions are noted and delivered at once.
+    pub(super) fn portion(&self, order: &Order<'_>) -> usize {
+        order.thresholds.flush_changes_min.min(self.batch_max.saturating_mul(PORTION_CALLS_MAX)).max(1)
     }
 
     /// Whether the job has delivered as many files as it may.

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     snapshot::{
         cut::Cut,
-        root::{Root, SnapshotDocument},
+        root::{Checkpoint, Root, SnapshotDocument},
     },
     store::{BlobStore, DocumentStore},
 };
@@ -35,15 +35,16 @@ pub async fn settle_checkpoint<B: BlobStore, D: DocumentStore>(
 ) -> Result<Root, Error> {
     let state = State::new(blobs, documents);
     let (document, revision) = state.load_document().await?;
-    end_checkpoint(&state, cut, document, revision).await.map(|(document, _)| document.root)
+    end_checkpoint(&state, cut, document, revision, None).await.map(|(document, _)| document.root)
 }
 
-/// Ends the checkpoint, if there is one.
+/// Ends the checkpoint, if there is one, and puts `next` in its place.
 pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
     state: &State<'_, B, D>,
     cut: Cut,
     mut document: SnapshotDocument,
     revision: u64,
+    next: Option<Checkpoint>,
 ) -> Result<(SnapshotDocument, u64), Error> {
     let Some(checkpoint) = document.checkpoint.take() else { return Ok((document, revision)) };
     let (root, order) = (&document.root, checkpoint.order);
@@ -73,7 +74,7 @@ pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
     let mut stale = checkpoint.scratch.clone();
     stale.extend(looked_into.blobs().to_vec());
     stale.append(&mut assembly.dropped);
-    let next = NextRoot {
+    let root_next = NextRoot {
         order,
         stale,
         looked_into,
@@ -83,7 +84,8 @@ pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
         // What is about to be delivered is still named.
         in_doubt: document.in_doubt_blob.clone(),
     };
-    document.root = next.store(state, root, &base.leaves, &assembly).await?;
+    document.root = root_next.store(state, root, &base.leaves, &assembly).await?;
+    document.checkpoint = next;
     let revision = state.swap_document(revision, &document).await?;
     Ok((document, revision))
 }
