@@ -174,7 +174,7 @@ impl Options {
     /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is met.
     /// Many keys would take a step each, and each step of one page a minute, where a blob is not seen earlier.
     pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
-        let slow = self.kv_lag_ms_max > 5_000 && (self.budget.keys_max <= 70 || self.page_keys < 7);
+        let slow = self.kv_lag_ms_max > 0 && (self.budget.keys_max <= 70 || self.page_keys < 7);
         if self.keys <= 48 && !slow && rng.chance(0.8) {
             self.thresholds = Thresholds {
                 flush_changes_min: pick(rng, &[2, 5, 10]),
