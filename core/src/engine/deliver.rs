@@ -116,6 +116,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if !order.confirm_deletes && run.are_many_deletions(order, run.deletions_found) {
             // All are looked for before the first deletion is delivered: they may be too many.
             while run.deletions_checked < run.deletions_found {
+                if run.deletions_checked > 0 && !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
+                    run.save_checkpoint(state, order, None).await?;
+                    return Ok(false);
+                }
                 let known = run.deletions_from(state, run.deletions_checked).await?;
                 if known.is_empty() {
                     return Err(Error::internal("A job keeps fewer deletions than it found."));
@@ -139,6 +143,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 return Err(Error::internal("A job keeps fewer deletions than it found."));
             }
             for batch in known.chunks(run.portion(order)) {
+                if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
+                    run.save_checkpoint(state, order, None).await?;
+                    return Ok(false);
+                }
+                // One look more at least, so that the portion gets further.
+                let mut must = true;
                 let (mut noted, mut looked_for) = (Vec::new(), 0);
                 for known in batch {
                     let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {

@@ -274,6 +274,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 counts: JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts },
                 objects_found: ended.objects_found,
                 order: ended.order,
+                scratch: run.document.in_doubt_blob.iter().cloned().collect(),
                 ..Checkpoint::default()
             });
             let document = mem::take(&mut run.document);
@@ -457,7 +458,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let mut bounds: Vec<usize> = (0..leaves.len())
             .filter(|&index| {
                 leaves.get(index).is_some_and(|leaf| {
-                    run.covered_to.as_deref() != Some(leaf.first_key.as_str())
+                    // What was listed already, and left out by the filters, is not listed again.
+                    let last = run.watch.last_key();
+                    let is_ahead = last.is_none_or(|last| run.watch.order.compare(last, &leaf.first_key).is_lt());
+                    is_ahead
+                        && run.covered_to.as_deref() != Some(leaf.first_key.as_str())
                         && order.cut.begins(&leaf.first_key) == Begins::Leaf
                 })
             })

@@ -50,7 +50,12 @@ impl Names {
     /// Adds leaves, each followed by its segments.
     pub(super) fn note_leaves(&mut self, leaves: Vec<(ContentHash, Vec<ContentHash>)>) {
         for (leaf, segments) in leaves {
-            self.tail.push(BlobName::node(leaf));
+            let leaf = BlobName::node(leaf);
+            if self.tail.contains(&leaf) {
+                // Each step of a job looks into the one in which it goes on.
+                continue;
+            }
+            self.tail.push(leaf);
             self.tail.extend(segments.into_iter().map(BlobName::segment));
         }
     }
@@ -71,7 +76,7 @@ impl Names {
     }
 
     /// Takes the last name; where it is read from a blob, that one's name is added to `emptied`.
-    pub(super) async fn pop<B: BlobStore, D: DocumentStore>(
+    async fn pop<B: BlobStore, D: DocumentStore>(
         &mut self,
         state: &State<'_, B, D>,
         emptied: &mut Vec<String>,
@@ -84,9 +89,25 @@ impl Names {
         Ok(self.tail.pop())
     }
 
-    /// Gives back what was taken last.
-    pub(super) fn push(&mut self, name: BlobName) {
-        self.tail.push(name);
+    /// Deletes blobs, from the last name on, but for those that are `named`, as long as `allows` says so. Answers whether
+    /// none is left.
+    pub(super) async fn delete<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        named: &BTreeSet<BlobName>,
+        emptied: &mut Vec<String>,
+        mut allows: impl FnMut() -> bool,
+    ) -> Result<bool, Error> {
+        while let Some(name) = self.pop(state, emptied).await? {
+            if !allows() {
+                self.tail.push(name);
+                return Ok(false);
+            }
+            if !named.contains(&name) {
+                state.delete(&name.to_string()).await?;
+            }
+        }
+        Ok(true)
     }
 
     /// All names, in order.

@@ -308,7 +308,7 @@ impl Run {
         }
         let held_max = order.thresholds.deletions_held_max;
         if self.deletions.len() >= held_max || self.deletion_key_bytes >= SEGMENT_BYTES_MAX {
-            self.store_deletions(state).await?;
+            self.store_deletions(state, order).await?;
         }
         Ok(())
     }
@@ -488,7 +488,7 @@ impl Run {
             self.leaves_stored = self.assembly.leaves.len();
         }
         if self.deletions.len() > order.thresholds.tail_items_max {
-            self.store_deletions(state).await?;
+            self.store_deletions(state, order).await?;
         }
         let mut deletions = self.deletion_parts.clone();
         deletions.extend(root::encode_known(&self.deletions));
@@ -573,12 +573,30 @@ impl Run {
         Ok(())
     }
 
-    async fn store_deletions<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {
-        let deletions = mem::take(&mut self.deletions);
+    /// Stores the deletions that are held. A part that has room is stored anew with them, so that there are few parts.
+    async fn store_deletions<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+    ) -> Result<(), Error> {
+        let mut deletions = mem::take(&mut self.deletions);
         self.deletion_key_bytes = 0;
+        let held_max = order.thresholds.deletions_held_max as u64;
+        let has_room = |part: &mut KnownPart| part.count + deletions.len() as u64 <= held_max;
+        if let Some(last) = self.deletion_parts.pop_if(has_room) {
+            let mut before = known::read(state, &last).await?;
+            let key_bytes: usize = before.iter().chain(&deletions).map(|known| known.key.len()).sum();
+            if key_bytes <= SEGMENT_BYTES_MAX {
+                before.append(&mut deletions);
+                deletions = before;
+                self.scratch.extend(last.blob);
+            } else {
+                self.deletion_parts.push(last);
+            }
+        }
         let Some(first) = deletions.first() else { return Ok(()) };
         let (first_key, count) = (first.key.clone(), deletions.len() as u64);
-        let blob = Some(self.write_scratch(state, segment::encode(deletions.iter())).await?);
+        let blob = Some(state.write_named("scratch", segment::encode(deletions.iter())).await?);
         self.deletion_parts.push(KnownPart { first_key, count, blob, ..KnownPart::default() });
         Ok(())
     }
@@ -628,20 +646,19 @@ impl Run {
             return Ok(true);
         }
         self.note_leaves(base);
+        // The stored checkpoint may still name what was taken apart since.
+        self.scratch.append(&mut self.assembly.dropped);
         let Met { mut named, .. } = Met::of(state, &self.looked_into, &base.leaves, &self.assembly).await?;
-        named.extend(self.scratch.iter().filter_map(|name| BlobName::parse(name)));
+        let parts = self.deletion_parts.iter().filter_map(|part| part.blob.as_ref());
+        named.extend(self.scratch.iter().chain(parts).filter_map(|name| BlobName::parse(name)));
         let mut garbage = Names::of(&root.garbage)?;
         let mut must = true;
-        while let Some(name) = garbage.pop(state, &mut self.scratch).await? {
-            if !mem::take(&mut must) && !allows(self.reads(), self.sink_calls) {
-                garbage.push(name);
-                self.garbage = Some(garbage.store(state, self.document.root.generation * 2 + 1).await?);
-                self.save_checkpoint(state, order, None).await?;
-                return Ok(false);
-            }
-            if !named.contains(&name) {
-                state.delete(&name.to_string()).await?;
-            }
+        let (reads, sink_calls) = (self.reads(), self.sink_calls);
+        let more = || mem::take(&mut must) || allows(reads, sink_calls);
+        if !garbage.delete(state, &named, &mut self.scratch, more).await? {
+            self.garbage = Some(garbage.store(state, root.generation * 2 + 1).await?);
+            self.save_checkpoint(state, order, None).await?;
+            return Ok(false);
         }
         self.garbage = Some(NameList::default());
         Ok(true)
@@ -660,6 +677,7 @@ impl Run {
         let mut stale = mem::take(&mut self.scratch);
         stale.append(&mut self.assembly.dropped);
         stale.extend(self.document.in_doubt_blob.clone());
+        stale.extend(self.deletion_parts.iter().filter_map(|part| part.blob.clone()));
         let next = NextRoot {
             order: self.watch.order,
             stale,

@@ -4,7 +4,7 @@ use super::{
     assembly::Assembly,
     base::Base,
     known::without_first,
-    retire::{Names, NextRoot},
+    retire::{Met, Names, NextRoot},
     run::{checkpoint_leaves, checkpoint_segments},
     state::State,
 };
@@ -12,10 +12,14 @@ use crate::{
     error::Error,
     snapshot::{
         cut::Cut,
+        names::BlobName,
         root::{Checkpoint, Root, SnapshotDocument},
     },
     store::{BlobStore, DocumentStore},
 };
+
+/// So many blobs that nothing names any more are deleted when a job is settled, at most.
+const GARBAGE_DELETED_MAX: usize = 200;
 
 /// Ends the checkpoint of a job that will not go on, and answers the root as it is then.
 ///
@@ -74,6 +78,19 @@ pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
     let mut stale = checkpoint.scratch.clone();
     stale.extend(looked_into.blobs().to_vec());
     stale.append(&mut assembly.dropped);
+    stale.extend(checkpoint.deletions.iter().filter_map(|part| part.blob.clone()));
+    // Jobs that break off again and again would only add to it.
+    let mut root = root.clone();
+    let mut garbage = Names::of(&root.garbage)?;
+    let Met { mut named, .. } = Met::of(state, &looked_into, &base.leaves, &assembly).await?;
+    named.extend(stale.iter().chain(&document.in_doubt_blob).filter_map(|name| BlobName::parse(name)));
+    let mut left = GARBAGE_DELETED_MAX;
+    let more = || {
+        left = left.saturating_sub(1);
+        left > 0
+    };
+    garbage.delete(state, &named, &mut stale, more).await?;
+    root.garbage = garbage.store(state, root.generation * 2 + 1).await?;
     let root_next = NextRoot {
         order,
         stale,
@@ -84,7 +101,7 @@ pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
         // What is about to be delivered is still named.
         in_doubt: document.in_doubt_blob.clone(),
     };
-    document.root = root_next.store(state, root, &base.leaves, &assembly).await?;
+    document.root = root_next.store(state, &root, &base.leaves, &assembly).await?;
     document.checkpoint = next;
     let revision = state.swap_document(revision, &document).await?;
     Ok((document, revision))

@@ -22,7 +22,7 @@ impl Thresholds {
     pub const USUAL: Self = Self {
         flush_changes_min: 1_000,
         flush_bytes_min: 4 << 20,
-        deletions_held_max: 4_096,
+        deletions_held_max: 16_384,
         tail_items_max: 256,
         tail_bytes_max: 512 << 10,
     };

@@ -103,11 +103,19 @@ pub struct KnownPart {
     /// How many files are in it.
     pub count: u64,
     /// So many of them are dealt with, from the first on.
+    #[serde(skip_serializing_if = "is_zero")]
     pub skip: u64,
     /// The blob with them, an encoded segment.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub blob: Option<String>,
     /// The encoded segment itself, base64, where there are few.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tail: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 /// Names of blobs: lists of them in blobs, and the rest in place.
