@@ -103,7 +103,7 @@ pub struct KnownPart {
     /// How many files are in it.
     pub count: u64,
     /// So many of them are dealt with, from the first on.
-    #[serde(skip_serializing_if = "is_zero")]
+    #[serde(skip_serializing_if = "is_default")]
     pub skip: u64,
     /// The blob with them, an encoded segment.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,9 +113,8 @@ pub struct KnownPart {
     pub tail: Option<String>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
-const fn is_zero(number: &u64) -> bool {
-    *number == 0
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Names of blobs: lists of them in blobs, and the rest in place.
