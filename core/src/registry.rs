@@ -500,14 +500,27 @@ pub trait Registry {
     /// Syncs, newest first (by `created_at`, then by id).
     async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error>;
 
-    /// The ids of at most `limit` syncs to poke at `at`, longest overdue first.
-    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error>;
+    /// At most `limit` syncs to poke at `at`, longest overdue first.
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error>;
+
+    /// Makes a sync that was due, and was poked, due next at that time, or never; unless [`Self::set_poke_after`] has
+    /// said otherwise meanwhile, or it is gone.
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error>;
 
     /// Makes a sync due at that time, or never. Does not count as a write of its record.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error>;
+}
+
+/// A sync that is to be poked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DueSync {
+    /// Since when.
+    pub since: Timestamp,
+    /// `sync_…`
+    pub sync_id: String,
 }
 
 /// The errors that every home's registry answers, in the same words.
@@ -602,6 +615,13 @@ pub enum RegistryCall {
         /// The most to answer.
         limit: usize,
     },
+    /// [`Registry::poked`]
+    Poked {
+        /// What was poked.
+        due: DueSync,
+        /// `None`: never again.
+        next: Option<Timestamp>,
+    },
     /// [`Registry::set_poke_after`]
     SetPokeAfter {
         /// `sync_…`
@@ -623,8 +643,8 @@ pub enum RegistryAnswer {
     Sync(Option<Box<SyncRecord>>),
     /// Syncs.
     Syncs(Vec<SyncRecord>),
-    /// Ids of syncs.
-    Due(Vec<String>),
+    /// Syncs to poke.
+    Due(Vec<DueSync>),
     /// Whether there was a sync to delete.
     Deleted(bool),
     /// It is done.
@@ -657,6 +677,10 @@ pub async fn apply(registry: &impl Registry, call: RegistryCall) -> Result<Regis
         RegistryCall::DeleteSync { sync_id } => RegistryAnswer::Deleted(registry.delete_sync(&sync_id).await?),
         RegistryCall::Syncs { query } => RegistryAnswer::Syncs(registry.syncs(&query).await?),
         RegistryCall::Due { at, limit } => RegistryAnswer::Due(registry.due(at, limit).await?),
+        RegistryCall::Poked { due, next } => {
+            registry.poked(&due, next).await?;
+            RegistryAnswer::Done
+        }
         RegistryCall::SetPokeAfter { sync_id, at } => {
             registry.set_poke_after(&sync_id, at).await?;
             RegistryAnswer::Done
@@ -777,9 +801,16 @@ impl<F: AsyncFn(RegistryCall) -> Result<RegistryAnswer, Error>> Registry for Rem
         }
     }
 
-    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
         match self.0(RegistryCall::Due { at, limit }).await? {
-            RegistryAnswer::Due(sync_ids) => Ok(sync_ids),
+            RegistryAnswer::Due(due) => Ok(due),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
+        match self.0(RegistryCall::Poked { due: due.clone(), next }).await? {
+            RegistryAnswer::Done => Ok(()),
             other => Err(unexpected(&other)),
         }
     }
@@ -901,15 +932,26 @@ impl Registry for MemoryRegistry {
         Ok(records)
     }
 
-    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
         let tables = self.0.borrow();
         let mut due: Vec<_> = tables
             .syncs
             .iter()
-            .filter_map(|(sync_id, (_, after))| after.filter(|after| *after <= at).map(|after| (after, sync_id)))
+            .filter_map(|(sync_id, (_, after))| Some(DueSync { since: (*after)?, sync_id: sync_id.clone() }))
+            .filter(|due| due.since <= at)
             .collect();
         due.sort_unstable();
-        Ok(due.into_iter().take(limit).map(|(_, sync_id)| sync_id.clone()).collect())
+        due.truncate(limit);
+        Ok(due)
+    }
+
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
+        if let Some((_, after)) = self.0.borrow_mut().syncs.get_mut(&due.sync_id)
+            && *after == Some(due.since)
+        {
+            *after = next;
+        }
+        Ok(())
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {

@@ -106,8 +106,9 @@ async fn scheduled(event: ScheduledEvent, env: Env, _context: ScheduleContext) {
 async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
     let bindings = Bindings::of(env)?;
     let registry = bindings.registry();
-    for sync_id in registry.due(at, POKES_MAX).await? {
-        let next = match bindings.coordinator(&sync_id, &Command::Poke { at }).await {
+    for due in registry.due(at, POKES_MAX).await? {
+        let sync_id = &due.sync_id;
+        let next = match bindings.coordinator(sync_id, &Command::Poke { at }).await {
             Ok(Answer::Poked { next }) => next,
             Ok(other) => {
                 console_error!("{sync_id} answered a poke with {other:?}");
@@ -118,8 +119,8 @@ async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_co
                 Some(at.plus_millis(POKE_FAILED_MS))
             }
         };
-        // A sync that was deleted meanwhile, or one whose coordinator fails, keeps no other from being poked.
-        if let Err(error) = registry.set_poke_after(&sync_id, next).await {
+        // One that fails keeps no other from being poked.
+        if let Err(error) = registry.poked(&due, next).await {
             console_error!("When to poke {sync_id} again was not noted: {error}");
         }
     }

@@ -2,7 +2,9 @@
 
 use b2sync_core::{
     Error,
-    registry::{ConnectionRecord, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals},
+    registry::{
+        ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
+    },
     time::Timestamp,
 };
 use serde::Deserialize;
@@ -29,6 +31,12 @@ struct Stored {
 #[derive(Deserialize)]
 struct Id {
     sync_id: String,
+}
+
+#[derive(Deserialize)]
+struct Due {
+    sync_id: String,
+    poke_after: i64,
 }
 
 /// Connections and syncs, strongly consistent.
@@ -180,11 +188,19 @@ impl CoreRegistry for Registry {
         }
     }
 
-    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
-        let query = "SELECT sync_id FROM syncs WHERE poke_after <= ? ORDER BY poke_after, sync_id LIMIT ?";
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
+        let query = "SELECT sync_id, poke_after FROM syncs WHERE poke_after <= ? ORDER BY poke_after, sync_id LIMIT ?";
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Id> = sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
-        Ok(rows.into_iter().map(|row| row.sync_id).collect())
+        let rows: Vec<Due> = sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
+        let due = |row: Due| DueSync { since: Timestamp::from_millis(row.poke_after), sync_id: row.sync_id };
+        Ok(rows.into_iter().map(due).collect())
+    }
+
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
+        let next = next.map_or(SqlStorageValue::Null, |next| next.as_millis().into());
+        let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? AND poke_after = ? RETURNING sync_id";
+        let values = vec![next, due.sync_id.as_str().into(), due.since.as_millis().into()];
+        sql::first::<Id>(&self.sql, query, values).map(|_| ()).map_err(failed)
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {

@@ -5,7 +5,9 @@ use crate::{
     engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     filter::FilterSpec,
-    registry::{ConnectionRecord, ConnectionStatus, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord},
+    registry::{
+        ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord,
+    },
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -197,23 +199,36 @@ async fn syncs_are_due(registry: &impl Registry) -> Outcome {
     for (sync_id, created_at) in [("sync_a", 30), ("sync_b", 10), ("sync_c", 20), ("sync_d", 20)] {
         ok("insert", registry.insert_sync(sync(sync_id, "bkt", "conn_a", created_at)?).await)?;
     }
-    check("a new sync is due when it was created, not before", registry.due(at(9), 10).await, ids(&[]))?;
-    check(
-        "longest overdue first, then by id",
-        registry.due(at(30), 10).await,
-        ids(&["sync_b", "sync_c", "sync_d", "sync_a"]),
-    )?;
-    check("no more than asked for", registry.due(at(30), 2).await, ids(&["sync_b", "sync_c"]))?;
+    let due = async |at, limit| {
+        registry.due(at, limit).await.map(|due| due.into_iter().map(|due| due.sync_id).collect::<Vec<_>>())
+    };
+    check("a new sync is due when it was created, not before", due(at(9), 10).await, ids(&[]))?;
+    let since = registry.due(at(30), 2).await.map(|due| due.into_iter().map(|due| due.since).collect());
+    check("since when", since, vec![at(10), at(20)])?;
+    check("longest overdue first, then by id", due(at(30), 10).await, ids(&["sync_b", "sync_c", "sync_d", "sync_a"]))?;
+    check("no more than asked for", due(at(30), 2).await, ids(&["sync_b", "sync_c"]))?;
     ok("never", registry.set_poke_after("sync_b", None).await)?;
     ok("later", registry.set_poke_after("sync_c", Some(at(100))).await)?;
-    check("those that remain", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
-    check("and later", registry.due(at(100), 10).await, ids(&["sync_d", "sync_a", "sync_c"]))?;
+    check("those that remain", due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    check("and later", due(at(100), 10).await, ids(&["sync_d", "sync_a", "sync_c"]))?;
     let record = ok("read", registry.sync("sync_c").await)?.ok_or("a sync that was inserted is gone")?;
     check("poking is no write of the record", Ok(record.revision), 1)?;
     ok("update", registry.update_sync(record, 1).await)?;
-    check("and a write is no poking", registry.due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    check("and a write is no poking", due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    let poked = DueSync { since: at(30), sync_id: "sync_a".to_owned() };
+    let earlier = DueSync { since: at(29), ..poked.clone() };
+    ok("poked, and said otherwise since", registry.poked(&earlier, Some(at(500))).await)?;
+    check("that is left as it is", due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
+    ok("poked", registry.poked(&poked, Some(at(40))).await)?;
+    check("due again", due(at(39), 10).await, ids(&["sync_d"]))?;
+    ok("poked again", registry.poked(&DueSync { since: at(40), ..poked.clone() }, None).await)?;
+    check("and never again", due(at(1_000), 10).await, ids(&["sync_d", "sync_c"]))?;
+    ok("poked, and never due", registry.poked(&poked, Some(at(1))).await)?;
+    ok("made due", registry.set_poke_after("sync_a", Some(at(30))).await)?;
     ok("delete", registry.delete_sync("sync_d").await)?;
-    check("a deleted sync is not due", registry.due(at(99), 10).await, ids(&["sync_a"]))?;
+    check("a deleted sync is not due", due(at(99), 10).await, ids(&["sync_a"]))?;
+    let gone = DueSync { since: at(20), sync_id: "sync_d".to_owned() };
+    ok("that it was poked is no error", registry.poked(&gone, Some(at(1))).await)?;
     check_kind("nor can it be made so", registry.set_poke_after("sync_d", Some(at(1))).await, ErrorKind::NotFound)
 }
 

@@ -820,13 +820,13 @@ fn is_poked_after(command: &Command) -> bool {
 /// What a tick of the cron does, as the Worker's `scheduled`.
 async fn poke_due(home: &SimHome, at: Timestamp) -> Result<(), Error> {
     let at = at.max(home.clock().now());
-    for sync_id in home.registry().due(at, POKES_MAX).await? {
-        let next = match Coordinator::new(home).handle(&sync_id, Command::Poke { at }).await {
+    for due in home.registry().due(at, POKES_MAX).await? {
+        let next = match Coordinator::new(home).handle(&due.sync_id, Command::Poke { at }).await {
             Ok(Answer::Poked { next }) => next,
             _ => Some(at.plus_millis(CRON_MS)),
         };
         // As there: what is not noted is poked again.
-        let _ = home.registry().set_poke_after(&sync_id, next).await;
+        let _ = home.registry().poked(&due, next).await;
     }
     Ok(())
 }

@@ -27,7 +27,9 @@ use b2sync_core::error::{Error, ErrorKind, Retry};
 use b2sync_core::filter::FilterSpec;
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
 use b2sync_core::job::JobRecord;
-use b2sync_core::registry::{ConnectionRecord, ConnectionStatus, MemoryRegistry, Registry, SyncQuery, SyncRecord};
+use b2sync_core::registry::{
+    ConnectionRecord, ConnectionStatus, DueSync, MemoryRegistry, Registry, SyncQuery, SyncRecord,
+};
 use b2sync_core::seal::MasterKeys;
 use b2sync_core::secret::SecretString;
 use b2sync_core::sink::{Change, Delivery, Sink};
@@ -1104,8 +1106,12 @@ impl Registry for Seam {
         self.inner.registry.syncs(query).await
     }
 
-    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<String>, Error> {
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
         self.effect("registry: due", storage_error, async || self.inner.registry.due(at, limit).await).await
+    }
+
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
+        self.effect("registry: poke", storage_error, async || self.inner.registry.poked(due, next).await).await
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
