@@ -76,6 +76,12 @@ impl JobCounts {
     pub const fn delivered(&self) -> u64 {
         self.created + self.updated + self.deleted
     }
+
+    /// Without what a listing found, for a job that lists anew.
+    #[must_use]
+    pub const fn of_deliveries(self) -> Self {
+        Self { listed: 0, matched: 0, matched_bytes: 0, ..self }
+    }
 }
 
 /// What a job has spent.

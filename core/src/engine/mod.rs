@@ -271,7 +271,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             let anew = (ended.job_id == order.job_id).then(|| Checkpoint {
                 job_id: order.job_id.to_owned(),
                 fingerprint: order.fingerprint.to_owned(),
-                counts: JobCounts { listed: 0, matched: 0, matched_bytes: 0, ..ended.counts },
+                counts: ended.counts.of_deliveries(),
                 objects_found: ended.objects_found,
                 order: ended.order,
                 scratch: run.document.in_doubt_blob.iter().cloned().collect(),

@@ -194,6 +194,11 @@ impl Run {
         order: &Order<'_>,
     ) -> Result<Resumed, Error> {
         let Some(checkpoint) = self.document.checkpoint.clone() else {
+            if let Some(done) = self.document.root.job.as_ref().filter(|it| it.job_id == order.job_id) {
+                // It was done under other filters, and begins anew: what it has delivered counts.
+                self.counts = done.counts.of_deliveries();
+                self.objects_found = done.objects_found;
+            }
             self.watch = ListingWatch::new(self.document.root.order, None);
             // Another job stored it, and this one delivers what is in it.
             self.scratch.extend(self.document.in_doubt_blob.clone());
@@ -692,6 +697,7 @@ impl Run {
             job_id: order.job_id.to_owned(),
             fingerprint: order.fingerprint.to_owned(),
             counts: self.counts,
+            objects_found: self.objects_found,
             known_before: self.known_before,
             limited: self.limited,
         });

@@ -648,6 +648,22 @@ fn losing_more_than_half_stops_before_the_first_deletion() {
 }
 
 #[test]
+fn a_job_that_was_done_under_other_filters_delivers_no_more_than_it_may() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..20));
+    world.objects_max.set(Some(3));
+    let report = world.step("job_1", &Budget::UNLIMITED);
+    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
+    // Whoever called never heard of it, and the filters were changed meanwhile.
+    let order = Order { fingerprint: "g", ..world.order("job_1") };
+    let report = block_on(world.engine().step(&order, &Budget::UNLIMITED));
+    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
+    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 3));
+    let report = world.step("job_2", &Budget::UNLIMITED);
+    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 6));
+}
+
+#[test]
 fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
     for (percent, files, gone, stops) in [
         (20, 10, 30, true),

@@ -144,6 +144,8 @@ pub struct RootJob {
     pub fingerprint: String,
     /// What it found and delivered.
     pub counts: JobCounts,
+    /// As in [`Checkpoint::objects_found`].
+    pub objects_found: u64,
     /// How many entries the snapshot before had.
     pub known_before: u64,
     /// Whether it ended before all was compared, because it might deliver no more.

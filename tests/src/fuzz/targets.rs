@@ -823,7 +823,14 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
         resync: Some(Resync { job_id: "job_0".into(), from: Some("b".into()) }),
         retired: NameList { blobs: names("scratch", 2), tail: piece("retired", name_list()) },
         garbage: NameList { blobs: names("scratch", 1), tail: piece("garbage", name_list()) },
-        job: Some(RootJob { job_id: "job_1".into(), fingerprint: "f".into(), counts, known_before: 2, limited: true }),
+        job: Some(RootJob {
+            job_id: "job_1".into(),
+            fingerprint: "f".into(),
+            counts,
+            objects_found: 3,
+            known_before: 2,
+            limited: true,
+        }),
     };
     let checkpoint = Checkpoint {
         job_id: "job_2".into(),
