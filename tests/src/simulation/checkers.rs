@@ -487,6 +487,9 @@ impl Checks {
     /// Changes are offered to the sink, which may refuse some of them.
     pub fn offered(&mut self, now: u64, changes: &[Change]) -> Result<(), Violation> {
         for change in changes {
+            if change.kind == ChangeKind::Deleted {
+                self.deletion_offered(now, change)?;
+            }
             let key = &change.entry.key;
             let before = self.offered.get(key);
             if before.is_some_and(|before| before.id == change.id) {
@@ -501,6 +504,30 @@ impl Checks {
             }
             self.offered.insert(key.clone(), Offered { id: change.id.clone(), version });
         }
+        Ok(())
+    }
+
+    /// A deletion is offered: the file was there, a listing has shown that it is gone, and that it is to be told.
+    fn deletion_offered(&mut self, now: u64, change: &Change) -> Result<(), Violation> {
+        let key = &change.entry.key;
+        let versions = self.history.get(key).map_or(&[][..], Vec::as_slice);
+        let mut shown = versions.iter().filter_map(|(_, file)| file.as_ref());
+        if !shown.any(|entry| change_id(&self.sync_id, change.kind, &Known::from(entry)) == change.id) {
+            return Err(Violation::new(Rule::NothingInvented, format!("{change:?} deletes what was never visible")));
+        }
+        let since = self.appeared.get(key).copied().unwrap_or(0);
+        if self.deletable.get(key) == Some(&since) {
+            return Ok(());
+        }
+        if !self.is_gone(since, key) {
+            let message = format!("no complete listing has shown that {key:?} is gone, since it was delivered");
+            return Err(Violation::new(Rule::DeletesOnlyAfterCompleteCoverage, message));
+        }
+        if !self.is_deletion_asked_for(now, key) {
+            let message = format!("{change:?} is delivered under {:?}", self.reconcile);
+            return Err(Violation::new(Rule::OnlyWhatIsAskedFor, message));
+        }
+        self.deletable.insert(key.clone(), since);
         Ok(())
     }
 
@@ -524,7 +551,7 @@ impl Checks {
     }
 
     /// Changes reached the sink, delivered by a step.
-    pub fn delivered(&mut self, now: u64, step: Option<u64>, changes: &[Change]) -> Result<(), Violation> {
+    pub fn delivered(&mut self, step: Option<u64>, changes: &[Change]) -> Result<(), Violation> {
         if step.is_none() || step != self.lease {
             let message = format!("step {step:?} delivers, and the lease is that of {:?}", self.lease);
             return Err(Violation::new(Rule::OneStepAtATime, message));
@@ -533,27 +560,7 @@ impl Checks {
             let versions = self.history.get(&change.entry.key).map_or(&[][..], Vec::as_slice);
             let mut shown = versions.iter().filter_map(|(_, file)| file.as_ref());
             if change.kind == ChangeKind::Deleted {
-                let of = |entry: &Entry| change_id(&self.sync_id, change.kind, &Known::from(entry)) == change.id;
-                if !shown.any(of) {
-                    let message = format!("{change:?} deletes what was never visible");
-                    return Err(Violation::new(Rule::NothingInvented, message));
-                }
-                let since = self.appeared.get(&change.entry.key).copied().unwrap_or(0);
-                if self.deletable.get(&change.entry.key) == Some(&since) {
-                    continue;
-                }
-                if !self.is_gone(since, &change.entry.key) {
-                    let message = format!(
-                        "no complete listing has shown that {:?} is gone, since it was delivered",
-                        change.entry.key
-                    );
-                    return Err(Violation::new(Rule::DeletesOnlyAfterCompleteCoverage, message));
-                }
-                if !self.is_deletion_asked_for(now, &change.entry.key) {
-                    let message = format!("{change:?} is delivered under {:?}", self.reconcile);
-                    return Err(Violation::new(Rule::OnlyWhatIsAskedFor, message));
-                }
-                self.deletable.insert(change.entry.key.clone(), since);
+                // Judged when it was offered: refused and sent back, it is delivered later, whatever is so by then.
                 continue;
             }
             if !shown.any(|entry| *entry == change.entry) {

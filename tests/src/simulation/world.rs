@@ -1171,8 +1171,7 @@ impl SimSink {
         }
         inner.deliveries.borrow_mut().extend_from_slice(changes);
         let step = inner.step(self.seam.task, |step| step.lease);
-        let now = inner.next_moment();
-        let checked = inner.checks.borrow_mut().delivered(now, step, changes);
+        let checked = inner.checks.borrow_mut().delivered(step, changes);
         inner.check(checked);
     }
 }
