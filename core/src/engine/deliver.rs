@@ -81,12 +81,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         while run.deletions_delivered < run.deletions_found {
             // Asked anew each time: a checkpoint may have moved those at hand into a blob.
             let known = run.deletions_from(state, run.deletions_delivered).await?;
-            if known.is_empty() {
-                return Err(Error::internal("A job keeps fewer deletions than it found."));
-            }
             for batch in known.chunks(run.portion(order)) {
-                if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
-                    run.save_checkpoint(state, order, None).await?;
+                if !self.goes_on(state, run, order, allows, &mut must).await? {
                     return Ok(false);
                 }
                 self.source.still_wanted().await?;
@@ -97,6 +93,22 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             }
         }
         Ok(true)
+    }
+
+    /// Whether the budget allows another portion, or one `must` be: otherwise a checkpoint is saved, and the step is to end.
+    async fn goes_on(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(Reads, u64) -> bool,
+        must: &mut bool,
+    ) -> Result<bool, Error> {
+        if mem::take(must) || allows(run.reads(), run.sink_calls) {
+            return Ok(true);
+        }
+        run.save_checkpoint(state, order, None).await?;
+        Ok(false)
     }
 
     /// [`Self::deliver_deletions`] where it matters why files vanished.
@@ -116,14 +128,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if !order.confirm_deletes && run.are_many_deletions(order, run.deletions_found) {
             // All are looked for before the first deletion is delivered: they may be too many.
             while run.deletions_checked < run.deletions_found {
-                if run.deletions_checked > 0 && !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
-                    run.save_checkpoint(state, order, None).await?;
+                if run.deletions_checked > 0 && !self.goes_on(state, run, order, allows, &mut must).await? {
                     return Ok(false);
                 }
+                // One look more at least, so that the step gets further.
+                let mut must = true;
                 let known = run.deletions_from(state, run.deletions_checked).await?;
-                if known.is_empty() {
-                    return Err(Error::internal("A job keeps fewer deletions than it found."));
-                }
                 for known in &known {
                     let Some(due) = self.is_due(&mut presence, run, order, known, &mut must, allows).await? else {
                         run.save_checkpoint(state, order, None).await?;
@@ -139,12 +149,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         while run.deletions_delivered < run.deletions_found {
             let known = run.deletions_from(state, run.deletions_delivered).await?;
-            if known.is_empty() {
-                return Err(Error::internal("A job keeps fewer deletions than it found."));
-            }
             for batch in known.chunks(run.portion(order)) {
-                if !mem::take(&mut must) && !allows(run.reads(), run.sink_calls) {
-                    run.save_checkpoint(state, order, None).await?;
+                if !self.goes_on(state, run, order, allows, &mut must).await? {
                     return Ok(false);
                 }
                 // One look more at least, so that the portion gets further.

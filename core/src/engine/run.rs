@@ -391,19 +391,25 @@ impl Run {
         order.deletion_limit.exceeded(count, self.document.root.entries_to_guard())
     }
 
-    /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on.
+    /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on: one at least.
     pub(super) async fn deletions_from<B: BlobStore, D: DocumentStore>(
         &self,
         state: &State<'_, B, D>,
         from: u64,
     ) -> Result<Vec<Known>, Error> {
         let parts = known::without_first(self.deletion_parts.clone(), from);
-        if let Some(part) = parts.first() {
-            return known::read(state, part).await;
+        let known = match parts.first() {
+            Some(part) => known::read(state, part).await?,
+            None => {
+                let in_parts = known::count(&self.deletion_parts);
+                let skipped = usize::try_from(from.saturating_sub(in_parts)).unwrap_or(usize::MAX);
+                self.deletions.get(skipped..).unwrap_or_default().to_vec()
+            }
+        };
+        if known.is_empty() {
+            return Err(Error::internal("A job keeps fewer deletions than it found."));
         }
-        let in_parts = known::count(&self.deletion_parts);
-        let skipped = usize::try_from(from.saturating_sub(in_parts)).unwrap_or(usize::MAX);
-        Ok(self.deletions.iter().skip(skipped).cloned().collect())
+        Ok(known)
     }
 
     pub(super) fn count_delivered(&mut self, change: &Change) {

@@ -99,8 +99,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     }
 }
 
-/// A poll with the budget that is deployed, and in as many streams as a coordinator takes then. Each step but the last ends
-/// with a checkpoint, and each but the first begins with reading it.
+/// A poll with the budget that is deployed, and in as many streams as a coordinator takes then.
 fn paid_budget_poll(server: &ListingServer, keys: u64) -> Result<JobCost> {
     Ok(Coordinated::first(server, keys)?.poll(None, Budget::WORKERS_PAID)?.cost)
 }
@@ -139,15 +138,9 @@ fn snapshot_bytes_per_key() -> Result<f64> {
         let report = engine.step(&order, &Budget::UNLIMITED).await;
         match report.outcome? {
             Outcome::Done if report.files_known == MEDIA_KEYS as u64 => {
-                // What an earlier root or a checkpoint named, and is about to be deleted, is not the snapshot.
-                let document = documents.values().into_iter().next().ok_or("there is no document")?;
-                let document: Value = serde_json::from_slice(&document)?;
-                let root = &document["root"];
-                let lists = [&root["retired"], &root["garbage"]];
-                let old: Vec<&Value> = lists.into_iter().filter_map(Value::as_array).flatten().collect();
+                // What checkpoints and lists hold is not the snapshot.
                 let all = blobs.names().into_iter().zip(blobs.values());
-                let bytes: usize =
-                    all.filter(|(name, _)| old.iter().all(|old| *old != name)).map(|(_, it)| it.len()).sum();
+                let bytes: usize = all.filter(|(name, _)| !name.starts_with("scratch/")).map(|(_, it)| it.len()).sum();
                 Ok(bytes as f64 / MEDIA_KEYS as f64)
             }
             outcome => Err(format!("the sync ended with {outcome:?} at {} files", report.files_known).into()),
