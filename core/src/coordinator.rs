@@ -35,6 +35,7 @@ use crate::{
     dead_letters::{DeadLetter, DeadLetters},
     engine::{
         Engine, Order, Outcome, StepReport,
+        bookmark::Bookmark,
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
         source::{Page, PageStart, Source, SourceCost},
@@ -226,6 +227,9 @@ struct State {
     /// Dead letters wait to be offered again.
     #[serde(default)]
     requeued: bool,
+    /// Where the running job goes on, if it has found nothing so far.
+    #[serde(default)]
+    bookmark: Option<Bookmark>,
 }
 
 /// Reads a coordinator's document and writes it again: all that those who try the decoder need to see of it.
@@ -252,6 +256,7 @@ impl State {
             unpublished: Vec::new(),
             run_again: false,
             requeued: false,
+            bookmark: None,
         }
     }
 
@@ -390,6 +395,7 @@ impl State {
         self.confirm_deletes = false;
         self.resync = false;
         self.run_again = false;
+        self.bookmark = None;
         job
     }
 
@@ -426,6 +432,7 @@ impl State {
         self.step_not_before = None;
         self.confirm_deletes = false;
         self.resync = false;
+        self.bookmark = None;
         Some(job)
     }
 
@@ -441,6 +448,10 @@ impl State {
             job.known_before = report.known_before;
             self.status.files_known = report.files_known;
             self.status.bytes_known = report.bytes_known;
+        }
+        // A checkpoint that was stored since goes before the one that was kept.
+        if report.bookmark.is_some() {
+            self.bookmark.clone_from(&report.bookmark);
         }
         match &report.outcome {
             Ok(outcome) => {
@@ -818,6 +829,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 confirm_deletes: state.confirm_deletes,
                 resync: state.resync,
                 requeued: state.requeued,
+                bookmark: state.bookmark.clone(),
             };
             Ok((Some(begun), Some(step)))
         })
@@ -853,6 +865,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     bytes_known: 0,
                     limited: false,
                     spent: Default::default(),
+                    bookmark: None,
                 };
                 (report, used)
             }
@@ -915,6 +928,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             resync: begun.resync,
             redeliver: begun.requeued,
             thresholds: config.thresholds,
+            bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
@@ -1197,6 +1211,7 @@ struct Begun {
     confirm_deletes: bool,
     resync: bool,
     requeued: bool,
+    bookmark: Option<Bookmark>,
 }
 
 /// What a step used of the connection, and what it learned of the account.

@@ -30,8 +30,9 @@ fn worlds_keep_every_rule() {
     }
     // They are not empty worlds.
     assert!(total.jobs > 200 && total.changes > 1_000 && total.crashes > 20 && total.troubles > 20, "{total:?}");
-    let Tally { shard_calls, stale_reads, repeated, halves, letters, signals, limited, stretched, lifted, .. } = total;
-    let rare = [shard_calls, stale_reads, repeated, halves, letters, signals, limited, stretched, lifted];
+    let Tally { shard_calls, stale_reads, repeated, halves, letters, .. } = total;
+    let Tally { signals, limited, stretched, bookmarks, lifted, .. } = total;
+    let rare = [shard_calls, stale_reads, repeated, halves, letters, signals, limited, stretched, bookmarks, lifted];
     assert!(rare.iter().all(|count| *count > 0), "{total:?}");
     let Tally { pending_blobs, leaf_blobs, deletion_blobs, doubt_blobs, .. } = total;
     assert!(pending_blobs > 0 && leaf_blobs > 0 && deletion_blobs > 0 && doubt_blobs > 0, "{total:?}");

@@ -14,11 +14,13 @@
 //! # Invariants
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
-//! - A job that finds nothing writes nothing; one of several steps writes its checkpoints, and no blob.
+//! - A job that finds nothing writes nothing, in any number of steps, as long as each comes past a few leaves and the caller
+//!   keeps its [`bookmark`]; otherwise it writes its checkpoints, and no blob.
 //! - Root and checkpoint together hold what the sink has once what the document notes is delivered, whatever broke off.
 
 pub mod assembly;
 pub mod base;
+pub mod bookmark;
 pub mod budget;
 mod deliver;
 pub mod diff;
@@ -43,6 +45,7 @@ use serde::{Deserialize, Serialize};
 pub use self::settle::settle_checkpoint;
 use self::{
     base::{Base, Leaves},
+    bookmark::Bookmark,
     budget::{Budget, PAGE_KEYS, Spent},
     diff::{Difference, diff},
     lanes::{Lanes, Next, Reads},
@@ -127,6 +130,9 @@ pub struct Order<'a> {
     pub streams: usize,
     /// From how much on something is stored; what comes of it is the same.
     pub thresholds: Thresholds,
+    /// Where the step before left off ([`StepReport::bookmark`]), or [`Bookmark::default`]. `None`: the caller keeps none, so
+    /// that each step stores a checkpoint, also where nothing has changed so far.
+    pub bookmark: Option<Bookmark>,
 }
 
 impl<'a> Order<'a> {
@@ -146,6 +152,7 @@ impl<'a> Order<'a> {
             redeliver: false,
             streams: 1,
             thresholds: Thresholds::USUAL,
+            bookmark: None,
         }
     }
 }
@@ -180,6 +187,8 @@ pub struct StepReport {
     pub bytes_known: u64,
     /// What went to the stores and the sink in this step.
     pub spent: Spent,
+    /// Where the job goes on, if that is stored nowhere: the next step's [`Order::bookmark`].
+    pub bookmark: Option<Bookmark>,
 }
 
 /// The engine, and what it works with.
@@ -244,6 +253,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             bytes_known: run.document.root.bytes,
             limited: run.limited,
             spent: spent(run.keys, run.sink_calls),
+            bookmark: run.left_off_at,
         }
     }
 
@@ -334,6 +344,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     ) -> Result<Option<Base>, Error> {
         let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
         run.assembly.keep_stored(&base.leaves.list);
+        if !run.pass_leaves(&base) {
+            return Err(Error::internal("A job was to go on behind a leaf that its snapshot does not have."));
+        }
         let (first, ahead) = self.plan(run, &base, order, open).await?;
         let mut lanes = Lanes::new(self.source, order, first, ahead, order.streams);
         let mut must = true;
@@ -385,6 +398,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     }
                 }
             }
+        }
+        if (ended || failed.as_ref().is_some_and(Error::is_transient)) && run.leaves_off(order, &base) {
+            return failed.map_or(Ok(None), Err);
         }
         if let Some(error) = failed {
             // What was read until then is not read again.
@@ -526,6 +542,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             run.stop_before(base, up_to, &entries, 0);
             return Ok(Taken::Stopped);
         }
+        let is_leaf = matches!(content, Content::Leaf(_));
         match content {
             Content::Nothing => {}
             Content::Leaf(leaf) => {
@@ -589,6 +606,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         if run.assembly.is_between_segments() {
             run.resume_point.clone_from(&run.mark);
             run.unfinished = unfinished;
+        }
+        if is_leaf {
+            run.note_bookmark(order, base);
         }
         Ok(taken)
     }

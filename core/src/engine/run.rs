@@ -6,6 +6,7 @@ use super::{
     Order,
     assembly::Assembly,
     base::Base,
+    bookmark::Bookmark,
     drift, known,
     lanes::Reads,
     listing::{Mark, Open},
@@ -76,6 +77,12 @@ pub(super) struct Run {
     /// Whether the last segment goes on behind `covered_to`.
     pub(super) unfinished: bool,
     pub(super) assembly: Assembly,
+    /// Behind the latest leaf that is as before.
+    pub(super) bookmark: Option<Bookmark>,
+    /// Where the job was left off, with nothing stored.
+    pub(super) left_off_at: Option<Bookmark>,
+    /// So many leaves were passed by when the step began.
+    pub(super) leaves_passed: usize,
     /// Segments are cut elsewhere than the listing's pieces are, until one begins at a key that says so.
     pub(super) realign: bool,
     /// Of the leaves, how many are in `leaf_blobs`.
@@ -161,6 +168,9 @@ impl Run {
             pending_entries: 0,
             unfinished: false,
             assembly: Assembly::new(order.cut, Vec::new(), Vec::new()),
+            bookmark: None,
+            left_off_at: None,
+            leaves_passed: 0,
             realign: false,
             leaves_stored: 0,
             leaf_blobs: Vec::new(),
@@ -199,7 +209,8 @@ impl Run {
                 self.counts = done.counts.of_deliveries();
                 self.objects_found = done.objects_found;
             }
-            self.watch = ListingWatch::new(self.document.root.order, None);
+            let start_after = self.open_bookmark(order);
+            self.watch = ListingWatch::new(self.document.root.order, start_after);
             // Another job stored it, and this one delivers what is in it.
             self.scratch.extend(self.document.in_doubt_blob.clone());
             return Ok(Resumed::At { open: Open::default() });

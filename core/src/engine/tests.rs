@@ -49,6 +49,8 @@ struct Bucket {
     order: Cell<KeyOrder>,
     calls: Cell<u64>,
     answers: RefCell<Vec<Result<Page, Error>>>,
+    /// The call that fails.
+    fails_at: Cell<u64>,
     /// How often a page is asked for before it is there.
     latency: Cell<u32>,
     in_flight: Cell<usize>,
@@ -92,6 +94,9 @@ impl Source for Bucket {
         self.in_flight.set(self.in_flight.get() - 1);
         if let Some(answer) = self.answers.borrow_mut().pop() {
             return answer;
+        }
+        if self.calls.get() == self.fails_at.get() {
+            return Err(broken());
         }
         let after = match start {
             PageStart::First => None,
@@ -237,6 +242,7 @@ struct World {
     resync: Cell<bool>,
     objects_max: Cell<Option<u64>>,
     thresholds: Cell<Thresholds>,
+    bookmark: RefCell<Option<Bookmark>>,
 }
 
 impl World {
@@ -258,6 +264,7 @@ impl World {
             resync: Cell::new(false),
             objects_max: Cell::new(None),
             thresholds: Cell::new(Thresholds::USUAL),
+            bookmark: RefCell::new(Some(Bookmark::default())),
         }
     }
 
@@ -285,12 +292,18 @@ impl World {
             streams: self.streams.get(),
             resync: self.resync.get(),
             thresholds: self.thresholds.get(),
+            bookmark: self.bookmark.borrow().clone(),
             ..Order::new(job_id, "sync_1", self.cut, &self.filter, "f")
         }
     }
 
     fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
-        block_on(self.engine().step(&self.order(job_id), budget))
+        let report = block_on(self.engine().step(&self.order(job_id), budget));
+        if report.bookmark.is_some() {
+            assert!(self.document().checkpoint.is_none(), "a job goes on in one place");
+            self.bookmark.replace(report.bookmark.clone());
+        }
+        report
     }
 
     /// Runs one job to its end, going on after every break.
@@ -462,6 +475,79 @@ fn a_poll_of_many_steps_that_finds_nothing_stores_no_blob() {
 }
 
 #[test]
+fn a_poll_of_many_steps_that_finds_nothing_reads_twice_a_step_and_writes_nothing() {
+    let mut world = World::new(50);
+    world.cut = Cut::new([1; 16]).with_sizes(16, 64);
+    world.bucket.set(keys(0..5_000));
+    world.job(&Budget::UNLIMITED);
+    let budget = Budget { keys_max: 1_500, ..Budget::UNLIMITED };
+    for streams in [1, 4] {
+        world.streams.set(streams);
+        let effects = world.home.effects.get();
+        let calls = world.bucket.calls.get();
+        let mut steps = 1;
+        let job_id = format!("job_quiet_{streams}");
+        while world.step(&job_id, &budget).outcome.unwrap() == Outcome::Continue {
+            steps += 1;
+        }
+        assert!(steps > 3, "{steps} steps");
+        assert_eq!(world.home.effects.get(), effects, "nothing is written");
+        // Of each step, what it read behind the last leaf, and ahead in other ranges.
+        let calls = world.bucket.calls.get() - calls;
+        assert!(calls < 100 + steps * 10 * streams as u64, "{calls} pages");
+    }
+
+    // A listing that fails goes on from there as well.
+    world.streams.set(1);
+    let effects = world.home.effects.get();
+    world.bucket.fails_at.set(world.bucket.calls.get() + 60);
+    let report = world.step("job_fails", &Budget::UNLIMITED);
+    assert!(report.outcome.is_err_and(|error| error.is_transient()));
+    let calls = world.bucket.calls.get();
+    let report = world.step("job_fails", &Budget::UNLIMITED);
+    assert_eq!(report.outcome.unwrap(), Outcome::Done);
+    assert_eq!((report.counts.listed, world.home.effects.get()), (5_000, effects));
+    assert!(world.bucket.calls.get() - calls < 50, "{} pages", world.bucket.calls.get() - calls);
+
+    // Who keeps no bookmark gets a checkpoint.
+    world.bookmark.replace(None);
+    let report = world.job(&budget);
+    assert!(report.counts.listed == 5_000 && world.home.effects.get() > effects);
+    world.check();
+}
+
+#[test]
+fn a_bookmark_of_another_job_of_other_filters_or_of_an_older_snapshot_does_not_count() {
+    let mut world = World::new(50);
+    world.cut = Cut::new([1; 16]).with_sizes(16, 64);
+    world.bucket.set(keys(0..5_000));
+    world.job(&Budget::UNLIMITED);
+    let budget = Budget { keys_max: 2_500, ..Budget::UNLIMITED };
+    let listed = |world: &World, job_id: &str, fingerprint: &str| {
+        let order = Order { fingerprint, ..world.order(job_id) };
+        block_on(world.engine().step(&order, &Budget::UNLIMITED)).counts.listed
+    };
+    let left_off = world.step("job_quiet", &budget).counts.listed;
+    assert!((1..=2_500).contains(&left_off), "{left_off}");
+    for (job_id, fingerprint, begins_anew) in
+        [("job_quiet", "f", false), ("job_x", "f", true), ("job_quiet", "g", true)]
+    {
+        let calls = world.bucket.calls.get();
+        assert_eq!(listed(&world, job_id, fingerprint), 5_000);
+        assert_eq!(world.bucket.calls.get() - calls >= 100, begins_anew, "{job_id} {fingerprint}");
+    }
+    // Another job has changed the snapshot.
+    world.bucket.set(keys(0..5_001));
+    let bookmark = world.bookmark.take();
+    world.job(&Budget::UNLIMITED);
+    world.bookmark.replace(bookmark);
+    let calls = world.bucket.calls.get();
+    assert_eq!(listed(&world, "job_quiet", "f"), 5_001);
+    assert!(world.bucket.calls.get() - calls >= 100);
+    world.check();
+}
+
+#[test]
 fn a_few_changes_cost_a_few_reads_and_writes() {
     let mut world = World::new(1_000);
     world.cut = Cut::new([1; 16]);
@@ -562,6 +648,22 @@ fn a_long_stretch_of_files_that_are_gone_is_read_within_the_budget() {
 }
 
 #[test]
+fn a_job_that_was_done_under_other_filters_delivers_no_more_than_it_may() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..20));
+    world.objects_max.set(Some(3));
+    let report = world.step("job_1", &Budget::UNLIMITED);
+    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
+    // Whoever called never heard of it, and the filters were changed meanwhile.
+    let order = Order { fingerprint: "g", ..world.order("job_1") };
+    let report = block_on(world.engine().step(&order, &Budget::UNLIMITED));
+    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
+    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 3));
+    let report = world.step("job_2", &Budget::UNLIMITED);
+    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 6));
+}
+
+#[test]
 fn an_older_date_and_the_same_second_are_updates() {
     let world = World::new(10);
     let first = entry("a", 1);
@@ -645,22 +747,6 @@ fn losing_more_than_half_stops_before_the_first_deletion() {
     world.bucket.set(keys(140..300));
     assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 140);
     world.check();
-}
-
-#[test]
-fn a_job_that_was_done_under_other_filters_delivers_no_more_than_it_may() {
-    let world = World::new(10);
-    world.bucket.set(keys(0..20));
-    world.objects_max.set(Some(3));
-    let report = world.step("job_1", &Budget::UNLIMITED);
-    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
-    // Whoever called never heard of it, and the filters were changed meanwhile.
-    let order = Order { fingerprint: "g", ..world.order("job_1") };
-    let report = block_on(world.engine().step(&order, &Budget::UNLIMITED));
-    assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
-    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 3));
-    let report = world.step("job_2", &Budget::UNLIMITED);
-    assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 6));
 }
 
 #[test]
@@ -852,8 +938,14 @@ fn a_step_of_several_streams_always_goes_on_or_ends() {
                 world.bucket.set((0..10_000u32).map(|n| entry(&format!("{:08x}", n.wrapping_mul(0x9e37_79b9)), 1)));
                 for job in ["job_1", "job_2"] {
                     let budget = Budget { keys_max, ..Budget::UNLIMITED };
-                    let order = world.order(job);
-                    while run_woken(world.engine().step(&order, &budget)).outcome.unwrap() == Outcome::Continue {}
+                    let mut order = world.order(job);
+                    loop {
+                        let report = run_woken(world.engine().step(&order, &budget));
+                        order.bookmark = report.bookmark.or(order.bookmark);
+                        if report.outcome.unwrap() == Outcome::Done {
+                            break;
+                        }
+                    }
                 }
                 world.check();
             }
@@ -1032,6 +1124,40 @@ proptest! {
             let set = |world: &World, from: usize| ids(world)[from..].iter().cloned().collect::<BTreeSet<_>>();
             prop_assert_eq!(set(&whole, before.0), set(&stepped, before.1));
             prop_assert_eq!(&whole.document().root.index, &stepped.document().root.index);
+        }
+    }
+
+    #[test]
+    fn a_bucket_that_changes_between_steps_is_followed(
+        history in big_histories(),
+        page_size in 1usize..12,
+        keys_max in 1u64..80,
+        streams in 1usize..4,
+        utf16: bool,
+        tiny: bool,
+        forgetful: bool,
+    ) {
+        let budget = Budget { keys_max, ..Budget::UNLIMITED };
+        let world = World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
+        world.streams.set(streams);
+        if forgetful {
+            world.bookmark.replace(None);
+        }
+        for state in states(&history) {
+            let job_id = format!("job_amid_{}", world.jobs.get());
+            world.step(&job_id, &budget).outcome.unwrap();
+            world.bucket.set(state);
+            while world.step(&job_id, &budget).outcome.unwrap() == Outcome::Continue {}
+            world.job(&budget);
+            world.check();
+            let effects = world.home.effects.get();
+            let before = world.document().root;
+            let report = world.job(&budget);
+            prop_assert_eq!(report.counts.delivered(), 0);
+            prop_assert_eq!(world.document().root.index, before.index);
+            if world.document().root.generation == before.generation {
+                prop_assert_eq!(world.home.effects.get(), effects, "where no checkpoint was needed, nothing is written");
+            }
         }
     }
 

@@ -15,6 +15,9 @@ pub struct Thresholds {
     /// Bytes that the document itself holds of a segment that is not complete, or of what is about to be delivered; more
     /// go into a blob. A poll that finds nothing thus stores no blob, however many steps it takes.
     pub tail_bytes_max: usize,
+    /// A step that found nothing stores no checkpoint if it came past so many leaves: what it read behind the last of them
+    /// is read again.
+    pub bookmark_leaves_min: usize,
 }
 
 impl Thresholds {
@@ -25,6 +28,7 @@ impl Thresholds {
         deletions_held_max: 16_384,
         tail_items_max: 256,
         tail_bytes_max: 512 << 10,
+        bookmark_leaves_min: 8,
     };
     /// So small that a few files pass each of them: for tests.
     pub const TINY: Self = Self {
@@ -33,6 +37,7 @@ impl Thresholds {
         deletions_held_max: 2,
         tail_items_max: 1,
         tail_bytes_max: 40,
+        bookmark_leaves_min: 1,
     };
 }
 

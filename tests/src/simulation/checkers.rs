@@ -188,6 +188,8 @@ pub struct CoordinatorSeen {
     pub stretched: bool,
     /// Whether the latest job that ended delivered as much as it may.
     pub limited: bool,
+    /// Whether it keeps a bookmark.
+    pub bookmark: bool,
 }
 
 /// Which parts of a snapshot's document are in blobs, since they are too long for it.
@@ -214,6 +216,8 @@ struct Stored {
     lease: Option<StoredLease>,
     #[serde(default)]
     confirm_deletes: bool,
+    #[serde(default)]
+    bookmark: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -346,6 +350,7 @@ impl Checks {
             job: self.job.clone(),
             stretched: stored.status.stretched.is_some(),
             limited: stored.jobs.first().is_some_and(|job| job.limited),
+            bookmark: stored.bookmark.is_some(),
         })
     }
 

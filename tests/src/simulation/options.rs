@@ -182,8 +182,10 @@ impl Options {
                 deletions_held_max: pick(rng, &[1, 2, 10]),
                 tail_items_max: pick(rng, &[0, 1, 8]),
                 tail_bytes_max: pick(rng, &[0, 40, 400]),
+                ..Thresholds::USUAL
             };
         }
+        self.thresholds.bookmark_leaves_min = pick(rng, &[1, 1, 2, 8]);
     }
 
     /// The world in which nothing goes wrong by itself: for tests that are a story.

@@ -118,6 +118,8 @@ pub struct Tally {
     pub limited: u64,
     /// Polls that a cap put off.
     pub stretched: u64,
+    /// Steps that go on where the one before left off, with nothing stored.
+    pub bookmarks: u64,
     /// Suspensions of the connection that were lifted.
     pub lifted: u64,
     /// Checkpoints whose open segment is in a blob.
@@ -154,6 +156,7 @@ impl Tally {
         self.signals += other.signals;
         self.limited += other.limited;
         self.stretched += other.stretched;
+        self.bookmarks += other.bookmarks;
         self.lifted += other.lifted;
         self.pending_blobs += other.pending_blobs;
         self.leaf_blobs += other.leaf_blobs;
@@ -746,7 +749,7 @@ impl Seam {
     fn coordinator_stored(&self, bytes: &[u8]) {
         let before = self.inner.last_step_lease.get();
         let stored = self.inner.checks.borrow_mut().coordinator_stored(self.inner.now.get(), bytes);
-        let CoordinatorSeen { lease, job, stretched, limited } = match stored {
+        let CoordinatorSeen { lease, job, stretched, limited, bookmark } = match stored {
             Ok(stored) => stored,
             Err(violation) => return self.inner.check(Err(violation)),
         };
@@ -764,6 +767,7 @@ impl Seam {
             self.inner.count(|tally| {
                 tally.steps += 1;
                 tally.taken_over += u64::from(before.is_some());
+                tally.bookmarks += u64::from(bookmark);
             });
             *self.inner.steps_taken.borrow_mut().entry(self.instance.name.clone()).or_default() += 1;
             let began_at = self.inner.now.get();
