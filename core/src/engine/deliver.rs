@@ -4,9 +4,10 @@ use std::mem;
 
 use super::{
     DELIVERY_ATTEMPTS_MAX, Engine, Order,
+    checkpoint::read_in_doubt,
     drift::{self, Presence},
     lanes::Reads,
-    run::{Run, read_in_doubt},
+    run::Run,
     source::Source,
     state::State,
 };

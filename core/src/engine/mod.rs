@@ -22,6 +22,7 @@ pub mod assembly;
 pub mod base;
 pub mod bookmark;
 pub mod budget;
+mod checkpoint;
 mod deliver;
 pub mod diff;
 mod drift;

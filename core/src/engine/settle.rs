@@ -3,9 +3,9 @@
 use super::{
     assembly::Assembly,
     base::Base,
+    checkpoint::{checkpoint_leaves, checkpoint_segments},
     known::without_first,
     retire::{Met, Names, NextRoot},
-    run::{checkpoint_leaves, checkpoint_segments},
     state::State,
 };
 use crate::{

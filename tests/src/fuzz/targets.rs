@@ -713,42 +713,47 @@ fn noted(entries: &[Entry]) -> Vec<Noted> {
     entries.iter().enumerate().map(change).collect()
 }
 
-fn changes_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let list = match meter.measured(piece_bound(input, 6, LIST_KEYS_BYTES_MAX), || changes::decode(input))? {
-        Ok(list) => list,
+/// A piece decodes within `bound` bytes, and is the same when it is encoded again; `none` and `some` say what it holds.
+fn piece<T: PartialEq + std::fmt::Debug>(
+    meter: &Meter,
+    input: &[u8],
+    bound: usize,
+    decode: impl Fn(&[u8]) -> Result<T, DecodeError>,
+    encode: impl Fn(&T) -> Vec<u8>,
+    [none, some]: [&'static str; 2],
+    is_empty: impl Fn(&T) -> bool,
+) -> Outcome {
+    let decoded = match meter.measured(bound, || decode(input))? {
+        Ok(decoded) => decoded,
         Err(error) => return refused(error),
     };
-    same(&list, changes::decode(&changes::encode(&list)))?;
-    taken(if list.is_empty() { "no changes" } else { "changes" })
+    same(&decoded, decode(&encode(&decoded)))?;
+    taken(if is_empty(&decoded) { none } else { some })
+}
+
+fn changes_bytes(input: &[u8], meter: &Meter) -> Outcome {
+    let bound = piece_bound(input, 6, LIST_KEYS_BYTES_MAX);
+    let encode = |list: &Vec<Noted>| changes::encode(list);
+    piece(meter, input, bound, changes::decode, encode, ["no changes", "changes"], Vec::is_empty)
 }
 
 fn segment_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let entries = match meter.measured(segment_bound(input), || segment::decode(input))? {
-        Ok(entries) => entries,
-        Err(error) => return refused(error),
-    };
-    same(&entries, segment::decode(&encode_known(&entries)))?;
-    taken(if entries.is_empty() { "no entries" } else { "entries" })
+    let encode = |entries: &Vec<Known>| encode_known(entries);
+    piece(meter, input, segment_bound(input), segment::decode, encode, ["no entries", "entries"], Vec::is_empty)
 }
 
 fn entries_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let entries = match meter.measured(piece_bound(input, 5, KEYS_BYTES_MAX), || segment::decode_entries(input))? {
-        Ok(entries) => entries,
-        Err(error) => return refused(error),
-    };
-    same(&entries, segment::decode_entries(&segment::encode_entries(&entries)))?;
-    taken(if entries.is_empty() { "no entries" } else { "entries" })
+    let bound = piece_bound(input, 5, KEYS_BYTES_MAX);
+    let encode = |entries: &Vec<Entry>| segment::encode_entries(entries);
+    piece(meter, input, bound, segment::decode_entries, encode, ["no entries", "entries"], Vec::is_empty)
 }
 
 fn index_bytes(input: &[u8], meter: &Meter) -> Outcome {
     let top = input.get(4) == Some(&1);
     let keys_bytes_max = if top { LIST_KEYS_BYTES_MAX } else { LEAF_KEYS_BYTES_MAX };
-    let (level, segments) = match meter.measured(piece_bound(input, 36, keys_bytes_max), || index::decode(input))? {
-        Ok(segments) => segments,
-        Err(error) => return refused(error),
-    };
-    same(&(level, segments.clone()), index::decode(&index::encode(level, &segments)))?;
-    taken(if segments.is_empty() { "no segments" } else { "segments" })
+    let bound = piece_bound(input, 36, keys_bytes_max);
+    let encode = |(level, segments): &(Level, Vec<SegmentRef>)| index::encode(*level, segments);
+    piece(meter, input, bound, index::decode, encode, ["no segments", "segments"], |(_, segments)| segments.is_empty())
 }
 
 fn packed_seeds() -> Vec<Vec<u8>> {
@@ -971,6 +976,7 @@ fn coordinator_seeds() -> Vec<Vec<u8>> {
         "v": coordinator::VERSION, "sync_id": "sync_1", "status": status, "jobs": [ended], "unpublished": [ended],
         "lease": {"holder": "i_1", "until": at, "step": u64::MAX}, "step_failures": 1, "step_not_before": at,
         "confirm_deletes": true, "resync": true, "forgotten": true, "run_again": true, "requeued": true,
+        "bookmark": {"job_id": "job_2", "fingerprint": "f", "generation": 3, "leaves": 9, "covered_to": "k", "start_after": "j"},
     });
     vec![bytes(&full.to_string()), bytes(r#"{"v":1,"sync_id":"sync_1"}"#)]
 }

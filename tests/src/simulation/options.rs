@@ -130,19 +130,10 @@ impl Options {
             stormy: troubled && rng.chance(0.3),
             undo: !(troubled && limits.no_undo),
             dead_letters: troubled && !limits.no_dead_letters,
-            reconcile: Reconcile::default(),
-            full_syncs: false,
-            objects_max: None,
-            class_c_max: None,
-            cpu_asks_max: None,
-            requeues: false,
-            suspends: false,
-            halves: false,
-            cron_asks: false,
-            thresholds: Thresholds::USUAL,
             deleted: rng.chance(0.3),
             keys: usize::try_from(keys).unwrap_or(8),
             events: usize::try_from(10 + rng.below(50)).unwrap_or(10),
+            ..Self::calm()
         }
     }
 
