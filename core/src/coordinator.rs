@@ -356,6 +356,9 @@ impl State {
         let interval_s = u64::from(sync.polling_interval_s);
         let jobs = self.jobs.iter().map(|job| (job.created_at, job.cost.class_c));
         let Some(put_off) = cost::put_off(interval_s, jobs, cap).filter(|it| it.until > next) else { return };
+        if mutation::is_on(Mutation::IgnoreCap) {
+            return;
+        }
         self.status.next_sync_at = Some(put_off.until);
         self.status.stretched = Some(Stretched {
             interval_seconds: put_off.interval_s,
@@ -449,7 +452,7 @@ impl State {
             self.status.files_known = report.files_known;
             self.status.bytes_known = report.bytes_known;
         }
-        // A checkpoint that was stored since goes before the one that was kept.
+        // One that is older than a checkpoint stays, and does not count beside it.
         if report.bookmark.is_some() {
             self.bookmark.clone_from(&report.bookmark);
         }
@@ -699,6 +702,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             let again = match self.held_until(&state, now) {
                 Some(until) => until,
                 // An alarm that is set by now is that of a call which found nothing any more and began anew: it ends that.
+                None if mutation::is_on(Mutation::KeepForgotten) => return Ok(()),
                 None if self.home.wipe(&sync_id).await? => return Ok(()),
                 None => now.plus_millis(WIPE_AGAIN_MS),
             };

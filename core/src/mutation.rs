@@ -31,6 +31,28 @@ pub enum Mutation {
     DeleteNamed,
     /// An error of B2 quotes the application key.
     LeakSecret,
+    /// Any number of deletions is delivered unasked.
+    IgnoreDeletionLimit,
+    /// A job delivers as many files as it finds.
+    IgnoreObjectsMax,
+    /// Polls begin at their interval, whatever they cost.
+    IgnoreCap,
+    /// Updates are delivered whether or not they are asked for.
+    IgnoreReconcile,
+    /// The id of a change depends on the job that delivers it.
+    JobInIds,
+    /// Whatever appears is called created.
+    AlwaysCreated,
+    /// What the sink refuses for good is forgotten.
+    DropLetters,
+    /// A blob is given a name that does not depend on what is in it.
+    OneName,
+    /// The root is written anew by each job.
+    AlwaysMoveRoot,
+    /// The root does not count its generations.
+    SameGeneration,
+    /// What is left of a deleted sync stays.
+    KeepForgotten,
 }
 
 #[cfg(feature = "mutations")]

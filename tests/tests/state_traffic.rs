@@ -17,11 +17,14 @@ use b2sync_core::time::{Clock, Timestamp};
 
 const FILES: u32 = 1_000_000;
 const PAGE: u32 = 1_000;
+/// Of so many files, the first is not there to begin with.
+const GONE_EVERY: u32 = 500;
 
 /// A bucket whose file numbered n is `camera-<n / 10,000>/<n>.jpg`.
 #[derive(Default)]
 struct Generated {
     changed: RefCell<BTreeSet<u32>>,
+    gone: RefCell<BTreeSet<u32>>,
     calls: Cell<u64>,
 }
 
@@ -47,8 +50,8 @@ impl Source for Generated {
         };
         let to = FILES.min(from + PAGE);
         let mut page = Page { truncated: to < FILES, next_token: Some(to.to_string()), ..Page::default() };
-        let changed = self.changed.borrow();
-        for n in from..to {
+        let (changed, gone) = (self.changed.borrow(), self.gone.borrow());
+        for n in (from..to).filter(|n| !gone.contains(n)) {
             let version = u64::from(changed.contains(&n));
             let (key, etag) = (key(n), format!("{version:016x}{n:016x}"));
             let last_modified = Timestamp::from_millis(1_700_000_000_000 + i64::from(n) * 1_000);
@@ -87,20 +90,60 @@ impl Clock for Stopped {
     async fn sleep(&self, _: u64) {}
 }
 
+/// Changes `k` files far from each other, other ones in each round: updates them, or, where they are `mixed`, also deletes
+/// some and creates some of those that are not there. Answers how many were created, updated and deleted.
+fn scatter(bucket: &Generated, k: u32, round: u32, mixed: bool) -> (u64, u64, u64) {
+    let (mut changed, mut gone) = (bucket.changed.borrow_mut(), bucket.gone.borrow_mut());
+    let mut counts = (0, 0, 0);
+    for nth in 0..k {
+        let n = nth * (FILES / k) + 101 * round + 1;
+        match nth % 3 {
+            1 if mixed => {
+                gone.insert(n);
+                counts.2 += 1;
+            }
+            2 if mixed => {
+                // The next one that was never there.
+                let next = n.next_multiple_of(GONE_EVERY);
+                counts.0 += u64::from(gone.remove(&next));
+            }
+            _ => {
+                if !changed.remove(&n) {
+                    changed.insert(n);
+                }
+                counts.1 += 1;
+            }
+        }
+    }
+    counts
+}
+
 #[test]
 fn a_poll_of_a_million_files_costs_next_to_no_state() -> Result<(), Box<dyn std::error::Error>> {
+    check(Cut::new([9; 16]), &[1, 7, 40], false)
+}
+
+/// As many leaves as eight million files have: more than a checkpoint holds itself.
+#[test]
+fn a_poll_of_many_leaves_and_every_kind_of_change_costs_no_more() -> Result<(), Box<dyn std::error::Error>> {
+    check(Cut::new([9; 16]).with_sizes(512, 4_096), &[2, 3, 40, 300], true)
+}
+
+fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Error>> {
     let (bucket, blobs, documents, sink) =
         (Generated::default(), MemoryBlobs::default(), MemoryDocuments::default(), Counting::default());
+    bucket.gone.replace((0..FILES).step_by(GONE_EVERY as usize).collect());
+    let files = u64::from(FILES - FILES / GONE_EVERY);
     let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, sink: &sink, clock: &Stopped };
     let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
     let job = |job_id: &str, streams: usize| -> StepReport {
-        let order = Order { streams, ..Order::new(job_id, "sync_1", Cut::new([9; 16]), &filter, "f") };
+        let order = Order { streams, ..Order::new(job_id, "sync_1", cut.clone(), &filter, "f") };
         let report = pollster::block_on(engine.step(&order, &Budget::UNLIMITED));
         assert!(matches!(report.outcome, Ok(Outcome::Done)), "{report:?}");
         report
     };
     let first = job("job_1", 1);
-    assert_eq!((first.counts.created, sink.0.get()), (u64::from(FILES), u64::from(FILES)));
+    assert_eq!((first.counts.created, sink.0.get()), (files, files));
 
     for streams in [1, 6] {
         let calls = bucket.calls.get();
@@ -114,17 +157,11 @@ fn a_poll_of_a_million_files_costs_next_to_no_state() -> Result<(), Box<dyn std:
             bucket.calls.get() - calls
         );
 
-        for (nth, k) in [1_u32, 7, 40].into_iter().enumerate() {
-            // Other files each time, far from each other.
-            let scattered = (0..k).map(|n| n * (FILES / k) + 101 * (streams as u32 * 10 + nth as u32));
-            for n in scattered {
-                let mut changed = bucket.changed.borrow_mut();
-                if !changed.remove(&n) {
-                    changed.insert(n);
-                }
-            }
+        for (nth, k) in ks.iter().enumerate() {
+            let expected = scatter(&bucket, *k, streams as u32 * 10 + nth as u32, mixed);
             let report = job(&format!("job_{streams}_{k}"), streams);
-            assert_eq!((report.counts.updated, report.counts.delivered()), (u64::from(k), u64::from(k)));
+            let counts = (report.counts.created, report.counts.updated, report.counts.deleted);
+            assert_eq!((counts, report.counts.delivered()), (expected, u64::from(*k)));
             let most = u64::from(2 * k + 3);
             assert!(report.cost.state_reads <= most, "{k} changed, {streams} streams: {:?}", report.cost);
             assert!(report.cost.state_writes <= most, "{k} changed, {streams} streams: {:?}", report.cost);

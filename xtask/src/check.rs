@@ -43,7 +43,9 @@ const STEPS: [Step; 15] = [
     Step { name: "deploy: dry run", run: |workspace, _| deploy_dry_run(workspace) },
     Step {
         name: "tests: native",
-        run: |workspace, counts| cargo_test(workspace, counts, &NATIVE, &["--lib", "--bins", "--tests"]),
+        run: |workspace, counts| {
+            cargo_test(workspace, counts, &[&NATIVE[..], &BENCH].concat(), &["--lib", "--bins", "--tests"])
+        },
     },
     Step {
         name: "tests: documentation",

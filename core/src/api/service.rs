@@ -348,9 +348,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
         let syncs = self.registry.syncs(&query).await.unwrap_or_default();
         for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
-            // So that the cron finds the job should its alarm be lost.
-            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
-            let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
+            let _ = self.watched(&sync.sync_id, self.command(&sync.sync_id, Command::ConnectionLifted)).await;
         }
     }
 
@@ -655,12 +653,22 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 self.command(&sync.sync_id, Command::Configured).await?;
                 self.pause_sync(sync, None).await
             }
-            Some(true) | None => {
-                // Should the coordinator not be reached, the cron plans the next poll anew.
-                self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
-                self.render_sync(&sync, Command::Configured).await
-            }
+            Some(true) | None => self.watched(&sync.sync_id, self.render_sync(&sync, Command::Configured)).await,
         }
+    }
+
+    /// Gives a sync's coordinator a command, and has the cron look after it, should the coordinator not be reached or its
+    /// alarm be lost. That is noted before, in case this is cut off; and after it, since a tick in between may have been told
+    /// what was so before the command.
+    async fn watched<T, F: From<Error>>(
+        &self,
+        sync_id: &str,
+        command: impl Future<Output = Result<T, F>>,
+    ) -> Result<T, F> {
+        self.registry.set_poke_after(sync_id, Some(self.clock.now())).await?;
+        let answer = command.await?;
+        let _ = self.registry.set_poke_after(sync_id, Some(self.clock.now())).await;
+        Ok(answer)
     }
 
     async fn pause_sync(&self, sync: SyncRecord, reason: Option<String>) -> Answered {
@@ -681,8 +689,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
-        self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
-        self.render_sync(&sync, Command::Resume).await
+        self.watched(&sync.sync_id, self.render_sync(&sync, Command::Resume)).await
     }
 
     async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {
@@ -691,10 +698,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let full_sync = query.flag("full_sync", &mut problems).unwrap_or(false);
         let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
         check_problems(problems)?;
-        // So that the cron finds the job should its alarm be lost, also where no poll is planned.
-        self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
         let command = Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync };
-        let Answer::Triggered { job, started } = self.coordinators.call(&sync.sync_id, command).await? else {
+        let command = self.coordinators.call(&sync.sync_id, command);
+        let Answer::Triggered { job, started } = self.watched(&sync.sync_id, command).await? else {
             return Err(unexpected().into());
         };
         let (status, message) = if started {
@@ -841,9 +847,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     async fn requeue_dead_letters(&self, sync: &SyncRecord, body: &[u8]) -> Answered {
         let error_types = dead_letters::parse_error_types(body, false)?;
-        // So that the cron finds the job should its alarm be lost, also where no poll is planned.
-        self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await?;
-        let (requeued, job) = self.mark_dead_letters(sync, Command::Requeue { error_types }).await?;
+        let command = self.mark_dead_letters(sync, Command::Requeue { error_types });
+        let (requeued, job) = self.watched(&sync.sync_id, command).await?;
         Ok(json!({"requeued": render::integer(requeued), "sync_job_id": job.map(|job| job.job_id)}))
     }
 

@@ -7,8 +7,8 @@ use crate::{job::JobCounts, snapshot::root::SnapshotDocument};
 
 /// Where a job goes on that has found nothing different so far: behind a leaf, all of them up to there being as before.
 ///
-/// Nothing is stored for it. Who calls the steps keeps it from one to the next; if it is lost, the job begins anew, and
-/// nothing else is.
+/// The step has stored and delivered nothing. Who calls the steps keeps this from one to the next; if it is lost, the job
+/// begins anew, and nothing else is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bookmark {
@@ -57,9 +57,12 @@ impl Run {
 
     /// Puts the leaves before the bookmark into the next snapshot; `false`: it is none of this snapshot.
     pub(super) fn pass_leaves(&mut self, base: &Base) -> bool {
-        let (passed, left) = base.leaves.list.split_at_checked(self.leaves_passed).unwrap_or_default();
+        if self.leaves_passed == 0 {
+            return true;
+        }
+        let Some((passed, left)) = base.leaves.list.split_at_checked(self.leaves_passed) else { return false };
         self.assembly.leaves.extend_from_slice(passed);
-        passed.is_empty() || left.first().map(|leaf| &leaf.first_key) == self.covered_to.as_ref()
+        left.first().map(|leaf| &leaf.first_key) == self.covered_to.as_ref()
     }
 
     /// Notes that a leaf that is as before ends here, and what comes next is the first key of another.
@@ -82,11 +85,17 @@ impl Run {
         }
     }
 
-    /// Leaves off at the latest bookmark, where the job has found nothing different, and this step has got so far that
-    /// little is read again; `false`: a checkpoint is to be saved.
-    pub(super) fn leaves_off(&mut self, order: &Order<'_>, base: &Base) -> bool {
+    /// Leaves off at the latest bookmark, where the job has found nothing different, not even what nobody is told of, has
+    /// delivered nothing, and this step came past a few leaves; `false`: a checkpoint is to be saved. `writes`: what the step
+    /// has stored so far.
+    pub(super) fn leaves_off(&mut self, order: &Order<'_>, base: &Base, writes: u64) -> bool {
         let Some(bookmark) = self.bookmark.take() else { return false };
-        let found_nothing = self.noted.is_empty() && self.objects_found == 0 && self.deletions_found == 0;
+        let found_nothing = self.noted.is_empty()
+            && self.objects_found == 0
+            && self.deletions_found == 0
+            && self.counts.of_deliveries() == JobCounts::default()
+            && self.assembly.put_bytes() == 0
+            && writes == 0;
         let as_before = self.assembly.leaves.get(..bookmark.leaves) == base.leaves.list.get(..bookmark.leaves);
         let is_far = bookmark.leaves >= self.leaves_passed + order.thresholds.bookmark_leaves_min;
         let knows_nothing_new = self.watch.order == self.document.root.order && self.resync.is_none();

@@ -10,11 +10,14 @@ use super::{
     retire::Names,
     run::{Resumed, Run},
     source::ListingWatch,
-    state::State,
+    state::{State, is_node, node_name},
+    thresholds::Thresholds,
 };
 use crate::{
     error::Error,
+    job::JobCounts,
     snapshot::{
+        ContentHash,
         changes::{self, Noted},
         cut::SEGMENT_BYTES_MAX,
         index::{self, Level, SegmentRef},
@@ -78,6 +81,9 @@ impl Run {
         self.leaves_stored = stored;
         self.assembly = Assembly::new(order.cut, leaves, checkpoint_segments(&checkpoint)?);
         self.leaf_blobs = checkpoint.leaves;
+        if checkpoint.listed {
+            self.top_stored = self.leaf_blobs.last().filter(|name| is_node(name)).cloned();
+        }
         self.deletion_parts = checkpoint.deletions;
         if let Some(tail) = self.deletion_parts.pop_if(|part| part.blob.is_none()) {
             self.deletions = known::read(state, &tail).await?;
@@ -159,14 +165,21 @@ impl Run {
             self.leaf_blobs.clear();
             self.leaves_stored = 0;
         }
+        let Thresholds { tail_items_max, list_bytes_max, .. } = order.thresholds;
         let tail = self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default();
-        if tail.len() > order.thresholds.tail_items_max {
-            let bytes = index::encode(Level::Top, tail);
-            let name = self.write_scratch(state, bytes).await?;
-            self.leaf_blobs.push(name);
+        let key_bytes: usize = tail.iter().map(|leaf| leaf.first_key.len()).sum();
+        if tail.len() > tail_items_max || key_bytes > list_bytes_max {
+            match self.assembly.top().filter(|_| self.listed) {
+                Some((hash, bytes)) => self.store_top(state, hash, bytes).await?,
+                None => {
+                    let bytes = index::encode(Level::Top, tail);
+                    let name = self.write_scratch(state, bytes).await?;
+                    self.leaf_blobs.push(name);
+                }
+            }
             self.leaves_stored = self.assembly.leaves.len();
         }
-        if self.deletions.len() > order.thresholds.tail_items_max {
+        if self.deletions.len() > tail_items_max || self.deletion_key_bytes > list_bytes_max {
             self.store_deletions(state, order).await?;
         }
         let mut deletions = self.deletion_parts.clone();
@@ -180,12 +193,7 @@ impl Run {
         }
         let (mut in_doubt, mut in_doubt_blob) = (None, None);
         if let Some(noted) = noted {
-            let bytes = changes::encode(noted);
-            if bytes.len() > order.thresholds.tail_bytes_max {
-                in_doubt_blob = Some(self.write_scratch(state, bytes).await?);
-            } else {
-                in_doubt = Some(root::encode_bytes(&bytes));
-            }
+            (in_doubt, in_doubt_blob) = self.store_noted(state, order, noted).await?;
         }
         self.scratch.append(&mut self.assembly.dropped);
         let checkpoint = Checkpoint {
@@ -231,6 +239,69 @@ impl Run {
             checkpoint.scratch.clone_from(&self.scratch);
         }
         self.revision = state.swap_document(self.revision, &self.document).await?;
+        Ok(())
+    }
+
+    /// Stores changes to be noted in the document, or in a blob where they are too long for it.
+    async fn store_noted<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        noted: &[Noted],
+    ) -> Result<(Option<String>, Option<String>), Error> {
+        if noted.is_empty() {
+            return Ok((None, None));
+        }
+        let bytes = changes::encode(noted);
+        if bytes.len() > order.thresholds.tail_bytes_max / 2 {
+            return Ok((None, Some(self.write_scratch(state, bytes).await?)));
+        }
+        Ok((Some(root::encode_bytes(&bytes)), None))
+    }
+
+    /// Of what was noted, only the `rest` is still to be delivered: saves that, and what was delivered of it.
+    pub(super) async fn note_rest<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        order: &Order<'_>,
+        rest: &[Noted],
+    ) -> Result<(), Error> {
+        let mut next = self.document.clone();
+        (next.in_doubt, next.in_doubt_blob) = self.store_noted(state, order, rest).await?;
+        // Another job may have noted it, and left no checkpoint of this one.
+        let checkpoint = next.checkpoint.get_or_insert_with(|| Checkpoint {
+            job_id: order.job_id.to_owned(),
+            fingerprint: order.fingerprint.to_owned(),
+            order: self.watch.order,
+            ..Checkpoint::default()
+        });
+        let JobCounts { listed, matched, matched_bytes, .. } = checkpoint.counts;
+        checkpoint.counts = JobCounts { listed, matched, matched_bytes, ..self.counts };
+        checkpoint.objects_found = self.objects_found;
+        self.delete_superseded(state, &next).await?;
+        if let Some(checkpoint) = &mut next.checkpoint {
+            checkpoint.scratch.clone_from(&self.scratch);
+        }
+        self.document = next;
+        self.revision = state.swap_document(self.revision, &self.document).await?;
+        Ok(())
+    }
+
+    /// Stores the top of the next index, which lists all leaves, before the root names it.
+    async fn store_top<B: BlobStore, D: DocumentStore>(
+        &mut self,
+        state: &State<'_, B, D>,
+        hash: ContentHash,
+        bytes: Vec<u8>,
+    ) -> Result<(), Error> {
+        let name = node_name(hash);
+        if self.document.root.index.as_ref() != Some(&name) && self.top_stored.as_ref() != Some(&name) {
+            state.write(&name, bytes).await?;
+            // Should the job break off, the root may come to name another.
+            self.scratch.push(name.clone());
+        }
+        self.top_stored = Some(name.clone());
+        self.leaf_blobs = vec![name];
         Ok(())
     }
 

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
-    sink::{Change, Delivery, Sink},
+    sink::{Change, ChangeKind, Delivery, Sink},
     snapshot::{Known, changes::Noted},
     store::{BlobStore, DocumentStore},
     time::Clock,
@@ -24,8 +24,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     /// Stores what is to be stored, notes what is to be delivered, and delivers it.
     ///
     /// In this order: whoever takes the job up after a cut delivers what was noted again, and the snapshot counts it as
-    /// delivered. So nothing that the sink may have is ever forgotten.
-    pub(super) async fn flush(&self, state: &State<'_, B, D>, run: &mut Run, order: &Order<'_>) -> Result<(), Error> {
+    /// delivered. So nothing that the sink may have is ever forgotten. `false`: the budget is used up before all is
+    /// delivered, what is left is noted, and the step is to end.
+    pub(super) async fn flush(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
         if !run.noted.is_empty() {
             // Before anything is stored: nobody would name it.
             self.source.still_wanted().await?;
@@ -33,11 +40,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         run.store_puts(state).await?;
         let noted = mem::take(&mut run.noted);
         if noted.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         if mutation::is_on(Mutation::SkipWriteAhead) {
-            self.deliver(state, run, order, noted).await?;
-            return run.save_checkpoint(state, order, None).await;
+            self.deliver(state, run, order, noted, &|_, _| true).await?;
+            return run.save_checkpoint(state, order, None).await.map(|()| true);
         }
         run.save_checkpoint(
             state,
@@ -45,26 +52,48 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             Some(&noted).filter(|_| !mutation::is_on(Mutation::ForgetNote)).map(Vec::as_slice),
         )
         .await?;
-        self.deliver(state, run, order, noted).await
+        self.deliver(state, run, order, noted, allows).await
     }
 
-    /// Delivers what was noted and may not have been delivered.
+    /// Delivers what was noted and may not have been delivered; `false` as in [`Self::flush`].
     pub(super) async fn deliver_in_doubt(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-    ) -> Result<(), Error> {
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
         let noted = read_in_doubt(state, &run.document).await?;
         if noted.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         if run.document.checkpoint.is_none() {
             // Another job found them, and this one delivers them: they count for how many it may.
             run.objects_found += noted.iter().filter(|noted| !matches!(noted, Noted::Vanished(_))).count() as u64;
         }
         self.source.still_wanted().await?;
-        self.deliver(state, run, order, noted).await
+        self.deliver(state, run, order, noted, allows).await
+    }
+
+    /// Delivers the dead letters that were sent back; `false`: the budget is used up before all are, and the step is to end.
+    pub(super) async fn deliver_requeued(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
+        let requeued = state.load_dead_letters().await?.requeued();
+        if run.sink_calls > 0 && !requeued.is_empty() && !may_deliver(run, allows) {
+            run.note_rest(state, order, &[]).await?;
+            return Ok(false);
+        }
+        let all = self.deliver_changes(state, run, &requeued, allows).await? == requeued.len();
+        if !all {
+            // Those that are left stay sent back.
+            run.note_rest(state, order, &[]).await?;
+        }
+        Ok(all)
     }
 
     /// Delivers the deletions, one batch at least where it `must`; `false`: the budget is used up before all are.
@@ -90,7 +119,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.deletions_delivered += batch.len() as u64;
                 let noted: Vec<Noted> = batch.iter().cloned().map(Noted::Vanished).collect();
                 run.save_checkpoint(state, order, Some(&noted)).await?;
-                self.deliver(state, run, order, noted).await?;
+                if !self.deliver(state, run, order, noted, allows).await? {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -168,8 +199,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.deletions_delivered += looked_for;
                 run.save_checkpoint(state, order, Some(&noted).filter(|noted| !noted.is_empty()).map(Vec::as_slice))
                     .await?;
-                self.deliver(state, run, order, noted).await?;
-                if looked_for < batch.len() as u64 {
+                if !self.deliver(state, run, order, noted, allows).await? || looked_for < batch.len() as u64 {
                     return Ok(false);
                 }
             }
@@ -201,47 +231,61 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         Ok(Some(fate.is_due(order.reconcile)))
     }
 
-    /// Delivers what was noted.
+    /// Delivers what was noted; `false` as in [`Self::flush`].
     async fn deliver(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
         noted: Vec<Noted>,
-    ) -> Result<(), Error> {
-        let changes: Vec<Change> = noted
-            .into_iter()
-            .map(|noted| match noted {
-                Noted::Appeared(kind, entry) => Change::appeared(order.sync_id, kind, entry),
-                Noted::Vanished(known) => Change::deleted(order.sync_id, known),
-                Noted::Resynced { entry, job_id } => Change::resynced(order.sync_id, &job_id, entry),
-            })
-            .collect();
-        self.deliver_changes(state, run, &changes).await
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<bool, Error> {
+        let sync_id = if mutation::is_on(Mutation::JobInIds) { order.job_id } else { order.sync_id };
+        let change = |noted: &Noted| match noted.clone() {
+            Noted::Appeared(_, entry) if mutation::is_on(Mutation::AlwaysCreated) => {
+                Change::appeared(sync_id, ChangeKind::Created, entry)
+            }
+            Noted::Appeared(kind, entry) => Change::appeared(sync_id, kind, entry),
+            Noted::Vanished(known) => Change::deleted(sync_id, known),
+            Noted::Resynced { entry, job_id } => Change::resynced(sync_id, &job_id, entry),
+        };
+        let changes: Vec<Change> = noted.iter().map(change).collect();
+        let delivered = self.deliver_changes(state, run, &changes, allows).await?;
+        match noted.get(delivered..).unwrap_or_default() {
+            [] => Ok(true),
+            rest => run.note_rest(state, order, rest).await.map(|()| false),
+        }
     }
 
-    /// Delivers changes in batches. What the sink refuses is offered again, and becomes a dead letter in the end; the
-    /// letter of a key goes when a change of that key is delivered.
-    pub(super) async fn deliver_changes(
+    /// Delivers changes in batches: at least one, and more as the budget allows. Answers how many changes those were. What
+    /// the sink refuses is offered again, and becomes a dead letter in the end; the letter of a key goes when a change of
+    /// that key is delivered.
+    async fn deliver_changes(
         &self,
         state: &State<'_, B, D>,
         run: &mut Run,
         changes: &[Change],
-    ) -> Result<(), Error> {
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<usize, Error> {
         if changes.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         if run.dead_letters.is_none() {
             let letters = state.load_dead_letters().await?;
             run.dead_letters = Some(letters.iter().map(|letter| letter.key.clone()).collect());
         }
+        let mut done = 0;
         for batch in changes.chunks(run.batch_max) {
+            if done > 0 && !may_deliver(run, allows) {
+                break;
+            }
+            done += batch.len();
             let refused = self.deliver_batch(run, batch).await?;
             let dead = run.dead_letters.get_or_insert_default();
             let delivered = |change: &Change| !refused.iter().any(|(it, _)| it.id == change.id);
             let freed: Vec<&Change> =
                 batch.iter().filter(|change| dead.contains(&change.entry.key) && delivered(change)).collect();
-            if refused.is_empty() && freed.is_empty() {
+            if (refused.is_empty() && freed.is_empty()) || mutation::is_on(Mutation::DropLetters) {
                 continue;
             }
             let now = self.clock.now();
@@ -257,7 +301,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             dead.extend(refused.iter().map(|(change, _)| change.entry.key.clone()));
             run.counts.failed += refused.len() as u64;
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Delivers one batch, and answers what the sink refused each time, with the reason.
@@ -291,4 +335,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         Ok(refused)
     }
+}
+
+/// Whether the budget allows another batch.
+fn may_deliver(run: &Run, allows: &dyn Fn(Reads, u64) -> bool) -> bool {
+    allows(Reads { delivers: true, ..run.reads() }, run.sink_calls)
 }

@@ -57,6 +57,8 @@ pub struct Reads {
     /// Whether the page to be read is the first of a range ahead. What is read ahead and not handed on when the step ends
     /// is read again by the next one.
     pub begins: bool,
+    /// Whether no page is to be read, but what was found delivered.
+    pub delivers: bool,
 }
 
 /// What comes next.
@@ -172,7 +174,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                             lane = Lane::Resting(reader, ended);
                             break;
                         }
-                        if !may_read(Reads { keys: self.keys, in_flight, begins }) {
+                        if !may_read(Reads { keys: self.keys, in_flight, begins, delivers: false }) {
                             // What is on its way may leave enough for one page more.
                             stopped = in_flight == 0 && !begins;
                             lane = Lane::Resting(reader, ended);

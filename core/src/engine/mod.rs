@@ -15,7 +15,7 @@
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
 //! - A job that finds nothing writes nothing, in any number of steps, as long as each comes past a few leaves and the caller
-//!   keeps its [`bookmark`]; otherwise it writes its checkpoints, and no blob.
+//!   keeps its [`bookmark`]; otherwise it writes checkpoints.
 //! - Root and checkpoint together hold what the sink has once what the document notes is delivered, whatever broke off.
 
 pub mod assembly;
@@ -131,8 +131,8 @@ pub struct Order<'a> {
     pub streams: usize,
     /// From how much on something is stored; what comes of it is the same.
     pub thresholds: Thresholds,
-    /// Where the step before left off ([`StepReport::bookmark`]), or [`Bookmark::default`]. `None`: the caller keeps none, so
-    /// that each step stores a checkpoint, also where nothing has changed so far.
+    /// Where an earlier step of the job left off: the latest [`StepReport::bookmark`] that was one, or [`Bookmark::default`].
+    /// `None`: the caller keeps none, so that each step stores a checkpoint, also where nothing has changed so far.
     pub bookmark: Option<Bookmark>,
 }
 
@@ -188,7 +188,8 @@ pub struct StepReport {
     pub bytes_known: u64,
     /// What went to the stores and the sink in this step.
     pub spent: Spent,
-    /// Where the job goes on, if that is stored nowhere: the next step's [`Order::bookmark`].
+    /// Where the job goes on, if that is stored nowhere: the next step's [`Order::bookmark`]. `None`: the one before still
+    /// holds, or a checkpoint does.
     pub bookmark: Option<Bookmark>,
 }
 
@@ -232,6 +233,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let has_cpu = || signalled_before || !self.clock.is_near_cpu_limit();
         let allows = |reads: Reads, sink_calls: u64| {
             let spent = spent(reads.keys, sink_calls).with_in_flight(reads.in_flight);
+            if reads.delivers {
+                return budget.allows_calls(&spent) && has_cpu();
+            }
             budget.allows(&spent) && (!reads.begins || budget.allows_ahead(&spent)) && has_cpu()
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
@@ -300,10 +304,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         // A step that has only deletions to deliver gets at least one batch further, whatever its budget.
         let must = matches!(resumed, Resumed::Listed);
         run.phase = Phase::Discovering;
-        self.deliver_in_doubt(state, run, order).await?;
-        if order.redeliver {
-            let requeued = state.load_dead_letters().await?.requeued();
-            self.deliver_changes(state, run, &requeued).await?;
+        if !self.deliver_in_doubt(state, run, order, allows).await?
+            || (order.redeliver && !self.deliver_requeued(state, run, order, allows).await?)
+        {
+            return Ok(Outcome::Continue);
         }
         let mut base = match resumed {
             Resumed::Listed => Base::default(),
@@ -383,7 +387,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 // Only once it is known that nothing more belongs to the last segment: it would have to be stored again. At the
                 // end all is stored at once: no checkpoint lies between the last file and the end.
                 if begins != Begins::Nothing && !run.at_end && run.is_worth_storing(order) {
-                    self.flush(state, run, order).await?;
+                    if !self.flush(state, run, order, allows).await? {
+                        return Ok(None);
+                    }
                     if !allows(run.reads(), run.sink_calls) {
                         (ended, dropped) = (true, true);
                         break;
@@ -393,6 +399,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 match self.take_piece(state, run, &mut base, order, piece, allows).await? {
                     Taken::All => {}
                     Taken::Limited => return Ok(Some(base)),
+                    Taken::Saved => return Ok(None),
                     Taken::Stopped => {
                         (ended, dropped) = (true, true);
                         break;
@@ -400,14 +407,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 }
             }
         }
-        if (ended || failed.as_ref().is_some_and(Error::is_transient)) && run.leaves_off(order, &base) {
+        if (ended || failed.as_ref().is_some_and(Error::is_transient)) && run.leaves_off(order, &base, state.writes()) {
             return failed.map_or(Ok(None), Err);
         }
         if let Some(error) = failed {
             // What was read until then is not read again.
             let resumable = run.resume_point.is_some() && !run.at_end && run.assembly.is_between_segments();
-            if error.is_transient() && resumable {
-                self.flush(state, run, order).await?;
+            if error.is_transient() && resumable && self.flush(state, run, order, allows).await? {
                 run.save_checkpoint(state, order, None).await?;
             }
             return Err(error);
@@ -421,6 +427,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     match self.take_piece(state, run, &mut base, order, piece, allows).await? {
                         Taken::All => {}
                         Taken::Limited => return Ok(Some(base)),
+                        Taken::Saved => return Ok(None),
                         Taken::Stopped => {
                             dropped = true;
                             break;
@@ -431,15 +438,16 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 run.pending = Some((rest.open, rest.since, begins)).filter(|_| !dropped);
             }
             run.break_segment();
-            self.flush(state, run, order).await?;
-            run.save_checkpoint(state, order, None).await?;
+            if self.flush(state, run, order, allows).await? {
+                run.save_checkpoint(state, order, None).await?;
+            }
             return Ok(None);
         }
         run.assembly.finish();
         run.note_leaves(&mut base);
         run.listed = true;
-        self.flush(state, run, order).await?;
-        Ok(Some(base))
+        run.note_few_deletions(order);
+        Ok(self.flush(state, run, order, allows).await?.then_some(base))
     }
 
     /// The ranges that are read side by side: the first from where the job is, the others from leaf to leaf of the
@@ -575,8 +583,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     match compared {
                         Compared::All => {}
                         Compared::Limited(stop) => {
-                            self.stop_at(state, run, base, order, &entries, stop).await?;
-                            return Ok(Taken::Limited);
+                            self.stop_at(run, base, &entries, stop);
+                            let delivered = self.flush(state, run, order, allows).await?;
+                            return Ok(if delivered { Taken::Limited } else { Taken::Saved });
                         }
                         Compared::Stopped { dealt_with, up_to } => {
                             run.stop_before(base, up_to, &entries, dealt_with);
@@ -704,7 +713,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             at = place;
             match difference {
                 Difference::Vanished(known) => run.vanished(state, order, known).await?,
-                Difference::Appeared(ChangeKind::Updated, _) if !order.reconcile.on_update => {}
+                Difference::Appeared(ChangeKind::Updated, _)
+                    if !order.reconcile.on_update && !mutation::is_on(Mutation::IgnoreReconcile) => {}
                 Difference::Appeared(_, entry) if mutation::is_below_watermark(entry.last_modified) => {}
                 Difference::Appeared(..) if run.may_deliver_no_more(order) => return Ok(Some(place)),
                 Difference::Appeared(kind, entry) => {
@@ -719,15 +729,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
     }
 
     /// The job may deliver no more: from the entry numbered `stop` on, the next snapshot is the one there is.
-    async fn stop_at(
-        &self,
-        state: &State<'_, B, D>,
-        run: &mut Run,
-        base: &mut Base,
-        order: &Order<'_>,
-        entries: &[Entry],
-        stop: usize,
-    ) -> Result<(), Error> {
+    fn stop_at(&self, run: &mut Run, base: &mut Base, entries: &[Entry], stop: usize) {
         for entry in entries.get(..stop).unwrap_or_default() {
             run.assembly.push_entry(entry.into());
             run.counts.listed += 1;
@@ -748,7 +750,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 resync.from = Some(entry.key.clone());
             }
         }
-        self.flush(state, run, order).await
     }
 }
 
@@ -758,6 +759,8 @@ enum Taken {
     All,
     /// The job may deliver no more.
     Limited,
+    /// As [`Self::Limited`], and the budget is used up before all that it delivers is: the rest is noted.
+    Saved,
     /// The budget is used up before all is compared, and it is noted where.
     Stopped,
 }

@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// So many names stand in the document itself; more go into blobs of so many each.
-const NAMES_MAX: usize = 1_024;
+const NAMES_MAX: usize = 3_072;
 
 /// A list of names, some of it in blobs.
 #[derive(Clone, Debug, Default)]
@@ -178,6 +178,8 @@ pub(super) struct NextRoot {
     pub(super) resync: Option<Resync>,
     /// The blob with changes that are still to be delivered.
     pub(super) in_doubt: Option<String>,
+    /// The top of its index, if that is stored already.
+    pub(super) top_stored: Option<String>,
 }
 
 impl NextRoot {
@@ -190,7 +192,7 @@ impl NextRoot {
         assembly: &Assembly,
     ) -> Result<Root, Error> {
         let leaves = &assembly.leaves;
-        let generation = root.generation + 1;
+        let generation = root.generation + u64::from(!mutation::is_on(Mutation::SameGeneration));
         let mut index = root.index.clone();
         if *leaves != before.list {
             index = match (leaves.as_slice(), assembly.top()) {
@@ -198,7 +200,9 @@ impl NextRoot {
                 ([leaf], _) => Some(node_name(leaf.hash)),
                 (_, Some((hash, bytes))) => {
                     let name = node_name(hash);
-                    state.write(&name, bytes).await?;
+                    if self.top_stored.as_ref() != Some(&name) {
+                        state.write(&name, bytes).await?;
+                    }
                     Some(name)
                 }
                 (_, None) => None,

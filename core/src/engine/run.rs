@@ -86,6 +86,8 @@ pub(super) struct Run {
     /// Of the leaves, how many are in `leaf_blobs`.
     pub(super) leaves_stored: usize,
     pub(super) leaf_blobs: Vec<String>,
+    /// The top of the next index, once it is stored.
+    pub(super) top_stored: Option<String>,
     /// Found, and not in `deletion_parts`.
     pub(super) deletions: Vec<Known>,
     pub(super) deletion_key_bytes: usize,
@@ -141,6 +143,7 @@ impl Run {
             realign: false,
             leaves_stored: 0,
             leaf_blobs: Vec::new(),
+            top_stored: None,
             deletions: Vec::new(),
             deletion_key_bytes: 0,
             deletion_parts: Vec::new(),
@@ -242,9 +245,21 @@ impl Run {
         order.thresholds.flush_changes_min.min(self.batch_max.saturating_mul(PORTION_CALLS_MAX)).max(1)
     }
 
+    /// Has the deletions delivered together with the last of what appeared, where all of it is one portion: that is one write
+    /// of the document less.
+    pub(super) fn note_few_deletions(&mut self, order: &Order<'_>) {
+        let few = self.noted.len() + self.deletions.len() <= self.portion(order);
+        let none_before = self.deletion_parts.is_empty() && self.deletions_delivered == 0;
+        if few && none_before && !self.noted.is_empty() && !drift::matters(order.reconcile) {
+            self.noted.extend(self.deletions.drain(..).map(Noted::Vanished));
+            self.deletion_key_bytes = 0;
+            self.deletions_delivered = self.deletions_found;
+        }
+    }
+
     /// Whether the job has delivered as many files as it may.
     pub(super) fn may_deliver_no_more(&self, order: &Order<'_>) -> bool {
-        order.objects_max.is_some_and(|most| self.objects_found >= most)
+        order.objects_max.is_some_and(|most| self.objects_found >= most) && !mutation::is_on(Mutation::IgnoreObjectsMax)
     }
 
     /// Hands files that are as before over again, where that was asked for. Answers before which one that ended, because
@@ -303,6 +318,7 @@ impl Run {
     /// Whether so many deletions are not delivered unless they are confirmed.
     pub(super) fn are_many_deletions(&self, order: &Order<'_>, count: u64) -> bool {
         !order.deletion_limit.allows(count, self.document.root.entries_to_guard())
+            && !mutation::is_on(Mutation::IgnoreDeletionLimit)
     }
 
     /// The error for that.
@@ -345,7 +361,7 @@ impl Run {
 
     /// What was read so far, with nothing on its way.
     pub(super) fn reads(&self) -> Reads {
-        Reads { keys: self.keys, in_flight: 0, begins: false }
+        Reads { keys: self.keys, in_flight: 0, begins: false, delivers: false }
     }
 
     /// Whether there is so much to store or to deliver that it should not wait, and it can be done here.
@@ -374,7 +390,8 @@ impl Run {
         let unchanged = same && document.root.entries_listed.is_none() && !self.limited;
         let nothing_beside =
             document.root.undeleted.is_empty() && self.undeleted.is_empty() && document.root.resync.is_none();
-        !(unchanged && document.checkpoint.is_none() && nothing_noted && nothing_beside)
+        mutation::is_on(Mutation::AlwaysMoveRoot)
+            || !(unchanged && document.checkpoint.is_none() && nothing_noted && nothing_beside)
     }
 
     /// The current root, without the garbage that was deleted.
@@ -439,6 +456,7 @@ impl Run {
             undeleted: mem::take(&mut self.undeleted),
             resync: self.resync.take().filter(|_| self.limited),
             in_doubt: None,
+            top_stored: self.top_stored.take(),
         };
         let mut root = next.store(state, root, &base.leaves, &self.assembly).await?;
         root.job = Some(RootJob {

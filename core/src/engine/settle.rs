@@ -100,6 +100,7 @@ pub(super) async fn end_checkpoint<B: BlobStore, D: DocumentStore>(
         resync: if checkpoint.listed && checkpoint.limited { checkpoint.resync } else { root.resync.clone() },
         // What is about to be delivered is still named.
         in_doubt: document.in_doubt_blob.clone(),
+        top_stored: None,
     };
     document.root = root_next.store(state, &root, &base.leaves, &assembly).await?;
     document.checkpoint = next;

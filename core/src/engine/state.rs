@@ -7,6 +7,7 @@ use bytes::Bytes;
 use crate::{
     dead_letters::DeadLetters,
     error::{Error, ErrorKind, Retry},
+    mutation::{self, Mutation},
     snapshot::{
         ContentHash, Known,
         index::{self, Level, SegmentRef},
@@ -43,9 +44,17 @@ pub fn segment_name(hash: ContentHash) -> String {
     format!("{SEGMENTS}{hash}")
 }
 
+/// What the names of the blobs of an index's nodes begin with.
+const NODES: &str = "index/";
+
 /// The name of the blob of an index's node.
 pub fn node_name(hash: ContentHash) -> String {
-    format!("index/{hash}")
+    format!("{NODES}{hash}")
+}
+
+/// Whether that is the name of the blob of an index's node.
+pub fn is_node(name: &str) -> bool {
+    name.starts_with(NODES)
 }
 
 impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
@@ -175,7 +184,8 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// # Errors
     /// [`ErrorKind::Storage`].
     pub async fn write_named(&self, folder: &str, value: Vec<u8>) -> Result<String, Error> {
-        let name = format!("{folder}/{}", ContentHash::of(&value));
+        let named_by = if mutation::is_on(Mutation::OneName) { &[][..] } else { &value };
+        let name = format!("{folder}/{}", ContentHash::of(named_by));
         self.write(&name, value).await?;
         Ok(name)
     }

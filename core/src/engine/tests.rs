@@ -487,7 +487,12 @@ fn a_poll_of_many_steps_that_finds_nothing_reads_twice_a_step_and_writes_nothing
         let calls = world.bucket.calls.get();
         let mut steps = 1;
         let job_id = format!("job_quiet_{streams}");
-        while world.step(&job_id, &budget).outcome.unwrap() == Outcome::Continue {
+        loop {
+            let report = world.step(&job_id, &budget);
+            assert_eq!((report.cost.state_reads, report.cost.state_writes), (2, 0));
+            if report.outcome.unwrap() == Outcome::Done {
+                break;
+            }
             steps += 1;
         }
         assert!(steps > 3, "{steps} steps");
@@ -661,6 +666,42 @@ fn a_job_that_was_done_under_other_filters_delivers_no_more_than_it_may() {
     assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 3));
     let report = world.step("job_2", &Budget::UNLIMITED);
     assert_eq!((report.counts.created, world.home.inner.sink.current().len()), (3, 6));
+}
+
+#[test]
+fn what_one_page_brings_is_delivered_within_the_budget_of_several_steps() {
+    // The sink takes three at a time, and a step may make so many calls that a few batches fit into it.
+    let budget = Budget { internal_requests_max: 112, ..Budget::UNLIMITED };
+    let world = World::new(1_000);
+    world.bucket.set(keys(0..120));
+    let mut steps = 0;
+    loop {
+        let report = world.step("job_1", &budget);
+        assert!(report.spent.internal_requests <= 112, "{:?}", report.spent);
+        steps += 1;
+        if report.outcome.unwrap() == Outcome::Done {
+            assert_eq!((report.counts.created, report.counts.listed), (120, 120));
+            break;
+        }
+    }
+    assert!(steps > 3, "{steps} steps");
+    assert_eq!(ids(&world).len(), 120, "each once: what was delivered is no longer noted");
+    world.check();
+
+    // A job that did not find them delivers what another has noted, and counts it.
+    world.bucket.set(keys(0..240));
+    assert_eq!(world.step("job_2", &budget).outcome.unwrap(), Outcome::Continue);
+    block_on(settle_checkpoint(&world.home, &world.home, world.cut)).unwrap();
+    let (mut created, before) = (0, ids(&world).len());
+    for _ in 0..100 {
+        let report = world.step("job_3", &budget);
+        created = report.counts.created;
+        if report.outcome.unwrap() == Outcome::Done {
+            break;
+        }
+    }
+    assert_eq!((created, ids(&world).len()), ((240 - before) as u64, 240));
+    world.check();
 }
 
 #[test]
@@ -884,27 +925,30 @@ fn the_limit_counts_the_deletions_that_would_be_delivered() {
 
 #[test]
 fn a_step_ends_when_the_platform_says_that_its_cpu_time_is_used_up() {
-    let (whole, cut) = (World::new(10), World::new(10));
-    let mut steps = 0;
-    for world in [&whole, &cut] {
-        world.bucket.set((0..300).map(|n| entry(&format!("k{n:03}"), 1)));
-    }
-    whole.job(&Budget::UNLIMITED);
-    loop {
-        // Once before the step, then before each page but the first.
-        cut.clock.cpu_left.set(Some(5));
-        steps += 1;
-        match cut.step("job_1", &Budget::UNLIMITED).outcome.unwrap() {
-            Outcome::Continue => {}
-            Outcome::Done => break,
+    for (streams, expected) in [(1, 6..=9), (6, 4..=20)] {
+        let (whole, cut) = (World::new(10), World::new(10));
+        cut.streams.set(streams);
+        let mut steps = 0;
+        for world in [&whole, &cut] {
+            world.bucket.set((0..300).map(|n| entry(&format!("k{n:03}"), 1)));
         }
+        whole.job(&Budget::UNLIMITED);
+        loop {
+            // Once before the step, then before each page but the first, and three times for the four batches of a page.
+            cut.clock.cpu_left.set(Some(20));
+            steps += 1;
+            match cut.step("job_1", &Budget::UNLIMITED).outcome.unwrap() {
+                Outcome::Continue => {}
+                Outcome::Done => break,
+            }
+        }
+        cut.check();
+        assert_eq!(whole.document().root.index, cut.document().root.index);
+        assert!(expected.contains(&steps), "{steps} steps of about five pages, in {streams} streams");
+        // A signal that nobody took back is not about this step.
+        cut.clock.cpu_left.set(Some(0));
+        assert_eq!(cut.step("job_2", &Budget::UNLIMITED).outcome.unwrap(), Outcome::Done);
     }
-    cut.check();
-    assert_eq!(whole.document().root.index, cut.document().root.index);
-    assert!((6..=9).contains(&steps), "{steps} steps of about five pages");
-    // A signal that nobody took back is not about this step.
-    cut.clock.cpu_left.set(Some(0));
-    assert_eq!(cut.step("job_2", &Budget::UNLIMITED).outcome.unwrap(), Outcome::Done);
 }
 
 /// Runs a future as a runtime does: it is polled again when it was woken, and not before.

@@ -12,11 +12,14 @@ pub struct Thresholds {
     pub deletions_held_max: usize,
     /// Items of a list that the document itself holds; more go into a blob.
     pub tail_items_max: usize,
-    /// Bytes that the document itself holds of a segment that is not complete, or of what is about to be delivered; more
-    /// go into a blob. A poll that finds nothing thus stores no blob, however many steps it takes.
+    /// Bytes of keys in such a list.
+    pub list_bytes_max: usize,
+    /// Bytes that the document itself holds of a segment that is not complete, and half as many of what is about to be
+    /// delivered; more go into a blob. All that the document holds thus stays below 2 MB, which is the most that a Durable
+    /// Object stores as one value.
     pub tail_bytes_max: usize,
-    /// A step that found nothing stores no checkpoint if it came past so many leaves: what it read behind the last of them
-    /// is read again.
+    /// A step whose job has found nothing stores no checkpoint if it came past so many leaves: what it read behind the last
+    /// of them is read again.
     pub bookmark_leaves_min: usize,
 }
 
@@ -27,6 +30,7 @@ impl Thresholds {
         flush_bytes_min: 4 << 20,
         deletions_held_max: 16_384,
         tail_items_max: 256,
+        list_bytes_max: 64 << 10,
         tail_bytes_max: 512 << 10,
         bookmark_leaves_min: 8,
     };
@@ -36,6 +40,7 @@ impl Thresholds {
         flush_bytes_min: 200,
         deletions_held_max: 2,
         tail_items_max: 1,
+        list_bytes_max: 64 << 10,
         tail_bytes_max: 40,
         bookmark_leaves_min: 1,
     };

@@ -32,8 +32,9 @@ use crate::server::{ListingServer, bucket};
 use crate::{Options, Result};
 
 /// What this group measures.
-pub(crate) const FIGURES: [&str; 7] = [
+pub(crate) const FIGURES: [&str; 8] = [
     "peak_memory_bytes",
+    "peak_memory_growth",
     "no_change_poll_state_reads",
     "no_change_poll_state_writes",
     "no_change_poll_paid_budget_state_reads",
@@ -45,6 +46,8 @@ pub(crate) const FIGURES: [&str; 7] = [
 const SNAPSHOT_BYTES_PER_KEY_MAX: f64 = 24.0;
 const STATE_READS_MAX: f64 = 2.0;
 const STATE_WRITES_MAX: f64 = 0.0;
+/// What counts as flat: so much more memory for a hundred times as many keys, since the list of leaves grows with them.
+const MEMORY_GROWTH_MAX: f64 = 1.25;
 const MEDIA_BUCKET: &str = "bench-media";
 const MEDIA_KEYS: usize = 100_000;
 
@@ -60,7 +63,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         Ok(server) => server,
         Err(error) => return report.failed("peak_memory_bytes", error),
     };
-    let mut last = None;
+    let (mut last, mut first_peak) = (None, None);
     for keys in [100_000, 1_000_000, 10_000_000] {
         let name = format!("peak_memory_bytes/{keys}");
         if options.quick && keys > 1_000_000 {
@@ -69,7 +72,12 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         }
         match sync_and_poll(&server, keys) {
             Ok(answer) => {
-                report.figure(name, answer["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN), "B", Bar::None);
+                let peak = answer["peak_memory_bytes"].as_f64().unwrap_or(f64::NAN);
+                report.figure(name, peak, "B", Bar::None);
+                let first = *first_peak.get_or_insert(peak);
+                if keys == 10_000_000 {
+                    report.figure("peak_memory_growth", peak / first, "times", Bar::AtMost(MEMORY_GROWTH_MAX));
+                }
                 last = Some(answer);
             }
             Err(error) => report.failed(name, error),
@@ -83,12 +91,12 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let keys = if options.quick { 4_000_000 } else { 10_000_000 };
     match paid_budget_poll(&server, keys) {
         Ok(JobCost { state_reads, state_writes, steps, .. }) => {
-            for (what, count, unit) in [
-                ("state_reads", state_reads, "reads"),
-                ("state_writes", state_writes, "writes"),
-                ("steps", steps, "steps"),
+            for (what, count, unit, bar) in [
+                ("state_reads", state_reads, "reads", Bar::AtMost(STATE_READS_MAX * steps as f64)),
+                ("state_writes", state_writes, "writes", Bar::AtMost(STATE_WRITES_MAX)),
+                ("steps", steps, "steps", Bar::None),
             ] {
-                report.figure(format!("no_change_poll_paid_budget_{what}"), count as f64, unit, Bar::None);
+                report.figure(format!("no_change_poll_paid_budget_{what}"), count as f64, unit, bar);
             }
         }
         Err(error) => report.failed("no_change_poll_paid_budget_state_reads", error),

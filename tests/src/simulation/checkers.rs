@@ -9,6 +9,7 @@ use b2sync_core::catalogue::ObjectRecord;
 use b2sync_core::coordinator;
 use b2sync_core::cost;
 use b2sync_core::engine::Reconcile;
+use b2sync_core::engine::limit::DeletionLimit;
 use b2sync_core::engine::state::node_name;
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::filter::{Filter, FilterSpec};
@@ -16,7 +17,7 @@ use b2sync_core::job::{JobCost, JobStatus, Trigger};
 use b2sync_core::sink::{Change, ChangeKind, change_id};
 use b2sync_core::snapshot::changes::{self, Noted};
 use b2sync_core::snapshot::index::{self, Level, SegmentRef};
-use b2sync_core::snapshot::root::{self, SnapshotDocument};
+use b2sync_core::snapshot::root::{self, Root, SnapshotDocument};
 use b2sync_core::snapshot::{EtagTag, Known, packed, segment};
 use b2sync_core::source_path::SourcePath;
 use serde::Deserialize;
@@ -48,7 +49,7 @@ impl std::fmt::Display for Violation {
 /// What must be so.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Rule {
-    /// The root's generation never goes back.
+    /// The root's generation never goes back, and each root has another.
     RootNeverRegresses,
     /// What root and checkpoint name is stored.
     NothingNamedIsMissing,
@@ -73,6 +74,8 @@ pub enum Rule {
     WithinTheBudget,
     /// A job delivers no more files of its own than `max_objects_per_run` says.
     WithinTheObjects,
+    /// A job delivers no more deletions than `deletion_limit` says, unless its user has confirmed them.
+    WithinTheDeletionLimit,
     /// Polls begin no earlier than `max_class_c_per_day` lets them.
     WithinTheCap,
     /// Only changes that the sync's `reconcile` asks for are delivered.
@@ -150,6 +153,7 @@ pub struct Checks {
     listings: BTreeMap<(String, String), ListingSeen>,
     reconcile: Reconcile,
     objects_max: Option<u64>,
+    deletion_limit: DeletionLimit,
     /// Class C calls a day, and how far clocks are off, in milliseconds.
     class_c_max: Option<(u64, i64)>,
     ids: BTreeMap<(String, ChangeKind, EtagTag, u64, i64), String>,
@@ -167,11 +171,15 @@ pub struct Checks {
     named: BTreeSet<String>,
     /// What the document notes as about to be delivered.
     in_doubt: (Option<String>, Option<String>),
-    in_doubt_len: u64,
+    /// Of that, the deletions.
+    in_doubt_deletions: BTreeSet<Place>,
+    /// What each job was the first to note as gone, by job and fingerprint: under other filters it lists anew.
+    found_gone: BTreeMap<(String, String), BTreeSet<Place>>,
     /// What each job was the first to note.
     found: BTreeMap<String, BTreeSet<(ChangeKind, Place)>>,
     polls: BTreeMap<String, PollSeen>,
-    generation: u64,
+    /// As it was stored last.
+    root: Root,
     lease: Option<u64>,
     job: Option<String>,
     confirmed: bool,
@@ -259,6 +267,7 @@ impl Checks {
             listings: BTreeMap::new(),
             reconcile,
             objects_max: None,
+            deletion_limit: DeletionLimit::default(),
             class_c_max: None,
             ids: BTreeMap::new(),
             resynced: BTreeSet::new(),
@@ -269,10 +278,11 @@ impl Checks {
             deletable: BTreeMap::new(),
             named: BTreeSet::new(),
             in_doubt: (None, None),
-            in_doubt_len: 0,
+            in_doubt_deletions: BTreeSet::new(),
+            found_gone: BTreeMap::new(),
             found: BTreeMap::new(),
             polls: BTreeMap::new(),
-            generation: 0,
+            root: Root::default(),
             lease: None,
             job: None,
             confirmed: false,
@@ -284,6 +294,11 @@ impl Checks {
     /// A job delivers so many files of its own at most.
     pub fn limit_objects(&mut self, objects_max: Option<u64>) {
         self.objects_max = objects_max;
+    }
+
+    /// A job delivers so many deletions at most, unless they are confirmed.
+    pub fn limit_deletions(&mut self, deletion_limit: DeletionLimit) {
+        self.deletion_limit = deletion_limit;
     }
 
     /// Polls come to so many class C calls a day at most, by clocks that are off by so much. With `None`, they do not count.
@@ -388,11 +403,13 @@ impl Checks {
         exempt: &BTreeSet<String>,
     ) -> Result<SnapshotSeen, Violation> {
         let document = decode_snapshot(bytes)?;
-        if document.root.generation < self.generation {
-            let message = format!("generation {} comes after {}", document.root.generation, self.generation);
+        // Within a generation only garbage goes.
+        let root = Root { garbage: self.root.garbage.clone(), ..document.root.clone() };
+        if root.generation < self.root.generation || (root.generation == self.root.generation && root != self.root) {
+            let message = format!("generation {} comes after {}", root.generation, self.root.generation);
             return Err(Violation::new(Rule::RootNeverRegresses, message));
         }
-        self.generation = document.root.generation;
+        self.root = document.root.clone();
         // What the document notes counts as delivered, and whoever takes the document up delivers it first.
         let in_doubt = noted(&document, kv)?;
         self.noted_now(&document, &in_doubt)?;
@@ -412,6 +429,7 @@ impl Checks {
         if let Some(name) = document.scratch_named().find(|name| kv.truth(name).is_none()) {
             return Err(missing("the document", name));
         }
+        self.named.extend(document.scratch_named().map(str::to_owned));
         let in_doubt = document.in_doubt_blob.is_some();
         let Some(checkpoint) = &document.checkpoint else { return Ok(SnapshotSeen { in_doubt, ..Default::default() }) };
         let mut named: Vec<String> = checkpoint.leaves.iter().chain(&checkpoint.pending).cloned().collect();
@@ -438,17 +456,26 @@ impl Checks {
         })
     }
 
-    /// How many changes the document notes as about to be delivered.
-    pub const fn in_doubt(&self) -> u64 {
-        self.in_doubt_len
-    }
-
     /// Counts the files that a job notes for the first time.
     fn noted_now(&mut self, document: &SnapshotDocument, in_doubt: &[Noted]) -> Result<(), Violation> {
-        self.in_doubt_len = in_doubt.len() as u64;
         let before = (document.in_doubt.clone(), document.in_doubt_blob.clone());
         let is_new = std::mem::replace(&mut self.in_doubt, before.clone()) != before;
+        let vanished = in_doubt.iter().filter_map(|noted| match noted {
+            Noted::Vanished(known) => Some(place(known)),
+            Noted::Appeared(..) | Noted::Resynced { .. } => None,
+        });
+        let deletions_before = std::mem::replace(&mut self.in_doubt_deletions, vanished.collect());
         let Some(checkpoint) = document.checkpoint.as_ref().filter(|_| is_new) else { return Ok(()) };
+        // What is left of what another job noted is not of this one.
+        let listing = (checkpoint.job_id.clone(), checkpoint.fingerprint.clone());
+        let gone = self.found_gone.entry(listing).or_default();
+        gone.extend(self.in_doubt_deletions.difference(&deletions_before).cloned());
+        let (gone, known, limit) = (gone.len() as u64, document.root.entries, self.deletion_limit);
+        let is_within_part = gone * 100 <= known * u64::from(limit.percent);
+        if gone > u64::from(limit.files) && !is_within_part && limit.percent < 100 && !self.confirmed {
+            let message = format!("{} deletes {gone} of {known} files within {limit:?}", checkpoint.job_id);
+            return Err(Violation::new(Rule::WithinTheDeletionLimit, message));
+        }
         let found = self.found.entry(checkpoint.job_id.clone()).or_default();
         found.extend(in_doubt.iter().filter_map(|noted| match noted {
             Noted::Appeared(kind, entry) => Some((*kind, place(&Known::from(entry)))),

@@ -241,6 +241,7 @@ impl Plan {
         // And another for what was added later.
         let limits = SeededEntropy::new(seed ^ 0x11_1117);
         options.draw_limits(&limits);
+        options.draw_deletion_limit(&SeededEntropy::new(seed ^ 0xde1e_7ed0));
         insert_events(&limits, &options, &mut events);
         for event in &mut events {
             if let Event::Call(Call::Trigger { full, .. }) = event {

@@ -2,6 +2,7 @@
 
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::limit::DeletionLimit;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::retry::RetryPolicy;
@@ -74,6 +75,8 @@ pub struct Options {
     pub full_syncs: bool,
     /// How many files a job delivers at most.
     pub objects_max: Option<u64>,
+    /// How many deletions a job delivers unasked.
+    pub deletion_limit: DeletionLimit,
     /// To how many class C calls a day polls may come.
     pub class_c_max: Option<u64>,
     /// After how many times that it asks, at most, a step is told that its CPU time runs out.
@@ -162,6 +165,14 @@ impl Options {
         }
     }
 
+    /// Draws how many deletions a job delivers unasked: in most worlds, the usual, of which they have too few files.
+    pub fn draw_deletion_limit(&mut self, rng: &SeededEntropy) {
+        if rng.chance(0.4) {
+            self.deletion_limit =
+                DeletionLimit { percent: pick(rng, &[0, 10, 30, 100]), files: pick(rng, &[0, 1, 3, 10]) };
+        }
+    }
+
     /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is met.
     /// Many keys would take a step each, and each step of one page a minute, where a blob is not seen earlier.
     pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
@@ -177,6 +188,7 @@ impl Options {
             };
         }
         self.thresholds.bookmark_leaves_min = pick(rng, &[1, 1, 2, 8]);
+        self.thresholds.list_bytes_max = pick(rng, &[20, 64 << 10, 64 << 10]);
     }
 
     /// The world in which nothing goes wrong by itself: for tests that are a story.
@@ -204,6 +216,7 @@ impl Options {
             reconcile: Reconcile::default(),
             full_syncs: false,
             objects_max: None,
+            deletion_limit: DeletionLimit::default(),
             class_c_max: None,
             cpu_asks_max: None,
             requeues: false,

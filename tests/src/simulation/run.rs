@@ -212,11 +212,16 @@ impl Sim {
                 None => Coordinator::new(&home).drive().await,
                 Some(Command::Poke { at }) if cron_asks => poke_due(&home, at).await,
                 Some(command) => {
-                    if cron_asks && is_poked_after(&command) {
-                        // As the API does before it asks the coordinator.
+                    // As the API does, before it asks the coordinator and once more behind that.
+                    let watched = cron_asks && is_poked_after(&command);
+                    if watched {
                         home.registry().set_poke_after(SYNC, Some(home.clock().now())).await?;
                     }
-                    Coordinator::new(&home).handle(SYNC, command).await.map(|_| ())
+                    Coordinator::new(&home).handle(SYNC, command).await?;
+                    if watched {
+                        home.registry().set_poke_after(SYNC, Some(home.clock().now())).await?;
+                    }
+                    Ok(())
                 }
             }
         });
@@ -746,11 +751,16 @@ impl Sim {
         let usual = inner.options.thresholds == Thresholds::USUAL;
         let so_far = || (inner.tally.get().changes, if usual { inner.blob_puts.get() } else { 0 });
         let before = so_far();
+        let stored = inner.snapshots_stored.get();
         self.inner.note(|| "== a poll that finds nothing".to_owned());
         let job = self.job(true, rng)?;
         let after = so_far();
         if job.status != JobStatus::Completed {
             return Err(broken(Rule::QuietPoll, format!("it ended as {job:?}")));
+        }
+        let stored = inner.snapshots_stored.get() - stored;
+        if stored > 0 && job.cost.steps == 1 {
+            return Err(broken(Rule::QuietPoll, format!("it stored the snapshot {stored} times in one step")));
         }
         if before != after {
             let message = format!("(changes, blobs stored) were {before:?} before it and are {after:?} after it");

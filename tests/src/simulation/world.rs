@@ -17,7 +17,7 @@ use b2sync_core::catalogue::{ObjectQuery, ObjectRecord};
 use b2sync_core::conformance::registry as records;
 use b2sync_core::coordinator::ranges::{self, RangeAnswer, RangeCall};
 use b2sync_core::coordinator::{Config, DOCUMENT, Home, LEASE_MARGIN_MS};
-use b2sync_core::dead_letters::{self, DeadLetters};
+use b2sync_core::dead_letters;
 use b2sync_core::engine::DELIVERY_ATTEMPTS_MAX;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
 use b2sync_core::engine::thresholds::Thresholds;
@@ -63,11 +63,13 @@ const NAMESPACE: &str = "ns";
 const TARGET_BUCKET: &str = "bkt_simulation";
 /// How many blobs of a deleted sync go at a time.
 const WIPED_AT_ONCE: usize = 20;
-/// Calls to stores and sink that one key of a page, or one change in doubt, may take until the step has dealt with it: in the
-/// smallest of pieces, its leaf and its segment are read and both are stored anew; a checkpoint is the document and three blobs;
-/// and a change that is delivered alone is offered three times and becomes a dead letter, which takes two reads and a write. The
-/// engine asks the budget before each page, and its reserve is made for pieces of thousands of keys.
-const CALLS_A_KEY: u64 = 4 + 4 + DELIVERY_ATTEMPTS_MAX as u64 + 3;
+/// Calls to the stores that one key of a page may take until the step has dealt with it: in the smallest of pieces, its leaf
+/// and its segment are read and both are stored anew; and a checkpoint is the document and three blobs. The engine asks the
+/// budget before each page, and its reserve is made for pieces of thousands of keys.
+const CALLS_A_KEY: u64 = 4 + 4;
+/// Calls to sink and stores that a batch may take: it is offered three times, and becomes dead letters, which takes two reads
+/// and a write. The engine asks the budget before each but the first of what it has noted.
+const CALLS_A_BATCH: u64 = DELIVERY_ATTEMPTS_MAX as u64 + 3;
 /// Pages by which a step may pass its limits of keys and bytes: the last one that these allowed, one that checks the end of
 /// its range, and those that tell the order of keys.
 const PAGES_BEYOND_MAX: u64 = 6;
@@ -118,7 +120,7 @@ pub struct Tally {
     pub limited: u64,
     /// Polls that a cap put off.
     pub stretched: u64,
-    /// Steps that go on where the one before left off, with nothing stored.
+    /// Steps that are given a bookmark.
     pub bookmarks: u64,
     /// Suspensions of the connection that were lifted.
     pub lifted: u64,
@@ -200,8 +202,10 @@ struct Step {
     last_status: u16,
     /// The most bytes of a page.
     page_bytes_max: u64,
-    /// Changes that it has to deliver before anything else: those in doubt, and dead letters that were sent back.
-    in_doubt: u64,
+    /// Whether a batch of what was noted last was delivered.
+    delivered: bool,
+    /// The changes of the latest batch.
+    batch: BTreeSet<String>,
     /// When it read the sync's configuration.
     configured_at: u64,
     /// How often it asked whether its CPU time runs out.
@@ -213,7 +217,7 @@ struct Step {
 impl Step {
     /// Calls to stores and sink that it may make beyond its budget, for what it was handed.
     fn owed(&self) -> u64 {
-        (self.keys + self.in_doubt) * CALLS_A_KEY
+        self.keys * CALLS_A_KEY + CALLS_A_BATCH
     }
 }
 
@@ -231,6 +235,8 @@ pub struct Inner {
     entropy: SeededEntropy,
     pub(super) kv: StaleKv,
     pub(super) blob_puts: Cell<u64>,
+    /// How often the snapshot's document was stored.
+    pub(super) snapshots_stored: Cell<u64>,
     pub(super) documents: MemoryDocuments,
     registry: MemoryRegistry,
     catalogue: MemoryCatalogue,
@@ -315,6 +321,7 @@ impl Inner {
         };
         let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default(), options.reconcile);
         checks.limit_objects(options.objects_max);
+        checks.limit_deletions(options.deletion_limit);
         // Who sends dead letters back starts a job that waits for no cap.
         checks.limit_class_c(options.class_c_max.filter(|_| !options.requeues), options.skew_ms_max);
         checks.add_secret(MASTER_KEY.to_owned());
@@ -338,6 +345,7 @@ impl Inner {
             entropy: SeededEntropy::new(seed ^ 0xc0ff_ee00),
             kv: StaleKv::new(options.kv_lag_ms_max),
             blob_puts: Cell::new(0),
+            snapshots_stored: Cell::new(0),
             documents: MemoryDocuments::default(),
             registry: MemoryRegistry::new(),
             catalogue: MemoryCatalogue::new(),
@@ -385,6 +393,7 @@ impl Inner {
         sync.polling_interval_s = self.options.interval_s;
         sync.sync_concurrency = Some(self.options.streams);
         sync.max_objects_per_run = self.options.objects_max;
+        sync.deletion_limit = self.options.deletion_limit;
         sync.max_class_c_per_day = self.options.class_c_max;
         let mut salt = [0; 16];
         self.entropy.fill(&mut salt);
@@ -697,8 +706,7 @@ impl Seam {
                     LEASE_MARGIN_MS,
                 )
             } else {
-                let calls = step.internal.saturating_sub(step.in_doubt * CALLS_A_KEY);
-                (calls + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms)
+                (step.internal + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms)
             };
             let signals = u64::from(step.signalled && !ranges);
             [
@@ -714,6 +722,22 @@ impl Seam {
         });
         if let Some((what, spent, max)) = over {
             let message = format!("a page is asked for after {spent} {what} of {max}");
+            self.inner.check(Err(Violation::new(Rule::WithinTheBudget, message)));
+        }
+    }
+
+    /// A batch is delivered: but for the first of what was noted, its step's budget must allow it.
+    fn check_batch(&self, changes: &[Change]) {
+        let most = self.inner.config.budget.internal_requests_max;
+        let ids: BTreeSet<String> = changes.iter().map(|change| change.id.clone()).collect();
+        let over = self.inner.step(self.task, |step| {
+            let again = ids.is_subset(&step.batch);
+            let asks = std::mem::replace(&mut step.delivered, true) && !again;
+            step.batch = ids;
+            Some(step.internal + INTERNAL_REQUESTS_RESERVED).filter(|spent| asks && *spent > most)
+        });
+        if let Some(spent) = over {
+            let message = format!("a batch is delivered after {spent} calls of {most}");
             self.inner.check(Err(Violation::new(Rule::WithinTheBudget, message)));
         }
     }
@@ -964,18 +988,7 @@ impl BlobStore for Seam {
 impl DocumentStore for Seam {
     async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
         self.spend(|step| step.internal += u64::from(name != DOCUMENT));
-        self.effect("document read", storage_error, async || {
-            let document = self.inner.documents.load(name).await?;
-            let in_doubt = match (name, &document) {
-                (root::DOCUMENT, _) => self.inner.checks.borrow().in_doubt(),
-                (dead_letters::DOCUMENT, Some(letters)) => DeadLetters::decode(&letters.value)?.requeued().len() as u64,
-                _ => 0,
-            };
-            // It looks at them more than once.
-            self.inner.step(self.task, |step| step.in_doubt = step.in_doubt.max(in_doubt));
-            Ok(document)
-        })
-        .await
+        self.effect("document read", storage_error, async || self.inner.documents.load(name).await).await
     }
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
@@ -991,9 +1004,11 @@ impl DocumentStore for Seam {
                     self.note(|| "dead letters stored".to_owned());
                 }
                 (Swapped::Done(_), Some(bytes)) => {
+                    self.inner.snapshots_stored.set(self.inner.snapshots_stored.get() + 1);
                     self.note(|| snapshot_shown(bytes));
                     let exempt = self.inner.exempt.borrow();
                     let checked = self.inner.checks.borrow_mut().snapshot_stored(bytes, &self.inner.kv, &exempt);
+                    self.inner.step(self.task, |step| step.delivered = false);
                     self.inner.check(checked.map(|seen| {
                         self.inner.count(|tally| {
                             tally.pending_blobs += u64::from(seen.pending);
@@ -1187,6 +1202,7 @@ impl Sink for SimSink {
 
     async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
         let seam = &self.seam;
+        seam.check_batch(changes);
         seam.inner.step(seam.task, |step| step.internal += 1);
         seam.effect("delivery", sink_error, async || {
             seam.inner.check_no_secret("a delivery", format!("{changes:?}").as_bytes());
