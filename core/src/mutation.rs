@@ -27,6 +27,8 @@ pub enum Mutation {
     ForgetNote,
     /// A step goes on whatever it has spent.
     IgnoreBudget,
+    /// Batches are delivered whatever the step has spent.
+    IgnoreCalls,
     /// What the next root names no more is deleted before that root is there.
     DeleteNamed,
     /// An error of B2 quotes the application key.

@@ -366,6 +366,7 @@ fn every_other_rule_catches_a_defect_of_its_own() {
     for (defect, rule) in [
         (Mutation::IgnoreDeletionLimit, Rule::WithinTheDeletionLimit),
         (Mutation::IgnoreObjectsMax, Rule::WithinTheObjects),
+        (Mutation::IgnoreCalls, Rule::WithinTheBudget),
         (Mutation::IgnoreReconcile, Rule::OnlyWhatIsAskedFor),
         (Mutation::JobInIds, Rule::OneIdAChange),
         (Mutation::AlwaysCreated, Rule::ChangesFollow),

@@ -348,7 +348,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
         let syncs = self.registry.syncs(&query).await.unwrap_or_default();
         for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
-            let _ = self.watched(&sync.sync_id, self.command(&sync.sync_id, Command::ConnectionLifted)).await;
+            // As `watched`, but that it is tried whatever fails.
+            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
+            let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
+            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now().plus_millis(1))).await;
         }
     }
 
@@ -667,7 +670,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     ) -> Result<T, F> {
         self.registry.set_poke_after(sync_id, Some(self.clock.now())).await?;
         let answer = command.await?;
-        let _ = self.registry.set_poke_after(sync_id, Some(self.clock.now())).await;
+        // Another moment than the first, which the tick may have read.
+        let _ = self.registry.set_poke_after(sync_id, Some(self.clock.now().plus_millis(1))).await;
         Ok(answer)
     }
 

@@ -98,6 +98,7 @@ impl Run {
         self.deletions_delivered = checkpoint.deletions_delivered;
         self.deletions_checked = checkpoint.deletions_checked;
         self.deletions_due = checkpoint.deletions_due;
+        self.deletions_noted = checkpoint.deletions_noted;
         let mut open = Open::default();
         if checkpoint.pending.is_some() || checkpoint.pending_tail.is_some() {
             let (name, bytes) = match (&checkpoint.pending, &checkpoint.pending_tail) {
@@ -169,7 +170,7 @@ impl Run {
         let tail = self.assembly.leaves.get(self.leaves_stored..).unwrap_or_default();
         let key_bytes: usize = tail.iter().map(|leaf| leaf.first_key.len()).sum();
         if tail.len() > tail_items_max || key_bytes > list_bytes_max {
-            match self.assembly.top().filter(|_| self.listed) {
+            match self.listed.then(|| self.assembly.top()).flatten() {
                 Some((hash, bytes)) => self.store_top(state, hash, bytes).await?,
                 None => {
                     let bytes = index::encode(Level::Top, tail);
@@ -220,6 +221,7 @@ impl Run {
             deletions_delivered: self.deletions_delivered,
             deletions_checked: self.deletions_checked,
             deletions_due: self.deletions_due,
+            deletions_noted: self.deletions_noted,
             objects_found: self.objects_found,
             counts,
             order: self.watch.order,

@@ -101,6 +101,8 @@ pub(super) struct Run {
     /// Where it matters why files vanished, and many did: how many were looked for, and of these are to be delivered.
     pub(super) deletions_checked: u64,
     pub(super) deletions_due: u64,
+    /// How many of those that were looked for again were delivered.
+    pub(super) deletions_noted: u64,
     pub(super) scratch: Vec<String>,
     /// What is left of the root's garbage, where some was deleted.
     pub(super) garbage: Option<NameList>,
@@ -153,6 +155,7 @@ impl Run {
             deletions_delivered: 0,
             deletions_checked: 0,
             deletions_due: 0,
+            deletions_noted: 0,
             scratch: Vec::new(),
             garbage: None,
             noted: Vec::new(),
@@ -319,6 +322,12 @@ impl Run {
     pub(super) fn are_many_deletions(&self, order: &Order<'_>, count: u64) -> bool {
         !order.deletion_limit.allows(count, self.document.root.entries_to_guard())
             && !mutation::is_on(Mutation::IgnoreDeletionLimit)
+    }
+
+    /// Before the first of so many deletions is delivered: they may be too many.
+    pub(super) fn check_deletions(&self, order: &Order<'_>, count: u64) -> Result<(), Error> {
+        let begins = self.deletions_delivered == 0 && !order.confirm_deletes;
+        if begins && self.are_many_deletions(order, count) { Err(self.too_many(order, count)) } else { Ok(()) }
     }
 
     /// The error for that.

@@ -827,6 +827,57 @@ fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
 }
 
 #[test]
+fn what_is_to_be_delivered_may_change_while_a_job_delivers_its_deletions() {
+    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    let none = Reconcile { on_delete: false, ..apart };
+    for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
+        let mut world = World::new(10);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+        world.bucket.set(keys(0..60));
+        world.job(&Budget::UNLIMITED);
+        world.reconcile = apart;
+        // So far from each other that looking for them takes several pages.
+        world.bucket.set(keys(0..60).into_iter().enumerate().filter(|(n, _)| n % 3 > 0).map(|(_, entry)| entry));
+        while !world.document().checkpoint.is_some_and(|checkpoint| checkpoint.listed) {
+            assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+        }
+        world.reconcile = then;
+        let outcome = world.step("job_2", &Budget::UNLIMITED).outcome;
+        assert_eq!(outcome.map_err(|error| error.kind()).is_err(), is_too_much);
+        assert_eq!(world.home.inner.sink.current().len(), 60);
+    }
+}
+
+#[test]
+fn files_that_go_between_two_looks_are_not_deleted_beyond_the_limit() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+    world.reconcile = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    world.bucket.set(keys(0..60));
+    world.job(&Budget::UNLIMITED);
+    // A dozen that other filters leave out, and two that are gone.
+    let patterns = vec!["k0000?".to_owned(), "k0001[01]".to_owned()];
+    let spec = FilterSpec { exclude_patterns: patterns, ..FilterSpec::default() };
+    world.filter = Filter::compile(&spec, &SourcePath::parse("bucket-one").unwrap()).unwrap();
+    world.bucket.set(keys(0..58));
+    // All are looked for before the first deletion is delivered; then the bucket changes.
+    let looked_for = |world: &World| world.document().checkpoint.map_or(0, |checkpoint| checkpoint.deletions_checked);
+    while looked_for(&world) < 14 {
+        assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+    }
+    world.bucket.set(keys(12..58));
+    let error = loop {
+        if let Err(error) = world.step("job_2", &ONE_PAGE).outcome {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert!(world.home.inner.sink.current().len() >= 57);
+}
+
+#[test]
 fn deletions_of_long_keys_are_kept_in_pieces_that_can_be_read() {
     let world = World::new(100);
     let all = (0..KEYS_BYTES_MAX / 8_000 + 100).map(|n| entry(&format!("k{n:05}{}", "x".repeat(8_000)), 1));

@@ -15,8 +15,8 @@ pub struct Thresholds {
     /// Bytes of keys in such a list.
     pub list_bytes_max: usize,
     /// Bytes that the document itself holds of a segment that is not complete, and half as many of what is about to be
-    /// delivered; more go into a blob. All that the document holds thus stays below 2 MB, which is the most that a Durable
-    /// Object stores as one value.
+    /// delivered; more go into a blob. Together with the lists that is less than the 2 MB that a Durable Object stores as one
+    /// value.
     pub tail_bytes_max: usize,
     /// A step whose job has found nothing stores no checkpoint if it came past so many leaves: what it read behind the last
     /// of them is read again.

@@ -196,6 +196,8 @@ pub struct Checkpoint {
     pub deletions_checked: u64,
     /// Of these, how many are to be delivered.
     pub deletions_due: u64,
+    /// How many of them were delivered, where each was looked for once more.
+    pub deletions_noted: u64,
     /// How many created and updated files were found.
     pub objects_found: u64,
     /// What was found and delivered so far.

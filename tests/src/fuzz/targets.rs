@@ -859,6 +859,7 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
         deletions_delivered: 5,
         deletions_checked: 6,
         deletions_due: 7,
+        deletions_noted: 1,
         objects_found: 8,
         counts,
         order: KeyOrder::Utf16,

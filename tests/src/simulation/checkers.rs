@@ -74,7 +74,7 @@ pub enum Rule {
     WithinTheBudget,
     /// A job delivers no more files of its own than `max_objects_per_run` says.
     WithinTheObjects,
-    /// A job delivers no more deletions than `deletion_limit` says, unless its user has confirmed them.
+    /// A job notes no more deletions than `deletion_limit` says, for each time it lists, unless its user has confirmed them.
     WithinTheDeletionLimit,
     /// Polls begin no earlier than `max_class_c_per_day` lets them.
     WithinTheCap,
@@ -173,8 +173,10 @@ pub struct Checks {
     in_doubt: (Option<String>, Option<String>),
     /// Of that, the deletions.
     in_doubt_deletions: BTreeSet<Place>,
-    /// What each job was the first to note as gone, by job and fingerprint: under other filters it lists anew.
-    found_gone: BTreeMap<(String, String), BTreeSet<Place>>,
+    /// What each job was the first to note as gone, by job and root: under other filters it lists anew, beside another root.
+    found_gone: BTreeMap<(String, u64), BTreeSet<Place>>,
+    /// Jobs whose deletions were confirmed.
+    confirmed_jobs: BTreeSet<String>,
     /// What each job was the first to note.
     found: BTreeMap<String, BTreeSet<(ChangeKind, Place)>>,
     polls: BTreeMap<String, PollSeen>,
@@ -280,6 +282,7 @@ impl Checks {
             in_doubt: (None, None),
             in_doubt_deletions: BTreeSet::new(),
             found_gone: BTreeMap::new(),
+            confirmed_jobs: BTreeSet::new(),
             found: BTreeMap::new(),
             polls: BTreeMap::new(),
             root: Root::default(),
@@ -358,6 +361,7 @@ impl Checks {
             self.began(now_ms, job)?;
         }
         self.confirmed = stored.confirm_deletes;
+        self.confirmed_jobs.extend(job.as_ref().filter(|_| stored.confirm_deletes).map(|job| job.job_id.clone()));
         self.lease = stored.lease.map(|lease| lease.step);
         self.job = job.map(|job| job.job_id);
         Ok(CoordinatorSeen {
@@ -467,12 +471,13 @@ impl Checks {
         let deletions_before = std::mem::replace(&mut self.in_doubt_deletions, vanished.collect());
         let Some(checkpoint) = document.checkpoint.as_ref().filter(|_| is_new) else { return Ok(()) };
         // What is left of what another job noted is not of this one.
-        let listing = (checkpoint.job_id.clone(), checkpoint.fingerprint.clone());
+        let listing = (checkpoint.job_id.clone(), document.root.generation);
+        let is_confirmed = self.confirmed_jobs.contains(&checkpoint.job_id);
         let gone = self.found_gone.entry(listing).or_default();
         gone.extend(self.in_doubt_deletions.difference(&deletions_before).cloned());
         let (gone, known, limit) = (gone.len() as u64, document.root.entries, self.deletion_limit);
         let is_within_part = gone * 100 <= known * u64::from(limit.percent);
-        if gone > u64::from(limit.files) && !is_within_part && limit.percent < 100 && !self.confirmed {
+        if gone > u64::from(limit.files) && !is_within_part && limit.percent < 100 && !is_confirmed {
             let message = format!("{} deletes {gone} of {known} files within {limit:?}", checkpoint.job_id);
             return Err(Violation::new(Rule::WithinTheDeletionLimit, message));
         }

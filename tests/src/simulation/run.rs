@@ -219,7 +219,7 @@ impl Sim {
                     }
                     Coordinator::new(&home).handle(SYNC, command).await?;
                     if watched {
-                        home.registry().set_poke_after(SYNC, Some(home.clock().now())).await?;
+                        home.registry().set_poke_after(SYNC, Some(home.clock().now().plus_millis(1))).await?;
                     }
                     Ok(())
                 }
