@@ -142,7 +142,7 @@ fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Er
     let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, sink: &sink, clock: &Stopped };
     let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
     let job = |job_id: &str, streams: usize| -> StepReport {
-        let order = Order { streams, ..Order::new(job_id, "sync_1", cut.clone(), &filter, "f") };
+        let order = Order { streams, ..Order::new(job_id, "sync_1", cut, &filter, "f") };
         let report = pollster::block_on(engine.step(&order, &Budget::UNLIMITED));
         assert!(matches!(report.outcome, Ok(Outcome::Done)), "{report:?}");
         report

@@ -7,7 +7,7 @@ use b2sync_core::{
     },
     time::Timestamp,
 };
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};
 
 use crate::{bindings::reply, failure::storage_error, sql};
@@ -26,11 +26,6 @@ const SCHEMA: [&str; 6] = [
 #[derive(Deserialize)]
 struct Stored {
     record: String,
-}
-
-#[derive(Deserialize)]
-struct Id {
-    sync_id: String,
 }
 
 #[derive(Deserialize)]
@@ -171,7 +166,7 @@ impl CoreRegistry for Registry {
 
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
         let query = "DELETE FROM syncs WHERE sync_id = ? RETURNING sync_id";
-        Ok(sql::first::<Id>(&self.sql, query, vec![sync_id.into()]).map_err(failed)?.is_some())
+        Ok(sql::first::<IgnoredAny>(&self.sql, query, vec![sync_id.into()]).map_err(failed)?.is_some())
     }
 
     async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
@@ -200,13 +195,13 @@ impl CoreRegistry for Registry {
         let next = next.map_or(SqlStorageValue::Null, |next| next.as_millis().into());
         let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? AND poke_after = ? RETURNING sync_id";
         let values = vec![next, due.sync_id.as_str().into(), due.since.as_millis().into()];
-        sql::first::<Id>(&self.sql, query, values).map(|_| ()).map_err(failed)
+        sql::first::<IgnoredAny>(&self.sql, query, values).map(|_| ()).map_err(failed)
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         let at = at.map_or(SqlStorageValue::Null, |at| at.as_millis().into());
         let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? RETURNING sync_id";
-        let found: Option<Id> = sql::first(&self.sql, query, vec![at, sync_id.into()]).map_err(failed)?;
+        let found: Option<IgnoredAny> = sql::first(&self.sql, query, vec![at, sync_id.into()]).map_err(failed)?;
         found.map(|_| ()).ok_or_else(|| refusals::missing(sync_id))
     }
 }

@@ -977,9 +977,12 @@ fn coordinator_seeds() -> Vec<Vec<u8>> {
         "v": coordinator::VERSION, "sync_id": "sync_1", "status": status, "jobs": [ended], "unpublished": [ended],
         "lease": {"holder": "i_1", "until": at, "step": u64::MAX}, "step_failures": 1, "step_not_before": at,
         "confirm_deletes": true, "resync": true, "forgotten": true, "run_again": true, "requeued": true,
-        "bookmark": {"job_id": "job_2", "fingerprint": "f", "generation": 3, "leaves": 9, "covered_to": "k", "start_after": "j"},
     });
-    vec![bytes(&full.to_string()), bytes(r#"{"v":1,"sync_id":"sync_1"}"#)]
+    let bookmark = serde_json::json!({
+        "v": coordinator::VERSION, "sync_id": "sync_1",
+        "bookmark": {"job_id": "job_2", "generation": 3, "leaves": 9, "covered_to": "k", "start_after": "j"},
+    });
+    vec![bytes(&full.to_string()), bytes(&bookmark.to_string()), bytes(r#"{"v":1,"sync_id":"sync_1"}"#)]
 }
 
 fn coordinator_document(input: &[u8], meter: &Meter) -> Outcome {
