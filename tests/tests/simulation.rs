@@ -362,7 +362,7 @@ fn polls_beyond_the_cap_are_caught() {
 }
 
 #[test]
-fn every_other_rule_catches_a_defect_of_its_own() {
+fn further_rules_catch_a_defect_each() {
     for (defect, rule) in [
         (Mutation::IgnoreDeletionLimit, Rule::WithinTheDeletionLimit),
         (Mutation::IgnoreObjectsMax, Rule::WithinTheObjects),

@@ -32,8 +32,8 @@ impl DeletionLimit {
         self.percent >= DELETION_PERCENT_MAX || count <= u64::from(self.files) || within_part
     }
 
-    /// The error of a job that found `count` files gone, of `known`, and stops there.
-    pub(super) fn exceeded(self, count: u64, known: u64) -> Error {
+    /// The error of a job that found `count` files gone, of `known`, and stops there, before it `has_begun` to delete or amid it.
+    pub(super) fn exceeded(self, count: u64, known: u64, has_begun: bool) -> Error {
         let Self { percent, files } = self;
         error(
             &format!(
@@ -41,18 +41,20 @@ impl DeletionLimit {
                  This sync's limit is {percent} % and {files} files (deletion_limit)."
             ),
             " To allow more in every job, raise deletion_limit.",
+            has_begun,
         )
     }
 }
 
 /// The error of a job that found none of `known` files. No limit allows that.
 pub(super) fn empty_listing(known: u64) -> Error {
-    error(&format!("The listing is empty, but {known} files were there before."), "")
+    error(&format!("The listing is empty, but {known} files were there before."), "", false)
 }
 
-fn error(what: &str, more: &str) -> Error {
+fn error(what: &str, more: &str, has_begun: bool) -> Error {
+    let so_far = if has_begun { "Nothing beyond the limit was deleted." } else { "Nothing was deleted." };
     let advice = format!(
-        "Nothing was deleted. Check the key's rights, the source path and the filters; if the files are really to go, \
+        "{so_far} Check the key's rights, the source path and the filters; if the files are really to go, \
          trigger the sync with confirm_deletes=true.{more}"
     );
     Error::new(ErrorKind::TooManyDeletions, what, advice)

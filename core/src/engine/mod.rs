@@ -53,7 +53,7 @@ use self::{
     limit::DeletionLimit,
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
     run::{Resumed, Run},
-    settle::{append_rest, end_checkpoint},
+    settle::end_checkpoint,
     source::Source,
     state::State,
     thresholds::Thresholds,
@@ -583,7 +583,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                     match compared {
                         Compared::All => {}
                         Compared::Limited(stop) => {
-                            self.stop_at(run, base, &entries, stop);
+                            run.stop_at(base, &entries, stop);
                             let delivered = self.flush(state, run, order, allows).await?;
                             return Ok(if delivered { Taken::Limited } else { Taken::Saved });
                         }
@@ -726,30 +726,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         }
         let stop = run.take_again(order, listed.get(at..).unwrap_or_default());
         Ok(stop.map(|stop| at + stop))
-    }
-
-    /// The job may deliver no more: from the entry numbered `stop` on, the next snapshot is the one there is.
-    fn stop_at(&self, run: &mut Run, base: &mut Base, entries: &[Entry], stop: usize) {
-        for entry in entries.get(..stop).unwrap_or_default() {
-            run.assembly.push_entry(entry.into());
-            run.counts.listed += 1;
-            run.counts.matched += 1;
-            run.counts.matched_bytes = run.counts.matched_bytes.saturating_add(entry.size);
-        }
-        run.assembly.keep_reopened(base.take_read());
-        append_rest(&mut run.assembly, base);
-        run.undeleted = base.take_undeleted();
-        run.assembly.finish();
-        run.note_leaves(base);
-        run.listed = true;
-        run.limited = true;
-        if let (Some(resync), Some(entry)) = (&mut run.resync, entries.get(stop)) {
-            // All before this one were handed over once more.
-            let is_behind = resync.from.as_ref().is_none_or(|from| run.watch.order.compare(from, &entry.key).is_lt());
-            if is_behind {
-                resync.from = Some(entry.key.clone());
-            }
-        }
     }
 }
 

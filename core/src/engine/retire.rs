@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// So many names stand in the document itself; more go into blobs of so many each.
-const NAMES_MAX: usize = 3_072;
+pub(super) const NAMES_MAX: usize = 3_072;
 
 /// A list of names, some of it in blobs.
 #[derive(Clone, Debug, Default)]

@@ -11,6 +11,7 @@ use super::{
     lanes::Reads,
     listing::{Mark, Open},
     retire::{Met, Names, NextRoot},
+    settle::append_rest,
     source::ListingWatch,
     state::State,
     thresholds::Thresholds,
@@ -253,7 +254,10 @@ impl Run {
     pub(super) fn note_few_deletions(&mut self, order: &Order<'_>) {
         let few = self.noted.len() + self.deletions.len() <= self.portion(order);
         let none_before = self.deletion_parts.is_empty() && self.deletions_delivered == 0;
-        if few && none_before && !self.noted.is_empty() && !drift::matters(order.reconcile) {
+        // What is asked for may be another thing than when they were found.
+        let all_are_due = order.reconcile.on_delete && order.reconcile.on_filter_drift;
+        let may_be_delivered = all_are_due && self.check_deletions(order, self.deletions_found).is_ok();
+        if few && none_before && !self.noted.is_empty() && may_be_delivered {
             self.noted.extend(self.deletions.drain(..).map(Noted::Vanished));
             self.deletion_key_bytes = 0;
             self.deletions_delivered = self.deletions_found;
@@ -318,6 +322,30 @@ impl Run {
         }
     }
 
+    /// The job may deliver no more: from the entry numbered `stop` on, the next snapshot is the one there is.
+    pub(super) fn stop_at(&mut self, base: &mut Base, entries: &[Entry], stop: usize) {
+        for entry in entries.get(..stop).unwrap_or_default() {
+            self.assembly.push_entry(entry.into());
+            self.counts.listed += 1;
+            self.counts.matched += 1;
+            self.counts.matched_bytes = self.counts.matched_bytes.saturating_add(entry.size);
+        }
+        self.assembly.keep_reopened(base.take_read());
+        append_rest(&mut self.assembly, base);
+        self.undeleted = base.take_undeleted();
+        self.assembly.finish();
+        self.note_leaves(base);
+        self.listed = true;
+        self.limited = true;
+        if let (Some(resync), Some(entry)) = (&mut self.resync, entries.get(stop)) {
+            // All before this one were handed over once more.
+            let is_behind = resync.from.as_ref().is_none_or(|from| self.watch.order.compare(from, &entry.key).is_lt());
+            if is_behind {
+                resync.from = Some(entry.key.clone());
+            }
+        }
+    }
+
     /// Whether so many deletions are not delivered unless they are confirmed.
     pub(super) fn are_many_deletions(&self, order: &Order<'_>, count: u64) -> bool {
         !order.deletion_limit.allows(count, self.document.root.entries_to_guard())
@@ -332,7 +360,7 @@ impl Run {
 
     /// The error for that.
     pub(super) fn too_many(&self, order: &Order<'_>, count: u64) -> Error {
-        order.deletion_limit.exceeded(count, self.document.root.entries_to_guard())
+        order.deletion_limit.exceeded(count, self.document.root.entries_to_guard(), self.deletions_delivered > 0)
     }
 
     /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on: one at least.

@@ -17,7 +17,7 @@ use proptest::prelude::*;
 
 use super::{
     drift::{Fate, Presence},
-    retire::Names,
+    retire::{NAMES_MAX, Names},
     source::{Page, PageStart, SourceCost},
     state::{node_name, segment_name},
     wire::ReaderWire,
@@ -33,7 +33,8 @@ use crate::{
         self, Known,
         codec::{KEY_BYTES_MAX, KEYS_BYTES_MAX},
         cut::{SEGMENT_BYTES_MAX, SEGMENT_ENTRIES_MAX},
-        root::SnapshotDocument,
+        index::Level,
+        root::{self, NameList, Root, SnapshotDocument},
         segment::decode,
     },
     source_path::SourcePath,
@@ -850,6 +851,71 @@ fn what_is_to_be_delivered_may_change_while_a_job_delivers_its_deletions() {
 }
 
 #[test]
+fn what_is_to_be_delivered_may_change_while_a_job_lists() {
+    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    let none = Reconcile { on_delete: false, ..apart };
+    for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
+        let mut world = World::new(10);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+        world.bucket.set(keys(0..60));
+        world.job(&Budget::UNLIMITED);
+        world.reconcile = apart;
+        // Gone at the beginning, and one more at the end, which is delivered together with few deletions.
+        world.bucket.set(keys(20..61));
+        let found = |world: &World| world.document().checkpoint.map_or(0, |checkpoint| checkpoint.deletions_found);
+        while found(&world) < 20 {
+            assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+        }
+        assert!(!world.document().checkpoint.unwrap().listed);
+        world.reconcile = then;
+        let outcome = world.step("job_2", &Budget::UNLIMITED).outcome;
+        assert_eq!(
+            outcome.map_err(|error| error.kind()),
+            if is_too_much { Err(ErrorKind::TooManyDeletions) } else { Ok(Outcome::Done) }
+        );
+        assert_eq!(world.home.inner.sink.current().len(), 61);
+    }
+}
+
+#[test]
+fn a_document_in_which_everything_is_full_is_below_two_megabytes() {
+    let Thresholds { tail_items_max, list_bytes_max, tail_bytes_max, .. } = Thresholds::USUAL;
+    let key = |n: usize, bytes: usize| format!("{n:0bytes$}");
+    // As long as B2's names may be.
+    let known: Vec<Known> = (0..list_bytes_max / 1_024).map(|n| Known::from(&entry(&key(n, 1_024), 7))).collect();
+    let item = |n: usize, bytes: usize| SegmentRef {
+        first_key: key(n, bytes),
+        hash: snapshot::ContentHash::of(&[]),
+        entries: u64::MAX,
+        bytes: u64::MAX,
+    };
+    let leaves: Vec<_> = (0..tail_items_max).map(|n| item(n, list_bytes_max / tail_items_max)).collect();
+    let segments: Vec<_> = (0..LEAF_SEGMENTS_MAX).map(|n| item(n, 1_024)).collect();
+    let names: Vec<_> =
+        (0..NAMES_MAX).map(|_| snapshot::names::BlobName::segment(snapshot::ContentHash::of(&[]))).collect();
+    let list = || NameList { blobs: Vec::new(), tail: root::encode_names(u64::MAX, &names) };
+    let checkpoint = Checkpoint {
+        start_after: Some(key(0, 1_024)),
+        covered_to: Some(key(0, 1_024)),
+        pending_tail: Some(root::encode_bytes(&vec![0; tail_bytes_max])),
+        leaves_tail: root::encode_node(Level::Top, &leaves),
+        segments: root::encode_node(Level::Leaf, &segments),
+        deletions: root::encode_known(&known).into_iter().collect(),
+        looked_into: list(),
+        ..Checkpoint::default()
+    };
+    let document = SnapshotDocument {
+        root: Root { retired: list(), garbage: list(), ..Root::default() },
+        checkpoint: Some(checkpoint),
+        in_doubt: Some(root::encode_bytes(&vec![0; tail_bytes_max / 2])),
+        ..SnapshotDocument::default()
+    };
+    let bytes = document.encode().unwrap().len();
+    assert!((1_400_000..1_900_000).contains(&bytes), "{bytes} bytes");
+}
+
+#[test]
 fn files_that_go_between_two_looks_are_not_deleted_beyond_the_limit() {
     let mut world = World::new(10);
     world.confirm_deletes = false;
@@ -874,6 +940,7 @@ fn files_that_go_between_two_looks_are_not_deleted_beyond_the_limit() {
         }
     };
     assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(error.advice().contains("Nothing was deleted."), world.home.inner.sink.current().len() == 60);
     assert!(world.home.inner.sink.current().len() >= 57);
 }
 
