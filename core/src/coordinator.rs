@@ -5,7 +5,8 @@
 //! a Durable Object holds it: `fetch` is [`Coordinator::handle`], `alarm` is [`Coordinator::drive`], and the cron pokes
 //! it, so that a lost alarm costs a minute and nothing else.
 //!
-//! It deliberately does not keep time by itself, hold anything in memory between calls, or decide what a change is.
+//! It deliberately does not keep time by itself, or decide what a change is; and it holds nothing in memory between calls but
+//! what a job that has found nothing has read so far ([`Home::memory`]), which may be lost.
 //!
 //! # Invariants
 //! - At most one job of a sync is running. Whoever asks for another is told of the one there is.
@@ -38,6 +39,7 @@ use crate::{
         bookmark::Bookmark,
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
+        memory::Memory,
         source::{Page, PageStart, Source, SourceCost},
         thresholds::Thresholds,
     },
@@ -160,6 +162,12 @@ pub trait Home {
     /// # Errors
     /// [`ErrorKind::Storage`].
     async fn publish_job(&self, job: &JobRecord) -> Result<(), Error>;
+
+    /// Where this instance holds a job between two steps; the same for all calls of one instance, and each instance has its
+    /// own. `None`: it does not.
+    fn memory(&self) -> Option<&Memory> {
+        None
+    }
 
     /// How many shards there are that read ranges for a coordinator.
     fn shards_max(&self) -> usize {
@@ -719,8 +727,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let (report, used) = self.step(&sync, &filters, &begun).await;
         let now = self.home.clock().now();
         let warning = nothing_found(&sync, &filters, &report.counts);
-        let broke_off = self
+        let mut steps = None;
+        let taken_in = self
             .change_surely(&sync_id, |state| {
+                steps = None;
                 if state.forgotten {
                     state.lease = None;
                     return Ok(false);
@@ -733,6 +743,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     return Ok(true);
                 }
                 let ended = state.apply_report(&report, warning.clone(), now);
+                steps = state.status.current_job.as_ref().map(|job| job.cost.steps);
                 if let Some(job) = &ended {
                     // Those that were sent back since this step began wait for the next job.
                     let offered = job.status == JobStatus::Completed && begun.requeued && !state.run_again;
@@ -745,7 +756,14 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 }
                 Ok(broke_off)
             })
-            .await?;
+            .await;
+        if let Some(memory) = self.home.memory() {
+            match steps.filter(|_| taken_in.is_ok()) {
+                Some(steps) => memory.count(steps),
+                None => memory.forget(),
+            }
+        }
+        let broke_off = taken_in?;
         // One failure must not keep the others from being done; each is made up for later by whoever comes next.
         let settled = if broke_off { self.settle(&sync, begun.step).await } else { Ok(()) };
         let noted = self.note_connection(&sync, &report.outcome, used).await;
@@ -817,7 +835,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
     /// Takes the lease for one step; `None`: there is nothing to do now, and the alarm is set.
     async fn begin_step(&self, sync: &SyncRecord, now: Timestamp) -> Result<Option<Begun>, Error> {
         let job_id = ids::job_id(self.home.entropy());
-        self.change_with_lease(&sync.sync_id, |state| {
+        let memory = self.home.memory();
+        let begun = self.change_with_lease(&sync.sync_id, |state| {
             self.start_due(state, sync, &job_id, now);
             let held = self.held_until(state, now).is_some() && !mutation::is_on(Mutation::SkipLease);
             let waiting = state.step_not_before.is_some_and(|at| at > now);
@@ -826,6 +845,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
             };
             job.started_at.get_or_insert(now);
             let job = job.clone();
+            // Whoever left a lease behind ran a step that nobody counted.
+            let goes_on = state.lease.is_none() && memory.is_some_and(|it| it.is_of(&job.job_id, job.cost.steps));
+            let goes_on = goes_on && !state.requeued;
             let step = self.take_lease(state, now);
             let begun = Begun {
                 job,
@@ -834,10 +856,15 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 resync: state.resync,
                 requeued: state.requeued,
                 bookmark: state.bookmark.clone(),
+                goes_on,
             };
             Ok((Some(begun), Some(step)))
-        })
-        .await
+        });
+        let begun = begun.await?;
+        if let (Some(memory), Some(Begun { goes_on: false, .. })) = (memory, &begun) {
+            memory.forget();
+        }
+        Ok(begun)
     }
 
     /// Starts the job that is due.
@@ -933,6 +960,8 @@ impl<'a, H: Home> Coordinator<'a, H> {
             redeliver: begun.requeued,
             thresholds: config.thresholds,
             bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
+            // A job that it has lost is not entrusted to it again: that one's steps store how far they came.
+            memory: home.memory().filter(|_| begun.goes_on || (begun.job.cost.steps == 0 && !begun.requeued)),
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
@@ -1216,6 +1245,8 @@ struct Begun {
     resync: bool,
     requeued: bool,
     bookmark: Option<Bookmark>,
+    /// Whether the home's memory holds the job as the step before left it.
+    goes_on: bool,
 }
 
 /// What a step used of the connection, and what it learned of the account.

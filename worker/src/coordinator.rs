@@ -8,6 +8,7 @@ use b2sync_core::{
         protocol::Command,
         ranges::{RangeAnswer, RangeCall},
     },
+    engine::memory::Memory,
     ids,
     job::JobRecord,
     registry::{Registry, SyncRecord},
@@ -44,10 +45,11 @@ pub struct SyncCoordinator {
     env: Env,
     /// Tells this instance from those before it.
     instance: String,
+    memory: Memory,
 }
 
 impl SyncCoordinator {
-    fn home(&self) -> Result<WorkerHome<impl Registry + use<>>, Error> {
+    fn home(&self) -> Result<WorkerHome<'_, impl Registry + use<>>, Error> {
         let storage = self.state.storage();
         let documents = SqlDocuments::open(storage.sql())?;
         Ok(WorkerHome {
@@ -55,7 +57,8 @@ impl SyncCoordinator {
             registry: bindings::registry(&self.env),
             config: config::coordinator(&self.env)?,
             env: self.env.clone(),
-            instance: self.instance.clone(),
+            instance: &self.instance,
+            memory: &self.memory,
             documents,
             storage,
         })
@@ -74,7 +77,7 @@ impl SyncCoordinator {
 
 impl DurableObject for SyncCoordinator {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env, instance: ids::job_id(&Platform) }
+        Self { state, env, instance: ids::job_id(&Platform), memory: Memory::new() }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -92,17 +95,18 @@ impl DurableObject for SyncCoordinator {
     }
 }
 
-struct WorkerHome<R> {
+struct WorkerHome<'a, R> {
     env: Env,
     storage: Storage,
     documents: SqlDocuments,
     kv: Kv,
     registry: R,
     config: Config,
-    instance: String,
+    instance: &'a str,
+    memory: &'a Memory,
 }
 
-impl<R: Registry> Home for WorkerHome<R> {
+impl<R: Registry> Home for WorkerHome<'_, R> {
     type Http = Fetcher;
     type Blobs = KvBlobs;
     type Documents = SqlDocuments;
@@ -153,7 +157,11 @@ impl<R: Registry> Home for WorkerHome<R> {
     }
 
     fn instance(&self) -> &str {
-        &self.instance
+        self.instance
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        Some(self.memory)
     }
 
     async fn set_alarm(&self, at: Option<Timestamp>) -> Result<(), Error> {

@@ -85,25 +85,38 @@ impl Run {
         }
     }
 
-    /// Leaves off at the latest bookmark, where the job has found nothing different, not even what nobody is told of, has
-    /// delivered nothing, and this step came past a few leaves; `false`: a checkpoint is to be saved. `writes`: what the step
-    /// has stored so far.
-    pub(super) fn leaves_off(&mut self, order: &Order<'_>, base: &Base, writes: u64) -> bool {
-        let Some(bookmark) = self.bookmark.take() else { return false };
-        let found_nothing = self.noted.is_empty()
+    /// Whether the job has found nothing different, not even what nobody is told of, and delivered nothing. `writes`: what the
+    /// step has stored so far.
+    pub(super) fn found_nothing(&self, writes: u64) -> bool {
+        self.noted.is_empty()
             && self.objects_found == 0
             && self.deletions_found == 0
             && self.counts.of_deliveries() == JobCounts::default()
             && self.assembly.put_bytes() == 0
-            && writes == 0;
+            && self.resync.is_none()
+            && writes == 0
+            && is_untouched(&self.document)
+    }
+
+    /// Has the caller keep the latest bookmark of a job that has found nothing, if it is a few leaves behind the one before;
+    /// `false`: it is not.
+    pub(super) fn mark_place(&mut self, order: &Order<'_>, base: &Base) -> bool {
+        let Some(bookmark) = self.bookmark.take() else { return false };
         let as_before = self.assembly.leaves.get(..bookmark.leaves) == base.leaves.list.get(..bookmark.leaves);
         let is_far = bookmark.leaves >= self.leaves_passed + order.thresholds.bookmark_leaves_min;
-        let knows_nothing_new = self.watch.order == self.document.root.order && self.resync.is_none();
-        let leaves_off = is_far && found_nothing && as_before && knows_nothing_new && is_untouched(&self.document);
-        if leaves_off {
-            self.counts = bookmark.counts;
+        let knows_nothing_new = self.watch.order == self.document.root.order;
+        let is_kept = is_far && as_before && knows_nothing_new;
+        if is_kept {
+            self.leaves_passed = bookmark.leaves;
             self.left_off_at = Some(bookmark);
         }
-        leaves_off
+        is_kept
+    }
+
+    /// Ends the step at the bookmark: what is behind it is read again, and does not count.
+    pub(super) fn leave_off(&mut self) {
+        if let Some(bookmark) = &self.left_off_at {
+            self.counts = bookmark.counts;
+        }
     }
 }

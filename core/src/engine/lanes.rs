@@ -78,6 +78,19 @@ pub enum Next {
     Failed(Error),
 }
 
+/// Lanes between two steps.
+#[derive(Debug)]
+pub struct Waiting {
+    lanes: Vec<Box<RangeReader>>,
+    ahead: VecDeque<RangeReader>,
+    closing: bool,
+    fresh: bool,
+    watch: ListingWatch,
+}
+
+/// Lanes that hold more than so much, in bytes, are not kept between two steps.
+const KEPT_BYTES_MAX: usize = 4 << 20;
+
 /// The lanes of one step.
 pub struct Lanes<'f, S> {
     source: &'f S,
@@ -110,6 +123,36 @@ impl<'f, S: Source> Lanes<'f, S> {
         let prefix_len = source.prefix().len();
         let streams = streams.max(1);
         Self { source, order, lanes, ahead, streams, prefix_len, closing: false, fresh: true, watch, keys: 0 }
+    }
+
+    /// Goes on with lanes as another step left them.
+    pub fn go_on(source: &'f S, order: &'f Order<'f>, waiting: Waiting, streams: usize) -> Self {
+        let Waiting { lanes, ahead, closing, fresh, watch } = waiting;
+        let resting = |reader: Box<RangeReader>| {
+            let ended = reader.is_done().then_some(Ok(()));
+            Lane::Resting(reader, ended)
+        };
+        let lanes = lanes.into_iter().map(resting).collect();
+        let (prefix_len, streams) = (source.prefix().len(), streams.max(1));
+        Self { source, order, lanes, ahead, streams, prefix_len, closing, fresh, watch, keys: 0 }
+    }
+
+    /// Gives the lanes up for another step to go on with. `None`, and they stay, where a page is on its way, a lane has failed,
+    /// or they hold much.
+    pub fn wait(&mut self) -> Option<Waiting> {
+        let weight: usize = self.lanes.iter().map(Lane::weight).sum();
+        let rests = |lane: &Lane<'_>| matches!(lane, Lane::Resting(_, None | Some(Ok(()))));
+        if weight > KEPT_BYTES_MAX || !self.lanes.iter().all(rests) {
+            return None;
+        }
+        let reader = |lane| match lane {
+            Lane::Resting(reader, _) => Some(reader),
+            Lane::Reading(..) => None,
+        };
+        let mut lanes: Vec<Box<RangeReader>> = self.lanes.drain(..).filter_map(reader).collect();
+        lanes.iter_mut().for_each(|reader| reader.forget_token());
+        let ahead = std::mem::take(&mut self.ahead);
+        Some(Waiting { lanes, ahead, closing: self.closing, fresh: self.fresh, watch: self.watch.clone() })
     }
 
     /// Keys read since it was asked last.

@@ -394,6 +394,11 @@ impl RangeReader {
         held + self.open.builder.weight()
     }
 
+    /// The next page is asked for by its first key: a token is worth nothing in another step.
+    pub fn forget_token(&mut self) {
+        self.token = None;
+    }
+
     /// Stops here.
     pub fn stop(mut self) -> Rest {
         self.pieces.append(&mut self.held);

@@ -31,6 +31,7 @@ pub mod known;
 pub mod lanes;
 pub mod limit;
 pub mod listing;
+pub mod memory;
 mod retire;
 mod run;
 mod settle;
@@ -39,7 +40,7 @@ pub mod state;
 pub mod thresholds;
 pub mod wire;
 
-use std::mem;
+use std::{mem, ops::ControlFlow};
 
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,7 @@ use self::{
     lanes::{Lanes, Next, Reads},
     limit::DeletionLimit,
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
+    memory::{Held, Memory, Paused},
     run::{Resumed, Run},
     settle::end_checkpoint,
     source::Source,
@@ -134,6 +136,9 @@ pub struct Order<'a> {
     /// Where an earlier step of the job left off: the latest [`StepReport::bookmark`] that was one, or [`Bookmark::default`].
     /// `None`: the caller keeps none, so that each step stores a checkpoint, also where nothing has changed so far.
     pub bookmark: Option<Bookmark>,
+    /// Where a job that has found nothing is held between two steps. Give it to the first step of a job, and to another only if
+    /// it holds what the step before has put there; `None`: such a job stores checkpoints, unless bookmarks are kept.
+    pub memory: Option<&'a Memory>,
 }
 
 impl<'a> Order<'a> {
@@ -154,6 +159,7 @@ impl<'a> Order<'a> {
             streams: 1,
             thresholds: Thresholds::USUAL,
             bookmark: None,
+            memory: None,
         }
     }
 }
@@ -216,7 +222,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let started = self.clock.now();
         let cost_before = self.source.cost();
         let state = State::new(self.blobs, self.documents);
-        let mut run = Run::new(order, self.sink.batch_max());
+        let held = order.memory.and_then(|memory| memory.take(order));
+        let mut run = match held {
+            Some(Held { run, paused, .. }) => run.go_on(paused),
+            None => Run::new(order, self.sink.batch_max()),
+        };
         let spent = |keys: u64, sink_calls: u64| {
             let now = self.source.cost();
             Spent {
@@ -240,7 +250,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
         let cost = self.source.cost();
-        StepReport {
+        let report = StepReport {
             outcome,
             phase: run.phase,
             counts: run.counts,
@@ -258,8 +268,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             bytes_known: run.document.root.bytes,
             limited: run.limited,
             spent: spent(run.keys, run.sink_calls),
-            bookmark: run.left_off_at,
+            bookmark: run.left_off_at.take(),
+        };
+        if let (Some(memory), Some(paused)) = (order.memory, run.paused.take()) {
+            memory.put(order, run, paused);
         }
+        report
     }
 
     async fn run(
@@ -269,52 +283,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         order: &Order<'_>,
         allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Outcome, Error> {
-        (run.document, run.revision) = state.load_document().await?;
-        run.known_before = run.document.root.entries;
-        let done = run.document.root.job.as_ref();
-        if let Some(done) = done.filter(|it| it.job_id == order.job_id && it.fingerprint == order.fingerprint) {
-            // The root was moved, and whoever called was cut off before hearing of it.
-            run.counts = done.counts;
-            run.known_before = done.known_before;
-            run.limited = done.limited;
-            run.phase = Phase::Done;
-            return Ok(Outcome::Done);
-        }
-        let begun = run.document.checkpoint.as_ref();
-        if let Some(ended) = begun.filter(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint) {
-            // Under other filters the job begins anew, and what it has delivered counts.
-            let anew = (ended.job_id == order.job_id).then(|| Checkpoint {
-                job_id: order.job_id.to_owned(),
-                fingerprint: order.fingerprint.to_owned(),
-                counts: ended.counts.of_deliveries(),
-                objects_found: ended.objects_found,
-                order: ended.order,
-                scratch: run.document.in_doubt_blob.iter().cloned().collect(),
-                ..Checkpoint::default()
-            });
-            let document = mem::take(&mut run.document);
-            (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision, anew).await?;
-            run.known_before = run.document.root.entries;
-        }
-        run.resync = match &run.document.root.resync {
-            _ if order.resync => Some(Resync { job_id: order.job_id.to_owned(), from: None }),
-            begun => begun.clone(),
+        let resumed = match run.paused.take() {
+            Some(paused) => Resumed::Paused(paused),
+            None => match self.take_up(state, run, order, allows).await? {
+                ControlFlow::Continue(resumed) => resumed,
+                ControlFlow::Break(outcome) => return Ok(outcome),
+            },
         };
-        let resumed = run.resume(state, order).await?;
         // A step that has only deletions to deliver gets at least one batch further, whatever its budget.
         let must = matches!(resumed, Resumed::Listed);
-        run.phase = Phase::Discovering;
-        if !self.deliver_in_doubt(state, run, order, allows).await?
-            || (order.redeliver && !self.deliver_requeued(state, run, order, allows).await?)
-        {
+        let Some(mut base) = self.list(state, run, order, resumed, allows).await? else {
             return Ok(Outcome::Continue);
-        }
-        let mut base = match resumed {
-            Resumed::Listed => Base::default(),
-            Resumed::At { open } => match self.list(state, run, order, open, allows).await? {
-                Some(base) => base,
-                None => return Ok(Outcome::Continue),
-            },
         };
         run.phase = Phase::Delivering;
         if mutation::is_on(Mutation::MoveRootEarly) {
@@ -337,6 +316,55 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         Ok(Outcome::Done)
     }
 
+    /// Reads where the job is, and delivers what is noted there.
+    async fn take_up(
+        &self,
+        state: &State<'_, B, D>,
+        run: &mut Run,
+        order: &Order<'_>,
+        allows: &dyn Fn(Reads, u64) -> bool,
+    ) -> Result<ControlFlow<Outcome, Resumed>, Error> {
+        (run.document, run.revision) = state.load_document().await?;
+        run.known_before = run.document.root.entries;
+        let done = run.document.root.job.as_ref();
+        if let Some(done) = done.filter(|it| it.job_id == order.job_id && it.fingerprint == order.fingerprint) {
+            // The root was moved, and whoever called was cut off before hearing of it.
+            run.counts = done.counts;
+            run.known_before = done.known_before;
+            run.limited = done.limited;
+            run.phase = Phase::Done;
+            return Ok(ControlFlow::Break(Outcome::Done));
+        }
+        let begun = run.document.checkpoint.as_ref();
+        if let Some(ended) = begun.filter(|it| it.job_id != order.job_id || it.fingerprint != order.fingerprint) {
+            // Under other filters the job begins anew, and what it has delivered counts.
+            let anew = (ended.job_id == order.job_id).then(|| Checkpoint {
+                job_id: order.job_id.to_owned(),
+                fingerprint: order.fingerprint.to_owned(),
+                counts: ended.counts.of_deliveries(),
+                objects_found: ended.objects_found,
+                order: ended.order,
+                scratch: run.document.in_doubt_blob.iter().cloned().collect(),
+                ..Checkpoint::default()
+            });
+            let document = mem::take(&mut run.document);
+            (run.document, run.revision) = end_checkpoint(state, order.cut, document, run.revision, anew).await?;
+            run.known_before = run.document.root.entries;
+        }
+        run.resync = match &run.document.root.resync {
+            _ if order.resync => Some(Resync { job_id: order.job_id.to_owned(), from: None }),
+            begun => begun.clone(),
+        };
+        let resumed = run.resume(state, order).await?;
+        run.phase = Phase::Discovering;
+        if !self.deliver_in_doubt(state, run, order, allows).await?
+            || (order.redeliver && !self.deliver_requeued(state, run, order, allows).await?)
+        {
+            return Ok(ControlFlow::Break(Outcome::Continue));
+        }
+        Ok(ControlFlow::Continue(resumed))
+    }
+
     /// Reads the listing from where the job is, to its end, or as far as the job may go; `None`: the budget is used up
     /// before.
     async fn list(
@@ -344,16 +372,25 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         state: &State<'_, B, D>,
         run: &mut Run,
         order: &Order<'_>,
-        open: Open,
+        resumed: Resumed,
         allows: &dyn Fn(Reads, u64) -> bool,
     ) -> Result<Option<Base>, Error> {
-        let mut base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
-        run.assembly.keep_stored(&base.leaves.list);
-        if !run.pass_leaves(&base) {
-            return Err(Error::internal("A job was to go on behind a leaf that its snapshot does not have."));
-        }
-        let (first, ahead) = self.plan(run, &base, order, open).await?;
-        let mut lanes = Lanes::new(self.source, order, first, ahead, order.streams);
+        let (mut base, mut lanes) = match resumed {
+            Resumed::Listed => return Ok(Some(Base::default())),
+            Resumed::Paused(paused) => {
+                let Paused { base, waiting } = *paused;
+                (base, Lanes::go_on(self.source, order, waiting, order.streams))
+            }
+            Resumed::At { open } => {
+                let base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
+                run.assembly.keep_stored(&base.leaves.list);
+                if !run.pass_leaves(&base) {
+                    return Err(Error::internal("A job was to go on behind a leaf that its snapshot does not have."));
+                }
+                let (first, ahead) = self.plan(run, &base, order, open).await?;
+                (base, Lanes::new(self.source, order, first, ahead, order.streams))
+            }
+        };
         let mut must = true;
         let (mut ended, mut failed) = (false, None);
         // Whether pieces were handed on and not taken.
@@ -407,8 +444,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
                 }
             }
         }
-        if (ended || failed.as_ref().is_some_and(Error::is_transient)) && run.leaves_off(order, &base, state.writes()) {
-            return failed.map_or(Ok(None), Err);
+        let breaks_off = ended || failed.as_ref().is_some_and(Error::is_transient);
+        if breaks_off && run.found_nothing(state.writes()) {
+            let is_marked = run.mark_place(order, &base);
+            if let Some(waiting) = order.memory.filter(|_| !dropped && !order.redeliver).and_then(|_| lanes.wait()) {
+                run.paused = Some(Box::new(Paused { base, waiting }));
+                return failed.map_or(Ok(None), Err);
+            }
+            if is_marked {
+                run.leave_off();
+                return failed.map_or(Ok(None), Err);
+            }
         }
         if let Some(error) = failed {
             // What was read until then is not read again.

@@ -10,6 +10,7 @@ use super::{
     drift, known,
     lanes::Reads,
     listing::{Mark, Open},
+    memory::Paused,
     retire::{Met, Names, NextRoot},
     settle::append_rest,
     source::ListingWatch,
@@ -50,6 +51,8 @@ pub(super) enum Resumed {
     Listed,
     /// Behind the last key that was listed, with the segment that is not complete.
     At { open: Open },
+    /// Where the step before stopped.
+    Paused(Box<Paused>),
 }
 
 /// What a step holds in memory: at most one segment of the listing and one of the snapshot, one leaf, what is about to be
@@ -80,8 +83,10 @@ pub(super) struct Run {
     pub(super) bookmark: Option<Bookmark>,
     /// Where the job was left off, with nothing stored.
     pub(super) left_off_at: Option<Bookmark>,
-    /// So many leaves were passed by when the step began.
+    /// So many leaves were passed by at the latest bookmark that the caller knows.
     pub(super) leaves_passed: usize,
+    /// Where the reading stands, with nothing stored.
+    pub(super) paused: Option<Box<Paused>>,
     /// Segments are cut elsewhere than the listing's pieces are, until one begins at a key that says so.
     pub(super) realign: bool,
     /// Of the leaves, how many are in `leaf_blobs`.
@@ -143,6 +148,7 @@ impl Run {
             bookmark: None,
             left_off_at: None,
             leaves_passed: 0,
+            paused: None,
             realign: false,
             leaves_stored: 0,
             leaf_blobs: Vec::new(),
@@ -169,6 +175,11 @@ impl Run {
             sink_calls: 0,
             keys: 0,
         }
+    }
+
+    /// Goes on in another step, which counts anew what it reads and calls.
+    pub(super) fn go_on(self, paused: Box<Paused>) -> Self {
+        Self { paused: Some(paused), keys: 0, sink_calls: 0, ..self }
     }
 
     /// What the first key behind `covered_to` begins, if that is known before it is seen.

@@ -15,6 +15,7 @@ use b2sync_core::coordinator::ranges::{RangeAnswer, RangeCall, read_range};
 use b2sync_core::coordinator::{Config, Coordinator, Home};
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::budget::{Budget, STREAMS_HERE_MAX};
+use b2sync_core::engine::memory::Memory;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::{Error, ErrorKind};
@@ -255,6 +256,7 @@ impl Coordinated {
                 sink: &sink,
                 config: config(&self.url, budget)?,
                 crossed: Cell::default(),
+                memory: Memory::new(),
             };
             let coordinator = Coordinator::new(&home);
             let trigger = Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false };
@@ -289,6 +291,7 @@ struct BenchHome<'a> {
     sink: &'a CountingSink,
     config: Config,
     crossed: Cell<Crossed>,
+    memory: Memory,
 }
 
 impl<'a> Home for BenchHome<'a> {
@@ -299,6 +302,10 @@ impl<'a> Home for BenchHome<'a> {
     type Entropy = AsyncSystem;
     type Registry = MemoryRegistry;
     type Sink = &'a CountingSink;
+
+    fn memory(&self) -> Option<&Memory> {
+        Some(&self.memory)
+    }
 
     fn http(&self) -> &Hyper {
         &self.http

@@ -92,7 +92,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     match paid_budget_poll(&server, keys) {
         Ok(JobCost { state_reads, state_writes, steps, .. }) => {
             for (what, count, unit, bar) in [
-                ("state_reads", state_reads, "reads", Bar::AtMost(STATE_READS_MAX * steps as f64)),
+                ("state_reads", state_reads, "reads", Bar::AtMost(STATE_READS_MAX)),
                 ("state_writes", state_writes, "writes", Bar::AtMost(STATE_WRITES_MAX)),
                 ("steps", steps, "steps", Bar::None),
             ] {

@@ -54,7 +54,7 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
 
 fn shown(tally: &Tally) -> String {
     format!(
-        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time, {} from a bookmark), {} requests, {} calls to \
+        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time, {} from a bookmark, {} held), {} requests, {} calls to \
          shards, {} troubles of B2, {} suspensions lifted, {} broken effects, {} deliveries half taken, {} crashes, {} stale reads, \
          {} changes ({} repeated), dead letters stored {} times, {} virtual hours",
         tally.worlds,
@@ -66,6 +66,7 @@ fn shown(tally: &Tally) -> String {
         tally.steps,
         tally.signals,
         tally.bookmarks,
+        tally.held,
         tally.requests,
         tally.shard_calls,
         tally.troubles,

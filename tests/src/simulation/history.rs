@@ -226,6 +226,7 @@ impl Plan {
         let deliveries = SeededEntropy::new(seed ^ 0xde11_7e4e);
         options.draw_deliveries(&deliveries);
         options.draw_thresholds(&SeededEntropy::new(seed ^ 0x7e35_401d));
+        options.memory = SeededEntropy::new(seed ^ 0x3e30_5eed).chance(0.6);
         let keys = keys(&rng, &options);
         let mut events = vec![Event::Burst {
             first: 0,

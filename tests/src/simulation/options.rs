@@ -91,6 +91,8 @@ pub struct Options {
     pub cron_asks: bool,
     /// From how much on something is stored.
     pub thresholds: Thresholds,
+    /// Whether an instance holds a job that has found nothing from one step to the next.
+    pub memory: bool,
     /// Whether the sync is deleted in the end.
     pub deleted: bool,
     /// How many keys there are to choose from.
@@ -224,6 +226,7 @@ impl Options {
             halves: false,
             cron_asks: false,
             thresholds: Thresholds::USUAL,
+            memory: false,
             deleted: false,
             keys: 0,
             events: 0,

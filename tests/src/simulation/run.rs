@@ -18,7 +18,7 @@ use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::entry::Entry;
 use b2sync_core::error::{Error, ErrorKind};
-use b2sync_core::job::{JobRecord, JobStatus, Trigger};
+use b2sync_core::job::{JobCost, JobRecord, JobStatus, Trigger};
 use b2sync_core::registry::Registry as _;
 use b2sync_core::snapshot::root;
 use b2sync_core::store::DocumentStore as _;
@@ -157,7 +157,8 @@ impl Sim {
         let skew = i64::try_from(self.inner.options.skew_ms_max).unwrap_or(0);
         let offset = i64::try_from(mix(self.born)).unwrap_or(0) % (skew + 1);
         let place = usize::try_from(self.born).unwrap_or(0) % PLACES;
-        Instance { name: format!("instance_{}", self.born), place, offset_ms: Rc::new(Cell::new(offset)) }
+        let (name, offset_ms) = (format!("instance_{}", self.born), Rc::new(Cell::new(offset)));
+        Instance { name, place, offset_ms, memory: Rc::default() }
     }
 
     fn play(&mut self, plan: &Plan) -> Result<(), Violation> {
@@ -759,8 +760,14 @@ impl Sim {
             return Err(broken(Rule::QuietPoll, format!("it ended as {job:?}")));
         }
         let stored = inner.snapshots_stored.get() - stored;
-        if stored > 0 && job.cost.steps == 1 {
-            return Err(broken(Rule::QuietPoll, format!("it stored the snapshot {stored} times in one step")));
+        // Nobody else takes a step of it.
+        let is_held = inner.options.memory && inner.options.sole_instance;
+        let JobCost { steps, state_reads, .. } = job.cost;
+        inner.count(|tally| tally.held += if is_held { steps - 1 } else { 0 });
+        if (is_held || steps == 1) && (stored > 0 || state_reads > 2) {
+            let message =
+                format!("in {steps} steps it stored the snapshot {stored} times and read {state_reads} times");
+            return Err(broken(Rule::QuietPoll, message));
         }
         if before != after {
             let message = format!("(changes, blobs stored) were {before:?} before it and are {after:?} after it");

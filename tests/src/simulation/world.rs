@@ -20,6 +20,7 @@ use b2sync_core::coordinator::{Config, DOCUMENT, Home, LEASE_MARGIN_MS};
 use b2sync_core::dead_letters;
 use b2sync_core::engine::DELIVERY_ATTEMPTS_MAX;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
+use b2sync_core::engine::memory::Memory;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::entry::{Entry, KeyOrder};
@@ -122,6 +123,8 @@ pub struct Tally {
     pub stretched: u64,
     /// Steps that are given a bookmark.
     pub bookmarks: u64,
+    /// Steps of quiet polls that went on from what the instance held.
+    pub held: u64,
     /// Suspensions of the connection that were lifted.
     pub lifted: u64,
     /// Checkpoints whose open segment is in a blob.
@@ -159,6 +162,7 @@ impl Tally {
         self.limited += other.limited;
         self.stretched += other.stretched;
         self.bookmarks += other.bookmarks;
+        self.held += other.held;
         self.lifted += other.lifted;
         self.pending_blobs += other.pending_blobs;
         self.leaf_blobs += other.leaf_blobs;
@@ -181,6 +185,7 @@ pub(super) struct Instance {
     pub(super) name: String,
     pub(super) place: usize,
     pub(super) offset_ms: Rc<Cell<i64>>,
+    pub(super) memory: Rc<Memory>,
 }
 
 /// What is known of a task while it runs.
@@ -1322,6 +1327,10 @@ impl Home for SimHome {
             Ok(())
         })
         .await
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        self.seam.inner.options.memory.then(|| self.seam.instance.memory.as_ref())
     }
 
     fn shards_max(&self) -> usize {

@@ -86,6 +86,7 @@ pub(super) struct World {
     pub(super) inner: Rc<Inner>,
     config: Rc<Config>,
     instance: String,
+    memory: Rc<Memory>,
 }
 
 /// The one thing that every seam is.
@@ -260,6 +261,7 @@ pub(super) struct TestHome {
     seam: Seam,
     config: Rc<Config>,
     instance: String,
+    memory: Rc<Memory>,
 }
 
 impl Home for TestHome {
@@ -305,6 +307,10 @@ impl Home for TestHome {
 
     fn instance(&self) -> &str {
         &self.instance
+    }
+
+    fn memory(&self) -> Option<&Memory> {
+        Some(&self.memory)
     }
 
     async fn set_alarm(&self, at: Option<Timestamp>) -> Result<(), Error> {
@@ -442,6 +448,7 @@ impl World {
             inner: inner.clone(),
             config: Rc::new(config(Budget { wall_ms_max: 120_000, ..Budget::UNLIMITED })),
             instance: "instance_1".to_owned(),
+            memory: Rc::default(),
         }
     }
 
@@ -459,11 +466,16 @@ impl World {
 
     /// The instance that comes after this one died.
     pub(super) fn next_instance(&self) -> Self {
-        Self { instance: format!("{}+", self.instance), ..self.clone() }
+        Self { instance: format!("{}+", self.instance), memory: Rc::default(), ..self.clone() }
     }
 
     pub(super) fn home(&self) -> TestHome {
-        TestHome { seam: Seam(self.inner.clone()), config: self.config.clone(), instance: self.instance.clone() }
+        TestHome {
+            seam: Seam(self.inner.clone()),
+            config: self.config.clone(),
+            instance: self.instance.clone(),
+            memory: Rc::clone(&self.memory),
+        }
     }
 
     /// While the n-th request from now (0: the next) is on its way.
