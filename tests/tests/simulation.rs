@@ -170,6 +170,17 @@ fn two_instances() -> Plan {
     told(14, options, events)
 }
 
+/// Jobs of several steps, held in memory between them: the first finds nothing until near its end, the second nothing at all.
+fn held_steps() -> Plan {
+    let options = Options { memory: true, deleted: false, ..several_steps().options };
+    let mut events = vec![burst(0, 28, 1)];
+    events.extend(job(5_000));
+    events.push(put(26, 2));
+    events.extend(job(5_000));
+    events.extend(job(5_000));
+    told(28, options, events)
+}
+
 /// Breaks a story at each of its effects in turn, in each of the four ways, with `broken` to be told how, until there
 /// is none left: whatever breaks or dies there, the world comes to rest as it should. Answers what kinds of effects broke.
 fn break_everywhere(story: fn() -> Plan, broken: fn(&mut Plan, Event)) -> BTreeSet<&'static str> {
@@ -213,6 +224,13 @@ fn a_break_at_every_effect_of_several_steps() {
     // What all stories together know of is what a home does at all.
     let effects = [several_steps(), several_streams(), dead_letters(), drift()].map(|plan| run(&plan, false).effects);
     assert_eq!(effects.into_iter().flatten().collect::<BTreeSet<_>>(), BTreeSet::from(EFFECTS));
+}
+
+#[test]
+fn a_break_at_every_effect_of_jobs_that_are_held_between_their_steps() {
+    let held = run(&held_steps(), false).tally.held;
+    assert!(held > 2, "a quiet poll has {held} steps that go on from memory");
+    check_breaks(held_steps, &["alarm", "delivery", "document swap", "request"]);
 }
 
 #[test]

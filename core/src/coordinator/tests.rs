@@ -154,6 +154,91 @@ fn a_small_budget_takes_a_step_for_every_page() {
 }
 
 #[test]
+fn an_instance_holds_a_job_that_finds_nothing_from_step_to_step() {
+    let world = World::new(keys(95, 100)).a_page_a_step();
+    world.job();
+    let requests = || world.inner.requests.borrow().len();
+    let (before, stored) = (requests(), world.snapshot());
+    let JobRecord { cost, counts, .. } = world.job();
+    assert_eq!((cost.steps, counts.listed, cost.state_reads, cost.state_writes), (10, 95, 2, 0));
+    assert_eq!((requests() - before, world.snapshot()), (10, stored));
+
+    // A step that fails takes nothing away.
+    world.trigger();
+    world.drive();
+    world.inner.always.set(Some((503, "<Error><Code>SlowDown</Code></Error>")));
+    world.drive();
+    world.inner.always.set(None);
+    world.run();
+    let JobRecord { cost, counts, .. } = world.status().last_job.unwrap();
+    assert_eq!((cost.steps, counts.listed, cost.state_reads, cost.state_writes), (11, 95, 2, 0));
+
+    // What appears meanwhile, and ahead, is found.
+    world.trigger();
+    world.drive();
+    world.drive();
+    world.put("z", 1);
+    world.run();
+    assert_eq!(world.status().last_job.unwrap().counts.created, 1);
+    world.check();
+}
+
+#[test]
+fn a_job_that_its_instance_has_lost_stores_how_far_it_comes() {
+    let world = World::new(keys(95, 100)).a_page_a_step();
+    world.job();
+    world.trigger();
+    (0..4).for_each(|_| world.drive());
+    assert_eq!(world.status().current_job.unwrap().counts.listed, 40);
+    let mut next = world.next_instance();
+    // However often it is lost from here on, it gets further.
+    for _ in 0..30 {
+        if next.status().current_job.is_none() {
+            break;
+        }
+        next.drive();
+        next = next.next_instance();
+    }
+    let job = next.status().last_job.unwrap();
+    assert!(job.counts.listed == 95 && job.cost.steps <= 16 && job.cost.state_writes > 0, "{job:?}");
+    next.check();
+}
+
+#[test]
+fn what_an_instance_holds_does_not_count_once_another_has_taken_a_step() {
+    for killed in [false, true] {
+        let world = World::new(keys(95, 100)).a_page_a_step().with_config(|config| config.sole_instance = false);
+        world.job();
+        world.trigger();
+        (0..3).for_each(|_| world.drive());
+        world.put("a", 1);
+        let other = world.next_instance();
+        if killed {
+            // Behind the delivery: it has stored where the job is, and nobody hears of it.
+            let before = world.delivered().len();
+            for at in 1.. {
+                world.inner.break_at.set(Some((world.inner.effects.get() + at, Break::KillBefore)));
+                assert!(other.try_drive().is_none(), "it was to be killed");
+                if world.delivered().len() > before {
+                    break;
+                }
+                world.wait(1_000_000);
+            }
+            assert!(world.snapshot().checkpoint.is_some());
+            world.wait(1_000_000);
+        } else {
+            other.drive();
+        }
+        // And what the other has found is gone again before this one goes on.
+        world.delete("a");
+        world.run();
+        assert!(world.snapshot().checkpoint.is_none(), "{:?}", world.snapshot());
+        world.job();
+        world.check();
+    }
+}
+
+#[test]
 fn a_poke_starts_what_is_due_and_repairs_a_lost_alarm() {
     let world = World::new(keys(5, 100));
     let due = world.status().next_sync_at.unwrap();

@@ -12,11 +12,12 @@ use std::{
 
 use super::{
     Order,
-    listing::{Piece, RangeReader, Rest},
+    listing::{Mark, Piece, RangeReader, Rest},
     source::{ListingWatch, Source},
 };
 use crate::{
     error::Error,
+    job::JobCounts,
     mutation::{self, Mutation},
     snapshot::cut::Begins,
 };
@@ -86,6 +87,17 @@ pub struct Waiting {
     closing: bool,
     fresh: bool,
     watch: ListingWatch,
+}
+
+impl Waiting {
+    /// Counts what was read and not handed on as listed.
+    pub fn add_to(&self, counts: &mut JobCounts) {
+        for Mark { listed, matched, matched_bytes, .. } in self.lanes.iter().flat_map(|reader| reader.not_handed_on()) {
+            counts.listed += listed;
+            counts.matched += matched;
+            counts.matched_bytes = counts.matched_bytes.saturating_add(*matched_bytes);
+        }
+    }
 }
 
 /// Lanes that hold more than so much, in bytes, are not kept between two steps.

@@ -394,6 +394,11 @@ impl RangeReader {
         held + self.open.builder.weight()
     }
 
+    /// The marks of all that was listed and not handed on.
+    pub fn not_handed_on(&self) -> impl Iterator<Item = &Mark> {
+        self.pieces.iter().chain(&self.held).map(|piece| &piece.until).chain([&self.since])
+    }
+
     /// The next page is asked for by its first key: a token is worth nothing in another step.
     pub fn forget_token(&mut self) {
         self.token = None;

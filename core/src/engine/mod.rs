@@ -250,10 +250,14 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         };
         let outcome = self.run(&state, &mut run, order, &allows).await;
         let cost = self.source.cost();
+        let mut counts = run.counts;
+        if let Some(paused) = &run.paused {
+            paused.waiting.add_to(&mut counts);
+        }
         let report = StepReport {
             outcome,
             phase: run.phase,
-            counts: run.counts,
+            counts,
             cost: JobCost {
                 class_b: cost.class_b - cost_before.class_b,
                 class_c: cost.class_c - cost_before.class_c,

@@ -244,6 +244,10 @@ struct World {
     objects_max: Cell<Option<u64>>,
     thresholds: Cell<Thresholds>,
     bookmark: RefCell<Option<Bookmark>>,
+    /// `None`: no job is held between its steps.
+    memory: Option<Memory>,
+    /// Steps of the latest job.
+    steps: RefCell<(String, u64)>,
 }
 
 impl World {
@@ -266,7 +270,14 @@ impl World {
             objects_max: Cell::new(None),
             thresholds: Cell::new(Thresholds::USUAL),
             bookmark: RefCell::new(Some(Bookmark::default())),
+            memory: None,
+            steps: RefCell::default(),
         }
+    }
+
+    /// An instance that lives on from step to step holds jobs in memory.
+    fn with_memory(self, memory: bool) -> Self {
+        Self { memory: memory.then(Memory::new), ..self }
     }
 
     fn in_order(self, utf16: bool) -> Self {
@@ -299,7 +310,16 @@ impl World {
     }
 
     fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
-        let report = block_on(self.engine().step(&self.order(job_id), budget));
+        let mut steps = self.steps.borrow_mut();
+        if steps.0 != job_id {
+            *steps = (job_id.to_owned(), 0);
+        }
+        let memory = self.memory.as_ref().filter(|memory| steps.1 == 0 || memory.is_of(job_id, steps.1));
+        let report = block_on(self.engine().step(&Order { memory, ..self.order(job_id) }, budget));
+        steps.1 += 1;
+        if let Some(memory) = memory {
+            memory.count(steps.1);
+        }
         if report.bookmark.is_some() {
             assert!(self.document().checkpoint.is_none(), "a job goes on in one place");
             self.bookmark.replace(report.bookmark.clone());
@@ -520,6 +540,80 @@ fn a_poll_of_many_steps_that_finds_nothing_reads_twice_a_step_and_writes_nothing
     let report = world.job(&budget);
     assert!(report.counts.listed == 5_000 && world.home.effects.get() > effects);
     world.check();
+}
+
+#[test]
+fn a_job_that_is_held_between_its_steps_reads_nothing_twice_and_writes_nothing() {
+    // Also where a step comes past no leaf.
+    for (streams, keys_max) in [(1, 1), (1, 1_500), (4, 1_500), (6, 2_500)] {
+        let mut world = World::new(50).with_memory(true);
+        world.cut = Cut::new([1; 16]).with_sizes(16, 64);
+        world.bucket.set(keys(0..5_000));
+        world.job(&Budget::UNLIMITED);
+        world.streams.set(streams);
+        let budget = Budget { keys_max, ..Budget::UNLIMITED };
+        let (effects, calls) = (world.home.effects.get(), world.bucket.calls.get());
+        let (mut cost, mut counts) = (JobCost::default(), JobCounts::default());
+        for step in 1.. {
+            let report = world.step("job_quiet", &budget);
+            assert!(report.counts.listed >= counts.listed, "{counts:?}");
+            (cost.state_reads, cost.steps) = (cost.state_reads + report.cost.state_reads, step);
+            counts = report.counts;
+            if report.outcome.unwrap() == Outcome::Done {
+                break;
+            }
+        }
+        assert!(cost.steps > 2, "{cost:?}");
+        assert_eq!((cost.state_reads, world.home.effects.get()), (2, effects));
+        assert_eq!((counts.listed, counts.delivered()), (5_000, 0));
+        // Of each range, a page that goes beyond it.
+        let calls = world.bucket.calls.get() - calls;
+        assert!((100..=100 + 8 * (streams as u64 - 1)).contains(&calls), "{calls} pages");
+
+        // What a later step finds is delivered and stored as ever.
+        world.bucket.set(keys(0..4_990).into_iter().chain([entry("z", 1)]));
+        let report = world.job(&budget);
+        assert_eq!((report.counts.created, report.counts.deleted), (1, 10));
+        world.check();
+    }
+}
+
+#[test]
+fn a_job_that_was_held_and_is_lost_is_begun_anew_by_whoever_has_none_of_it() {
+    let world = World::new(50).with_memory(true);
+    world.bucket.set(keys(0..300));
+    world.job(&Budget::UNLIMITED);
+    let first = world.step("job_x", &ONE_PAGE);
+    assert_eq!((first.outcome.unwrap(), first.cost.state_writes), (Outcome::Continue, 0));
+    let memory = world.memory.as_ref();
+    let holds = |steps: u64| memory.is_some_and(|memory| memory.is_of("job_x", steps));
+    assert!(holds(1) && !holds(2));
+    // Another job takes nothing of it, and it is gone.
+    let report = block_on(world.engine().step(&Order { memory, ..world.order("another") }, &Budget::UNLIMITED));
+    assert_eq!((report.outcome.unwrap(), report.counts.listed), (Outcome::Done, 300));
+    assert!(!holds(1));
+    // The job itself is not entrusted to it again, and stores how far it comes.
+    let calls = world.bucket.calls.get();
+    let report = world.step("job_x", &ONE_PAGE);
+    assert!(report.outcome.unwrap() == Outcome::Continue && report.cost.state_writes > 0);
+    while world.step("job_x", &ONE_PAGE).outcome.unwrap() == Outcome::Continue {}
+    assert!(world.bucket.calls.get() - calls >= 6);
+
+    // Nor does a job under other filters, or one that is asked for more.
+    for change in 0..3 {
+        let job_id = format!("job_{change}");
+        world.step(&job_id, &ONE_PAGE);
+        let order = Order { memory: world.memory.as_ref(), ..world.order(&job_id) };
+        let order = match change {
+            0 => Order { fingerprint: "g", ..order },
+            1 => Order { resync: true, ..order },
+            _ => Order { redeliver: true, ..order },
+        };
+        let calls = world.bucket.calls.get();
+        let report = block_on(world.engine().step(&order, &Budget::UNLIMITED));
+        assert_eq!((report.outcome.unwrap(), report.counts.listed), (Outcome::Done, 300), "{change}");
+        assert_eq!(world.bucket.calls.get() - calls, 6, "{change}");
+    }
 }
 
 #[test]
@@ -1270,9 +1364,10 @@ proptest! {
         page_size in 1usize..12,
         utf16: bool,
         tiny: bool,
+        memory: bool,
     ) {
         let (whole, stepped) = (World::new(page_size), World::new(page_size));
-        let stepped = stepped.with_tiny_thresholds(tiny).in_order(utf16);
+        let stepped = stepped.with_tiny_thresholds(tiny).in_order(utf16).with_memory(memory);
         let whole = whole.in_order(utf16);
         for state in states(&history) {
             whole.bucket.set(state.clone());
@@ -1298,9 +1393,10 @@ proptest! {
         utf16: bool,
         tiny: bool,
         forgetful: bool,
+        memory: bool,
     ) {
         let budget = Budget { keys_max, ..Budget::UNLIMITED };
-        let world = World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
+        let world = World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny).with_memory(memory);
         world.streams.set(streams);
         if forgetful {
             world.bookmark.replace(None);
@@ -1331,9 +1427,10 @@ proptest! {
         stepped: bool,
         utf16: bool,
         tiny: bool,
+        memory: bool,
     ) {
         let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
-        let new_world = || World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny);
+        let new_world = || World::new(page_size).in_order(utf16).with_tiny_thresholds(tiny).with_memory(memory);
         let whole = new_world();
         for state in states(&history) {
             whole.bucket.set(state);

@@ -126,6 +126,14 @@ fn a_job_longer_than_a_step_is_cut_into_steps_and_ends_the_same() -> Outcome {
     assert!(versions(&objects).values().all(|version| *version == 1));
     twin.run(service.b2().clock().now())?;
     assert_eq!(change_ids(&objects), twin.change_ids());
+
+    // A poll that finds nothing is held in memory from step to step: of state it reads the document and the index, once.
+    let listed = service.fake().counts().list;
+    let job = service.run_job(&it.sync, SOON)?;
+    assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (0, 0, 0)), "{job}");
+    assert!(number(&job, "/metadata/steps") >= 13, "{job}");
+    assert_eq!((number(&job, "/metadata/state_reads"), number(&job, "/metadata/state_writes")), (2, 0), "{job}");
+    assert_eq!(service.fake().counts().list - listed, 13, "{job}");
     Ok(())
 }
 
