@@ -22,7 +22,7 @@ use b2sync_poll_path::listing::{PAGE_KEYS, token};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-use crate::home::{CountingSink, Folder, System, Ureq, agent};
+use crate::home::{CountingSink, Folder, System, Ureq, agent, read_body};
 use crate::server::bucket;
 use crate::{Error, Result};
 
@@ -30,6 +30,9 @@ use crate::{Error, Result};
 pub(crate) const KEY_ID: &str = "005b2sync000bench00000000";
 pub(crate) const APPLICATION_KEY: &str = "K005benchbenchbenchbenchbenchbe";
 pub(crate) const REGION: &str = "us-west-004";
+
+/// The longest page.
+const BODY_BYTES_MAX: u64 = 8 << 20;
 
 /// Runs one client.
 pub(crate) fn run(args: &[String]) -> Result<Value> {
@@ -52,7 +55,7 @@ fn floor(url: &str, keys: u64) -> Result<Value> {
     while listed < keys {
         let after = if listed == 0 { String::new() } else { format!("&continuation-token={}", token(listed)) };
         let target = format!("{url}/{}?encoding-type=url&list-type=2&max-keys={PAGE_KEYS}{after}", bucket(keys));
-        let body = agent.get(&target).call()?.body_mut().with_config().limit(8 << 20).read_to_vec()?;
+        let body = read_body(&mut agent.get(&target).call()?, BODY_BYTES_MAX)?;
         if !body.ends_with(b"</ListBucketResult>") {
             return Err("an answer is not a page".into());
         }
@@ -129,7 +132,7 @@ fn rusty_s3(url: &str, keys: u64) -> Result<Value> {
             action.with_continuation_token(token);
         }
         let signed = action.sign(Duration::from_secs(60));
-        let body = agent.get(signed.as_str()).call()?.body_mut().with_config().limit(8 << 20).read_to_string()?;
+        let body = String::from_utf8(read_body(&mut agent.get(signed.as_str()).call()?, BODY_BYTES_MAX)?)?;
         let page = ListObjectsV2::parse_response(&body).map_err(|error| format!("rusty-s3: {error}"))?;
         listed += page.contents.len() as u64;
         token = page.next_continuation_token;

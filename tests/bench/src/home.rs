@@ -1,7 +1,7 @@
 //! The native home that is measured: blocking HTTP by `ureq`, state in a folder, a sink that counts.
 
 use std::cell::Cell;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
@@ -20,6 +20,16 @@ pub(crate) struct Ureq(pub(crate) ureq::Agent);
 /// An agent that takes every status as an answer.
 pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into()
+}
+
+/// The body of an answer, of at most so many bytes.
+pub(crate) fn read_body(response: &mut ureq::http::Response<ureq::Body>, most: u64) -> Result<Vec<u8>, ureq::Error> {
+    let body = response.body_mut();
+    // Room for all of it at once: otherwise it is copied each time that there is too little.
+    let length = body.content_length().unwrap_or(0).min(most);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    body.with_config().limit(most).reader().read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 impl HttpClient for Ureq {
@@ -44,9 +54,9 @@ impl HttpClient for Ureq {
             .timeout_recv_response(within)
             .timeout_recv_body(within)
             .build();
-        let (parts, mut body) = self.0.run(request).map_err(failed)?.into_parts();
-        let body = body.with_config().limit(limits.body_bytes_max as u64).read_to_vec().map_err(failed)?;
-        Ok(Response::from_parts(parts, body.into()))
+        let mut response = self.0.run(request).map_err(failed)?;
+        let body = read_body(&mut response, limits.body_bytes_max as u64).map_err(failed)?;
+        Ok(response.map(|_| body.into()))
     }
 }
 
