@@ -14,8 +14,8 @@
 //! # Invariants
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - A deletion is delivered only when the listing was read to its end without an error, and within the limit.
-//! - A job that finds nothing writes nothing, in any number of steps, as long as each comes past a few leaves and the caller
-//!   keeps its [`bookmark`]; otherwise it writes checkpoints.
+//! - A job that finds nothing writes nothing, in any number of steps, as long as it is held in [`memory`], or each step comes
+//!   past a few leaves and the caller keeps its [`bookmark`]; otherwise it writes checkpoints.
 //! - Root and checkpoint together hold what the sink has once what the document notes is delivered, whatever broke off.
 
 pub mod assembly;
