@@ -39,7 +39,7 @@ use crate::{
         bookmark::Bookmark,
         budget::{Budget, STREAMS_HERE_MAX},
         listing::RangeReader,
-        memory::Memory,
+        memory::{Holding, Memory},
         source::{Page, PageStart, Source, SourceCost},
         thresholds::Thresholds,
     },
@@ -238,6 +238,9 @@ struct State {
     /// Where the running job goes on, if it has found nothing so far.
     #[serde(default)]
     bookmark: Option<Bookmark>,
+    /// Which step took the lease last, whatever became of it.
+    #[serde(default)]
+    last_step: Option<u64>,
 }
 
 /// Reads a coordinator's document and writes it again: all that those who try the decoder need to see of it.
@@ -265,6 +268,7 @@ impl State {
             run_again: false,
             requeued: false,
             bookmark: None,
+            last_step: None,
         }
     }
 
@@ -560,6 +564,9 @@ impl<'a, H: Home> Coordinator<'a, H> {
     pub async fn handle(&self, sync_id: &str, command: Command) -> Result<Answer, Error> {
         let now = self.home.clock().now();
         let ends_job = matches!(command, Command::Pause { .. } | Command::Unlock);
+        if let Some(memory) = self.home.memory().filter(|_| ends_job || matches!(command, Command::Forget)) {
+            memory.forget();
+        }
         let mut answer = self.answer(sync_id, command, now).await?;
         if ends_job {
             // What was asked for is done. Should the rest fail, the next job does it before it begins.
@@ -727,10 +734,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let (report, used) = self.step(&sync, &filters, &begun).await;
         let now = self.home.clock().now();
         let warning = nothing_found(&sync, &filters, &report.counts);
-        let mut steps = None;
-        let taken_in = self
+        let mut goes_on = false;
+        let broke_off = self
             .change_surely(&sync_id, |state| {
-                steps = None;
+                goes_on = false;
                 if state.forgotten {
                     state.lease = None;
                     return Ok(false);
@@ -743,7 +750,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
                     return Ok(true);
                 }
                 let ended = state.apply_report(&report, warning.clone(), now);
-                steps = state.status.current_job.as_ref().map(|job| job.cost.steps);
+                goes_on = ended.is_none();
                 if let Some(job) = &ended {
                     // Those that were sent back since this step began wait for the next job.
                     let offered = job.status == JobStatus::Completed && begun.requeued && !state.run_again;
@@ -757,13 +764,10 @@ impl<'a, H: Home> Coordinator<'a, H> {
                 Ok(broke_off)
             })
             .await;
-        if let Some(memory) = self.home.memory() {
-            match steps.filter(|_| taken_in.is_ok()) {
-                Some(steps) => memory.count(steps),
-                None => memory.forget(),
-            }
+        if let Some(memory) = self.home.memory().filter(|_| !goes_on) {
+            memory.forget();
         }
-        let broke_off = taken_in?;
+        let broke_off = broke_off?;
         // One failure must not keep the others from being done; each is made up for later by whoever comes next.
         let settled = if broke_off { self.settle(&sync, begun.step).await } else { Ok(()) };
         let noted = self.note_connection(&sync, &report.outcome, used).await;
@@ -786,6 +790,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let until = now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX));
         let step = self.home.entropy().below(u64::MAX);
         state.lease = Some(Lease { holder: self.home.instance().to_owned(), until, step });
+        state.last_step = Some(step);
         step
     }
 
@@ -835,8 +840,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
     /// Takes the lease for one step; `None`: there is nothing to do now, and the alarm is set.
     async fn begin_step(&self, sync: &SyncRecord, now: Timestamp) -> Result<Option<Begun>, Error> {
         let job_id = ids::job_id(self.home.entropy());
-        let memory = self.home.memory();
-        let begun = self.change_with_lease(&sync.sync_id, |state| {
+        self.change_with_lease(&sync.sync_id, |state| {
             self.start_due(state, sync, &job_id, now);
             let held = self.held_until(state, now).is_some() && !mutation::is_on(Mutation::SkipLease);
             let waiting = state.step_not_before.is_some_and(|at| at > now);
@@ -845,26 +849,20 @@ impl<'a, H: Home> Coordinator<'a, H> {
             };
             job.started_at.get_or_insert(now);
             let job = job.clone();
-            // Whoever left a lease behind ran a step that nobody counted.
-            let goes_on = state.lease.is_none() && memory.is_some_and(|it| it.is_of(&job.job_id, job.cost.steps));
-            let goes_on = goes_on && !state.requeued;
+            let step_before = state.last_step;
             let step = self.take_lease(state, now);
             let begun = Begun {
                 job,
                 step,
+                step_before,
                 confirm_deletes: state.confirm_deletes,
                 resync: state.resync,
                 requeued: state.requeued,
                 bookmark: state.bookmark.clone(),
-                goes_on,
             };
             Ok((Some(begun), Some(step)))
-        });
-        let begun = begun.await?;
-        if let (Some(memory), Some(Begun { goes_on: false, .. })) = (memory, &begun) {
-            memory.forget();
-        }
-        Ok(begun)
+        })
+        .await
     }
 
     /// Starts the job that is due.
@@ -960,8 +958,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
             redeliver: begun.requeued,
             thresholds: config.thresholds,
             bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
-            // A job that it has lost is not entrusted to it again: that one's steps store how far they came.
-            memory: home.memory().filter(|_| begun.goes_on || (begun.job.cost.steps == 0 && !begun.requeued)),
+            held: self.holding(begun),
             ..Order::new(&begun.job.job_id, &sync.sync_id, cut, &filter, &fingerprint)
         };
         let mut report = engine.step(&order, &budget).await;
@@ -972,6 +969,14 @@ impl<'a, H: Home> Coordinator<'a, H> {
         report.cost = add_cost(report.cost, authorizing);
         used.account = source.source.refreshed().or(used.account.take());
         Ok(report)
+    }
+
+    /// Where the job of a step is held. A job that was lost from there is not entrusted to it again: its steps store how far
+    /// they come, however often instances die.
+    fn holding(&self, begun: &Begun) -> Option<Holding<'_>> {
+        let holding = self.home.memory()?.for_step(begun.step_before, begun.step);
+        let has_read_nothing = begun.job.counts == JobCounts::default() && begun.bookmark.is_none();
+        (has_read_nothing || holding.has(&begun.job.job_id)).then_some(holding)
     }
 
     /// Notes with the connection that it worked or failed, and what B2 said of the account. Nothing is written while
@@ -1239,14 +1244,13 @@ fn credentials(config: &Config, connection: &ConnectionRecord) -> Result<Credent
 #[derive(Debug)]
 struct Begun {
     job: JobRecord,
-    /// The number of its lease.
+    /// The number of its lease, and of the one before.
     step: u64,
+    step_before: Option<u64>,
     confirm_deletes: bool,
     resync: bool,
     requeued: bool,
     bookmark: Option<Bookmark>,
-    /// Whether the home's memory holds the job as the step before left it.
-    goes_on: bool,
 }
 
 /// What a step used of the connection, and what it learned of the account.

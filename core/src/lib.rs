@@ -6,7 +6,8 @@
 //! [`store::DocumentStore`], [`sink::Sink`], [`time::Clock`], [`entropy::Entropy`]. The homes are a Cloudflare
 //! Worker, a WASI component and native Rust. The same inputs give the same outputs, whichever home it runs in.
 //!
-//! Nothing here panics on any input, and nothing survives an invocation but explicit, versioned, serialised state.
+//! Nothing here panics on any input, and nothing that matters survives an invocation but explicit, versioned, serialised
+//! state.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]

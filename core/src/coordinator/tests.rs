@@ -206,14 +206,17 @@ fn a_job_that_its_instance_has_lost_stores_how_far_it_comes() {
 
 #[test]
 fn what_an_instance_holds_does_not_count_once_another_has_taken_a_step() {
-    for killed in [false, true] {
+    // The other one ends its step; or it is killed, and nobody, or somebody whose own step does not begin, comes between.
+    for story in 0..6 {
         let world = World::new(keys(95, 100)).a_page_a_step().with_config(|config| config.sole_instance = false);
         world.job();
         world.trigger();
         (0..3).for_each(|_| world.drive());
         world.put("a", 1);
         let other = world.next_instance();
-        if killed {
+        if story == 0 {
+            other.drive();
+        } else {
             // Behind the delivery: it has stored where the job is, and nobody hears of it.
             let before = world.delivered().len();
             for at in 1.. {
@@ -226,16 +229,37 @@ fn what_an_instance_holds_does_not_count_once_another_has_taken_a_step() {
             }
             assert!(world.snapshot().checkpoint.is_some());
             world.wait(1_000_000);
-        } else {
-            other.drive();
+        }
+        if story > 1 {
+            world.inner.break_at.set(Some((world.inner.effects.get() + story - 1, Break::Before)));
+            let _ = other.next_instance().try_drive().expect("killed");
+            world.inner.break_at.set(None);
         }
         // And what the other has found is gone again before this one goes on.
         world.delete("a");
+        let effects = world.inner.effects.get();
         world.run();
-        assert!(world.snapshot().checkpoint.is_none(), "{:?}", world.snapshot());
+        assert!(world.inner.effects.get() > effects);
+        assert!(world.snapshot().checkpoint.is_none(), "{story}: {:?}", world.snapshot());
         world.job();
         world.check();
     }
+}
+
+#[test]
+fn a_job_whose_first_steps_fail_before_they_read_is_held_all_the_same() {
+    let world = World::new(keys(95, 100)).a_page_a_step();
+    world.job();
+    world.change_connection(|connection| connection.authorized_at = None);
+    world.trigger();
+    world.inner.always.set(Some((503, "<Error><Code>SlowDown</Code></Error>")));
+    world.drive();
+    world.wait(STEP_BACKOFF_CAP_MS as i64);
+    world.drive();
+    world.inner.always.set(None);
+    world.run();
+    let JobRecord { cost, counts, .. } = world.status().last_job.unwrap();
+    assert_eq!((cost.steps, counts.listed, cost.state_reads, cost.state_writes), (12, 95, 2, 0));
 }
 
 #[test]

@@ -87,12 +87,13 @@ impl Run {
 
     /// Whether the job has found nothing different, not even what nobody is told of, and delivered nothing. `writes`: what the
     /// step has stored so far.
-    pub(super) fn found_nothing(&self, writes: u64) -> bool {
+    pub(super) fn found_nothing(&self, base: &Base, writes: u64) -> bool {
         self.noted.is_empty()
             && self.objects_found == 0
             && self.deletions_found == 0
             && self.counts.of_deliveries() == JobCounts::default()
             && self.assembly.put_bytes() == 0
+            && base.leaves.list.starts_with(&self.assembly.leaves)
             && self.resync.is_none()
             && writes == 0
             && is_untouched(&self.document)
@@ -100,22 +101,19 @@ impl Run {
 
     /// Has the caller keep the latest bookmark of a job that has found nothing, if it is a few leaves behind the one before;
     /// `false`: it is not.
-    pub(super) fn mark_place(&mut self, order: &Order<'_>, base: &Base) -> bool {
-        let Some(bookmark) = self.bookmark.take() else { return false };
-        let as_before = self.assembly.leaves.get(..bookmark.leaves) == base.leaves.list.get(..bookmark.leaves);
-        let is_far = bookmark.leaves >= self.leaves_passed + order.thresholds.bookmark_leaves_min;
+    pub(super) fn keep_bookmark(&mut self, order: &Order<'_>) -> bool {
         let knows_nothing_new = self.watch.order == self.document.root.order;
-        let is_kept = is_far && as_before && knows_nothing_new;
-        if is_kept {
-            self.leaves_passed = bookmark.leaves;
-            self.left_off_at = Some(bookmark);
-        }
-        is_kept
+        let is_far =
+            |it: &Bookmark| it.leaves >= self.leaves_passed + order.thresholds.bookmark_leaves_min && knows_nothing_new;
+        let Some(bookmark) = self.bookmark.take_if(|it| is_far(it)) else { return false };
+        self.leaves_passed = bookmark.leaves;
+        self.bookmark_to_keep = Some(bookmark);
+        true
     }
 
     /// Ends the step at the bookmark: what is behind it is read again, and does not count.
     pub(super) fn leave_off(&mut self) {
-        if let Some(bookmark) = &self.left_off_at {
+        if let Some(bookmark) = &self.bookmark_to_keep {
             self.counts = bookmark.counts;
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::mutation::{self, Mutation};
 
-/// The limits of one step. A step ends by itself before it would pass one of them, saves a checkpoint and asks to be
-/// continued. It always reads at least one page, or delivers one batch of what was found before, so that it always gets
+/// The limits of one step. A step ends by itself before it would pass one of them, saves how far it came and asks
+/// to be continued. It always reads at least one page, or delivers one batch of what was found before, so that it always gets
 /// further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {

@@ -56,7 +56,7 @@ pub struct Reads {
     /// Pages on their way.
     pub in_flight: u64,
     /// Whether the page to be read is the first of a range ahead. What is read ahead and not handed on when the step ends
-    /// is read again by the next one.
+    /// is read again by the next one, unless the job is held.
     pub begins: bool,
     /// Whether no page is to be read, but what was found delivered.
     pub delivers: bool,
@@ -81,15 +81,15 @@ pub enum Next {
 
 /// Lanes between two steps.
 #[derive(Debug)]
-pub struct Waiting {
-    lanes: Vec<Box<RangeReader>>,
+pub struct PausedLanes {
+    lanes: Vec<RangeReader>,
     ahead: VecDeque<RangeReader>,
     closing: bool,
     fresh: bool,
     watch: ListingWatch,
 }
 
-impl Waiting {
+impl PausedLanes {
     /// Counts what was read and not handed on as listed.
     pub fn add_to(&self, counts: &mut JobCounts) {
         for Mark { listed, matched, matched_bytes, .. } in self.lanes.iter().flat_map(|reader| reader.not_handed_on()) {
@@ -100,10 +100,7 @@ impl Waiting {
     }
 }
 
-/// Lanes that hold more than so much, in bytes, are not kept between two steps.
-const KEPT_BYTES_MAX: usize = 4 << 20;
-
-/// The lanes of one step.
+/// The lanes that a step reads.
 pub struct Lanes<'f, S> {
     source: &'f S,
     order: &'f Order<'f>,
@@ -138,33 +135,45 @@ impl<'f, S: Source> Lanes<'f, S> {
     }
 
     /// Goes on with lanes as another step left them.
-    pub fn go_on(source: &'f S, order: &'f Order<'f>, waiting: Waiting, streams: usize) -> Self {
-        let Waiting { lanes, ahead, closing, fresh, watch } = waiting;
-        let resting = |reader: Box<RangeReader>| {
+    pub fn go_on(source: &'f S, order: &'f Order<'f>, paused: PausedLanes, streams: usize) -> Self {
+        let PausedLanes { lanes, ahead, closing, fresh, watch } = paused;
+        let resting = |reader: RangeReader| {
             let ended = reader.is_done().then_some(Ok(()));
-            Lane::Resting(reader, ended)
+            Lane::Resting(Box::new(reader), ended)
         };
         let lanes = lanes.into_iter().map(resting).collect();
         let (prefix_len, streams) = (source.prefix().len(), streams.max(1));
         Self { source, order, lanes, ahead, streams, prefix_len, closing, fresh, watch, keys: 0 }
     }
 
-    /// Gives the lanes up for another step to go on with. `None`, and they stay, where a page is on its way, a lane has failed,
-    /// or they hold much.
-    pub fn wait(&mut self) -> Option<Waiting> {
+    /// Gives the lanes up for another step to go on with, once no page is on its way. `None`, and they stay, where one of them
+    /// cannot go on, or they hold more than so many bytes.
+    pub async fn pause(&mut self, bytes_max: usize) -> Option<PausedLanes> {
+        for lane in &mut self.lanes {
+            if let Lane::Reading(future, _) = lane {
+                let (mut reader, result) = future.await;
+                self.keys += reader.take_keys();
+                let ended = reader.is_done() || result.is_err();
+                *lane = Lane::Resting(reader, ended.then_some(result));
+            }
+        }
         let weight: usize = self.lanes.iter().map(Lane::weight).sum();
-        let rests = |lane: &Lane<'_>| matches!(lane, Lane::Resting(_, None | Some(Ok(()))));
-        if weight > KEPT_BYTES_MAX || !self.lanes.iter().all(rests) {
+        // What failed for a while is asked for again.
+        let goes_on = |lane: &Lane<'_>| match lane {
+            Lane::Resting(_, Some(Err(error))) => error.is_transient(),
+            _ => true,
+        };
+        if weight > bytes_max || !self.lanes.iter().all(goes_on) {
             return None;
         }
         let reader = |lane| match lane {
-            Lane::Resting(reader, _) => Some(reader),
+            Lane::Resting(reader, _) => Some(*reader),
             Lane::Reading(..) => None,
         };
-        let mut lanes: Vec<Box<RangeReader>> = self.lanes.drain(..).filter_map(reader).collect();
-        lanes.iter_mut().for_each(|reader| reader.forget_token());
+        let mut lanes: Vec<RangeReader> = self.lanes.drain(..).filter_map(reader).collect();
+        lanes.iter_mut().for_each(RangeReader::begin_anew);
         let ahead = std::mem::take(&mut self.ahead);
-        Some(Waiting { lanes, ahead, closing: self.closing, fresh: self.fresh, watch: self.watch.clone() })
+        Some(PausedLanes { lanes, ahead, closing: self.closing, fresh: self.fresh, watch: self.watch.clone() })
     }
 
     /// Keys read since it was asked last.

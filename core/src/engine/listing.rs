@@ -399,9 +399,11 @@ impl RangeReader {
         self.pieces.iter().chain(&self.held).map(|piece| &piece.until).chain([&self.since])
     }
 
-    /// The next page is asked for by its first key: a token is worth nothing in another step.
-    pub fn forget_token(&mut self) {
+    /// The next page is asked for behind the last key, as by a step that begins: a token is worth nothing in another one,
+    /// and what was seen of pages without keys is seen again.
+    pub fn begin_anew(&mut self) {
         self.token = None;
+        self.watch = ListingWatch::new(self.watch.order, self.watch.last_key().map(str::to_owned));
     }
 
     /// Stops here.

@@ -2,31 +2,29 @@
 
 use std::cell::RefCell;
 
-use super::{Order, base::Base, lanes::Waiting, run::Run};
+use super::{Order, base::Base, lanes::PausedLanes, run::Run};
 
 /// A job between two steps, with all it has read: whoever goes on with it reads nothing again.
 #[derive(Debug)]
-pub(super) struct Held {
-    pub(super) job_id: String,
+struct Held {
+    /// The number of the step that left it so.
+    step: u64,
+    job_id: String,
     /// As in [`crate::snapshot::root::Checkpoint::fingerprint`].
-    pub(super) fingerprint: String,
-    pub(super) run: Box<Run>,
-    pub(super) paused: Box<Paused>,
-    /// The steps of the job so far, once they are counted.
-    steps: Option<u64>,
+    fingerprint: String,
+    run: Box<Run>,
+    paused: Box<Paused>,
 }
 
-/// Where the reading stands.
+/// Where a job stands in its comparison.
 #[derive(Debug)]
 pub(super) struct Paused {
     pub(super) base: Base,
-    pub(super) waiting: Waiting,
+    pub(super) lanes: PausedLanes,
 }
 
-/// Holds a job that has found nothing so far from one step to the next. It may be lost at any time: the job then goes on
-/// from its latest bookmark, or begins anew, and nothing else is lost.
-///
-/// What is in it is worth something only as long as nobody else runs a step of the sync: see [`Memory::is_of`].
+/// Holds a job that has found nothing so far from one step to the next; one job at a time. It may be lost at any time: the
+/// job then goes on from its latest bookmark, or begins anew, and nothing else is lost.
 #[derive(Debug, Default)]
 pub struct Memory(RefCell<Option<Held>>);
 
@@ -36,37 +34,64 @@ impl Memory {
         Self::default()
     }
 
-    /// The step that has put something into it was the job's `steps`-th, and is known to count.
-    pub fn count(&self, steps: u64) {
-        if let Some(held) = self.0.borrow_mut().as_mut() {
-            held.steps = Some(steps);
-        }
-    }
-
-    /// Whether it holds the job as it was after so many steps.
-    pub fn is_of(&self, job_id: &str, steps: u64) -> bool {
-        self.0.borrow().as_ref().is_some_and(|held| held.job_id == job_id && held.steps == Some(steps))
+    /// For the step of that number, behind the one numbered `before`. Steps are numbered by whoever sees to it that there is
+    /// one at a time, in any way that tells all of a sync apart, whoever runs them: what is held is worth something only as
+    /// long as nobody else has begun a step.
+    pub fn for_step(&self, before: Option<u64>, step: u64) -> Holding<'_> {
+        Holding { memory: self, before, step }
     }
 
     /// Gives up what it holds.
     pub fn forget(&self) {
         self.0.take();
     }
+}
 
-    /// What it holds of the order's job.
-    pub(super) fn take(&self, order: &Order<'_>) -> Option<Held> {
-        let held = self.0.take()?;
-        let fits = held.job_id == order.job_id && held.fingerprint == order.fingerprint;
-        (fits && !order.resync && !order.redeliver).then_some(held)
+/// A [`Memory`] as one step has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Holding<'a> {
+    memory: &'a Memory,
+    before: Option<u64>,
+    step: u64,
+}
+
+impl Holding<'_> {
+    /// Whether it holds the job as the step before left it.
+    pub fn has(&self, job_id: &str) -> bool {
+        self.memory.0.borrow().as_ref().is_some_and(|held| Some(held.step) == self.before && held.job_id == job_id)
+    }
+}
+
+impl Order<'_> {
+    /// Where the job may be held. One that hands over more than what has changed is not.
+    fn holding(&self) -> Option<Holding<'_>> {
+        self.held.filter(|_| !self.resync && !self.redeliver)
     }
 
-    pub(super) fn put(&self, order: &Order<'_>, run: Run, paused: Box<Paused>) {
-        self.0.replace(Some(Held {
-            job_id: order.job_id.to_owned(),
-            fingerprint: order.fingerprint.to_owned(),
-            run: Box::new(run),
-            paused,
-            steps: None,
-        }));
+    /// Whether the job may be held when the step ends.
+    pub(super) fn may_be_held(&self) -> bool {
+        self.holding().is_some()
+    }
+
+    /// The job as the step before left it.
+    pub(super) fn take_held(&self) -> Option<Run> {
+        let holding = self.holding()?;
+        let held = holding.memory.0.take()?;
+        let fits =
+            Some(held.step) == holding.before && held.job_id == self.job_id && held.fingerprint == self.fingerprint;
+        fits.then(|| held.run.go_on(held.paused))
+    }
+
+    /// Holds the job as the step leaves it.
+    pub(super) fn hold(&self, run: Run, paused: Box<Paused>) {
+        if let Some(holding) = self.holding() {
+            holding.memory.0.replace(Some(Held {
+                step: holding.step,
+                job_id: self.job_id.to_owned(),
+                fingerprint: self.fingerprint.to_owned(),
+                run: Box::new(run),
+                paused,
+            }));
+        }
     }
 }

@@ -53,7 +53,7 @@ use self::{
     lanes::{Lanes, Next, Reads},
     limit::DeletionLimit,
     listing::{Content, Open, Piece, RangeReader, SPLIT_PAGES_FIRST},
-    memory::{Held, Memory, Paused},
+    memory::{Holding, Paused},
     run::{Resumed, Run},
     settle::end_checkpoint,
     source::Source,
@@ -134,11 +134,10 @@ pub struct Order<'a> {
     /// From how much on something is stored; what comes of it is the same.
     pub thresholds: Thresholds,
     /// Where an earlier step of the job left off: the latest [`StepReport::bookmark`] that was one, or [`Bookmark::default`].
-    /// `None`: the caller keeps none, so that each step stores a checkpoint, also where nothing has changed so far.
+    /// `None`: the caller keeps none, so that a step whose job is not held stores a checkpoint, also where nothing has changed so far.
     pub bookmark: Option<Bookmark>,
-    /// Where a job that has found nothing is held between two steps. Give it to the first step of a job, and to another only if
-    /// it holds what the step before has put there; `None`: such a job stores checkpoints, unless bookmarks are kept.
-    pub memory: Option<&'a Memory>,
+    /// Where the job is held between two steps as long as it has found nothing. `None`: it is not.
+    pub held: Option<Holding<'a>>,
 }
 
 impl<'a> Order<'a> {
@@ -159,7 +158,7 @@ impl<'a> Order<'a> {
             streams: 1,
             thresholds: Thresholds::USUAL,
             bookmark: None,
-            memory: None,
+            held: None,
         }
     }
 }
@@ -194,8 +193,8 @@ pub struct StepReport {
     pub bytes_known: u64,
     /// What went to the stores and the sink in this step.
     pub spent: Spent,
-    /// Where the job goes on, if that is stored nowhere: the next step's [`Order::bookmark`]. `None`: the one before still
-    /// holds, or a checkpoint does.
+    /// Where the job goes on, if it is not held by then and has stored nothing: a later step's [`Order::bookmark`]. `None`: the
+    /// one before still holds, or a checkpoint does.
     pub bookmark: Option<Bookmark>,
 }
 
@@ -222,11 +221,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let started = self.clock.now();
         let cost_before = self.source.cost();
         let state = State::new(self.blobs, self.documents);
-        let held = order.memory.and_then(|memory| memory.take(order));
-        let mut run = match held {
-            Some(Held { run, paused, .. }) => run.go_on(paused),
-            None => Run::new(order, self.sink.batch_max()),
-        };
+        let mut run = order.take_held().unwrap_or_else(|| Run::new(order, self.sink.batch_max()));
         let spent = |keys: u64, sink_calls: u64| {
             let now = self.source.cost();
             Spent {
@@ -252,7 +247,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let cost = self.source.cost();
         let mut counts = run.counts;
         if let Some(paused) = &run.paused {
-            paused.waiting.add_to(&mut counts);
+            paused.lanes.add_to(&mut counts);
         }
         let report = StepReport {
             outcome,
@@ -272,10 +267,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             bytes_known: run.document.root.bytes,
             limited: run.limited,
             spent: spent(run.keys, run.sink_calls),
-            bookmark: run.left_off_at.take(),
+            bookmark: run.bookmark_to_keep.take(),
         };
-        if let (Some(memory), Some(paused)) = (order.memory, run.paused.take()) {
-            memory.put(order, run, paused);
+        if let Some(paused) = run.paused.take() {
+            order.hold(run, paused);
         }
         report
     }
@@ -382,8 +377,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
         let (mut base, mut lanes) = match resumed {
             Resumed::Listed => return Ok(Some(Base::default())),
             Resumed::Paused(paused) => {
-                let Paused { base, waiting } = *paused;
-                (base, Lanes::go_on(self.source, order, waiting, order.streams))
+                let Paused { base, lanes } = *paused;
+                (base, Lanes::go_on(self.source, order, lanes, order.streams))
             }
             Resumed::At { open } => {
                 let base = Base::open(state, &run.document.root, run.covered_to.as_deref(), run.watch.order).await?;
@@ -449,11 +444,15 @@ impl<S: Source, B: BlobStore, D: DocumentStore, K: Sink, C: Clock> Engine<'_, S,
             }
         }
         let breaks_off = ended || failed.as_ref().is_some_and(Error::is_transient);
-        if breaks_off && run.found_nothing(state.writes()) {
-            let is_marked = run.mark_place(order, &base);
-            if let Some(waiting) = order.memory.filter(|_| !dropped && !order.redeliver).and_then(|_| lanes.wait()) {
-                run.paused = Some(Box::new(Paused { base, waiting }));
-                return failed.map_or(Ok(None), Err);
+        if breaks_off && run.found_nothing(&base, state.writes()) {
+            let is_marked = run.keep_bookmark(order);
+            if order.may_be_held() && !dropped {
+                let paused = lanes.pause(order.thresholds.held_bytes_max).await;
+                run.keys += lanes.take_keys();
+                if let Some(lanes) = paused {
+                    run.paused = Some(Box::new(Paused { base, lanes }));
+                    return failed.map_or(Ok(None), Err);
+                }
             }
             if is_marked {
                 run.leave_off();

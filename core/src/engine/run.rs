@@ -55,7 +55,7 @@ pub(super) enum Resumed {
     Paused(Box<Paused>),
 }
 
-/// What a step holds in memory: at most one segment of the listing and one of the snapshot, one leaf, what is about to be
+/// What a step, or several of a job that is held between them, has in memory: at most one segment of the listing and one of the snapshot, one leaf, what is about to be
 /// stored and delivered, and the list of leaves.
 #[derive(Debug)]
 pub(super) struct Run {
@@ -81,11 +81,11 @@ pub(super) struct Run {
     pub(super) assembly: Assembly,
     /// Behind the latest leaf that is as before.
     pub(super) bookmark: Option<Bookmark>,
-    /// Where the job was left off, with nothing stored.
-    pub(super) left_off_at: Option<Bookmark>,
+    /// That of them which the caller is to keep.
+    pub(super) bookmark_to_keep: Option<Bookmark>,
     /// So many leaves were passed by at the latest bookmark that the caller knows.
     pub(super) leaves_passed: usize,
-    /// Where the reading stands, with nothing stored.
+    /// Where the step before, or this one, stopped with nothing stored, to be gone on with.
     pub(super) paused: Option<Box<Paused>>,
     /// Segments are cut elsewhere than the listing's pieces are, until one begins at a key that says so.
     pub(super) realign: bool,
@@ -146,7 +146,7 @@ impl Run {
             unfinished: false,
             assembly: Assembly::new(order.cut, Vec::new(), Vec::new()),
             bookmark: None,
-            left_off_at: None,
+            bookmark_to_keep: None,
             leaves_passed: 0,
             paused: None,
             realign: false,

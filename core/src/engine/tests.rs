@@ -17,6 +17,7 @@ use proptest::prelude::*;
 
 use super::{
     drift::{Fate, Presence},
+    memory::Memory,
     retire::{NAMES_MAX, Names},
     source::{Page, PageStart, SourceCost},
     state::{node_name, segment_name},
@@ -52,6 +53,8 @@ struct Bucket {
     answers: RefCell<Vec<Result<Page, Error>>>,
     /// The call that fails.
     fails_at: Cell<u64>,
+    /// The call that is answered by a page without keys, behind which there are more.
+    empty_at: Cell<u64>,
     /// How often a page is asked for before it is there.
     latency: Cell<u32>,
     in_flight: Cell<usize>,
@@ -103,6 +106,10 @@ impl Source for Bucket {
             PageStart::First => None,
             PageStart::After(key) | PageStart::Token(key) => Some(key),
         };
+        if self.calls.get() == self.empty_at.get() {
+            let next_token = Some(format!("{}!", after.unwrap_or_default()));
+            return Ok(Page { entries: packed(&[]), truncated: true, next_token });
+        }
         let entries = self.entries.borrow();
         let from = after
             .map_or(0, |after| entries.partition_point(|entry| self.order.get().compare(&entry.key, after).is_le()));
@@ -246,8 +253,9 @@ struct World {
     bookmark: RefCell<Option<Bookmark>>,
     /// `None`: no job is held between its steps.
     memory: Option<Memory>,
-    /// Steps of the latest job.
-    steps: RefCell<(String, u64)>,
+    /// Steps so far, of all jobs, and the job of the latest.
+    steps: Cell<u64>,
+    latest: RefCell<String>,
 }
 
 impl World {
@@ -271,7 +279,8 @@ impl World {
             thresholds: Cell::new(Thresholds::USUAL),
             bookmark: RefCell::new(Some(Bookmark::default())),
             memory: None,
-            steps: RefCell::default(),
+            steps: Cell::default(),
+            latest: RefCell::default(),
         }
     }
 
@@ -310,16 +319,13 @@ impl World {
     }
 
     fn step(&self, job_id: &str, budget: &Budget) -> StepReport {
-        let mut steps = self.steps.borrow_mut();
-        if steps.0 != job_id {
-            *steps = (job_id.to_owned(), 0);
-        }
-        let memory = self.memory.as_ref().filter(|memory| steps.1 == 0 || memory.is_of(job_id, steps.1));
-        let report = block_on(self.engine().step(&Order { memory, ..self.order(job_id) }, budget));
-        steps.1 += 1;
-        if let Some(memory) = memory {
-            memory.count(steps.1);
-        }
+        let step = self.steps.get();
+        self.steps.set(step + 1);
+        let holding = self.memory.as_ref().map(|memory| memory.for_step(step.checked_sub(1), step));
+        // A job that was lost is not entrusted to it again.
+        let begins = self.latest.replace(job_id.to_owned()) != job_id;
+        let held = holding.filter(|holding| begins || holding.has(job_id));
+        let report = block_on(self.engine().step(&Order { held, ..self.order(job_id) }, budget));
         if report.bookmark.is_some() {
             assert!(self.document().checkpoint.is_none(), "a job goes on in one place");
             self.bookmark.replace(report.bookmark.clone());
@@ -579,40 +585,86 @@ fn a_job_that_is_held_between_its_steps_reads_nothing_twice_and_writes_nothing()
 }
 
 #[test]
-fn a_job_that_was_held_and_is_lost_is_begun_anew_by_whoever_has_none_of_it() {
+fn what_is_held_counts_for_the_next_step_of_the_same_job_only() {
     let world = World::new(50).with_memory(true);
     world.bucket.set(keys(0..300));
     world.job(&Budget::UNLIMITED);
-    let first = world.step("job_x", &ONE_PAGE);
-    assert_eq!((first.outcome.unwrap(), first.cost.state_writes), (Outcome::Continue, 0));
-    let memory = world.memory.as_ref();
-    let holds = |steps: u64| memory.is_some_and(|memory| memory.is_of("job_x", steps));
-    assert!(holds(1) && !holds(2));
-    // Another job takes nothing of it, and it is gone.
-    let report = block_on(world.engine().step(&Order { memory, ..world.order("another") }, &Budget::UNLIMITED));
-    assert_eq!((report.outcome.unwrap(), report.counts.listed), (Outcome::Done, 300));
-    assert!(!holds(1));
-    // The job itself is not entrusted to it again, and stores how far it comes.
-    let calls = world.bucket.calls.get();
-    let report = world.step("job_x", &ONE_PAGE);
-    assert!(report.outcome.unwrap() == Outcome::Continue && report.cost.state_writes > 0);
-    while world.step("job_x", &ONE_PAGE).outcome.unwrap() == Outcome::Continue {}
-    assert!(world.bucket.calls.get() - calls >= 6);
-
-    // Nor does a job under other filters, or one that is asked for more.
-    for change in 0..3 {
-        let job_id = format!("job_{change}");
-        world.step(&job_id, &ONE_PAGE);
-        let order = Order { memory: world.memory.as_ref(), ..world.order(&job_id) };
+    let memory = Memory::new();
+    for change in 0..6 {
+        let job_id = format!("job_x{change}");
+        let order = Order { held: Some(memory.for_step(None, 7)), ..world.order(&job_id) };
+        let first = block_on(world.engine().step(&order, &ONE_PAGE));
+        assert_eq!((first.outcome.unwrap(), first.counts.listed), (Outcome::Continue, 50));
+        let next = memory.for_step(Some(7), 9);
+        assert!(next.has(&job_id) && !next.has("job_y") && !memory.for_step(Some(8), 9).has(&job_id));
+        let order = Order { held: Some(next), ..order };
         let order = match change {
-            0 => Order { fingerprint: "g", ..order },
-            1 => Order { resync: true, ..order },
+            0 => order,
+            1 => Order { job_id: "job_y", ..order },
+            2 => Order { held: Some(memory.for_step(Some(8), 9)), ..order },
+            3 => Order { fingerprint: "g", ..order },
+            4 => Order { resync: true, ..order },
             _ => Order { redeliver: true, ..order },
         };
         let calls = world.bucket.calls.get();
         let report = block_on(world.engine().step(&order, &Budget::UNLIMITED));
         assert_eq!((report.outcome.unwrap(), report.counts.listed), (Outcome::Done, 300), "{change}");
-        assert_eq!(world.bucket.calls.get() - calls, 6, "{change}");
+        assert_eq!((world.bucket.calls.get() - calls >= 6, report.cost.state_reads >= 2), (change > 0, change > 0));
+    }
+    // Many that hold much are not held together.
+    let mut thresholds = world.thresholds.get();
+    thresholds.held_bytes_max = 100;
+    world.thresholds.set(thresholds);
+    let first = world.step("job_z", &ONE_PAGE);
+    assert!(first.outcome.unwrap() == Outcome::Continue && first.cost.state_writes > 0);
+    // And one that was lost stores how far it comes.
+    world.thresholds.set(Thresholds::USUAL);
+    world.job(&Budget::UNLIMITED);
+    assert_eq!(world.step("job_l", &ONE_PAGE).cost.state_writes, 0);
+    world.memory.as_ref().unwrap().forget();
+    let report = world.step("job_l", &ONE_PAGE);
+    assert!(report.outcome.unwrap() == Outcome::Continue && report.cost.state_writes > 0);
+}
+
+#[test]
+fn a_step_that_failed_amid_pages_without_keys_does_not_hold_them_against_the_next() {
+    for memory in [false, true] {
+        let world = World::new(50).with_memory(memory);
+        world.bucket.set(keys(0..300));
+        world.job(&Budget::UNLIMITED);
+        // After the second page comes one without keys, and the one behind it fails.
+        let calls = world.bucket.calls.get();
+        world.bucket.empty_at.set(calls + 3);
+        world.bucket.fails_at.set(calls + 4);
+        let report = world.step("job_x", &Budget::UNLIMITED);
+        assert!(report.outcome.is_err_and(|error| error.is_transient()));
+        world.bucket.empty_at.set(calls + 5);
+        let report = world.step("job_x", &Budget::UNLIMITED);
+        assert_eq!((report.outcome.unwrap(), report.counts.listed), (Outcome::Done, 300));
+        world.check();
+    }
+}
+
+#[test]
+fn a_job_of_several_streams_is_held_when_one_of_them_fails() {
+    let mut world = World::new(50).with_memory(true);
+    world.cut = Cut::new([1; 16]).with_sizes(16, 64);
+    world.bucket.set(keys(0..5_000));
+    world.job(&Budget::UNLIMITED);
+    world.streams.set(4);
+    let effects = world.home.effects.get();
+    for fails in [1, 2, 5, 23, 50] {
+        let job_id = format!("fails_{fails}");
+        let calls = world.bucket.calls.get();
+        world.bucket.fails_at.set(calls + fails);
+        let first = world.step(&job_id, &Budget::UNLIMITED);
+        assert!(first.outcome.as_ref().is_err_and(Error::is_transient), "{fails}: {first:?}");
+        let second = world.step(&job_id, &Budget::UNLIMITED);
+        assert_eq!((second.outcome.unwrap(), second.counts.listed), (Outcome::Done, 5_000));
+        let reads = first.cost.state_reads + second.cost.state_reads;
+        assert_eq!((reads, world.home.effects.get()), (2, effects), "{fails}");
+        // The page that failed is read once more, and of each range one that goes beyond it.
+        assert!(world.bucket.calls.get() - calls <= 101 + 4 * 8, "{} pages", world.bucket.calls.get() - calls);
     }
 }
 

@@ -18,9 +18,11 @@ pub struct Thresholds {
     /// delivered; more go into a blob. Together with the lists that is less than the 2 MB that a Durable Object stores as one
     /// value.
     pub tail_bytes_max: usize,
-    /// A step whose job has found nothing stores no checkpoint if it came past so many leaves: what it read behind the last
-    /// of them is read again.
+    /// A step whose job has found nothing answers a bookmark if it came past so many leaves: where the job is not held, what was
+    /// read behind the last of them is read again.
     pub bookmark_leaves_min: usize,
+    /// A job whose readers hold more bytes than so many is not held in memory between two steps.
+    pub held_bytes_max: usize,
 }
 
 impl Thresholds {
@@ -33,6 +35,7 @@ impl Thresholds {
         list_bytes_max: 64 << 10,
         tail_bytes_max: 512 << 10,
         bookmark_leaves_min: 8,
+        held_bytes_max: 8 << 20,
     };
     /// So small that a few files pass each of them: for tests.
     pub const TINY: Self = Self {
@@ -43,6 +46,7 @@ impl Thresholds {
         list_bytes_max: 64 << 10,
         tail_bytes_max: 40,
         bookmark_leaves_min: 1,
+        held_bytes_max: 400,
     };
 }
 

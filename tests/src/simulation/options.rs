@@ -191,6 +191,8 @@ impl Options {
         }
         self.thresholds.bookmark_leaves_min = pick(rng, &[1, 1, 2, 8]);
         self.thresholds.list_bytes_max = pick(rng, &[20, 64 << 10, 64 << 10]);
+        let usual = Thresholds::USUAL.held_bytes_max;
+        self.thresholds.held_bytes_max = pick(rng, &[400, usual, usual, usual]);
     }
 
     /// The world in which nothing goes wrong by itself: for tests that are a story.

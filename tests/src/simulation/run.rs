@@ -761,7 +761,8 @@ impl Sim {
         }
         let stored = inner.snapshots_stored.get() - stored;
         // Nobody else takes a step of it.
-        let is_held = inner.options.memory && inner.options.sole_instance;
+        let holds_all = inner.options.thresholds.held_bytes_max == Thresholds::USUAL.held_bytes_max;
+        let is_held = inner.options.memory && inner.options.sole_instance && holds_all;
         let JobCost { steps, state_reads, .. } = job.cost;
         inner.count(|tally| tally.held += if is_held { steps - 1 } else { 0 });
         if (is_held || steps == 1) && (stored > 0 || state_reads > 2) {
