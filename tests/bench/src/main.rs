@@ -3,9 +3,9 @@
 //! Everything is measured on this machine in this run, b2sync and its peers alike. A bar that is missed is shown and is
 //! no failure, since timings are not tests; what does not run at all is one.
 //!
-//! It has a timer of its own, and no criterion or divan: those measure the wall time of functions in their own process,
-//! and here CPU time is compared, which other processes on the machine disturb far less, of peers that run in processes of
-//! their own (some of them are no Rust) and of WebAssembly in Node and workerd.
+//! Functions of this process are measured by criterion, by CPU time, which other processes on the machine disturb far less
+//! than wall time. Clients in processes of their own (some of them are no Rust) and WebAssembly in Node and workerd are out
+//! of its reach: those the bench measures itself.
 
 #![forbid(unsafe_code)]
 
@@ -19,6 +19,7 @@ mod parallel;
 mod poll_path;
 mod report;
 mod server;
+mod timer;
 mod workerd;
 
 use std::collections::BTreeMap;

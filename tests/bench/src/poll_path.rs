@@ -2,19 +2,17 @@
 
 use std::hint::black_box;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use b2sync_core::b2::list::parse_list_page;
-use b2sync_core::error::Error;
 use b2sync_core::filter::FilterSpec;
 use b2sync_poll_path::path::{PollBench, filters};
 use instant_xml::FromXml;
-use nix::sys::resource::{UsageWho, getrusage};
 use quick_xml::events::Event;
 use rusty_s3::actions::ListObjectsV2;
 use serde::Deserialize;
 
 use crate::report::{Bar, Report};
+use crate::timer::Timer;
 use crate::{Options, Result};
 
 /// What this group measures.
@@ -80,12 +78,15 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         "The poll path",
         "Pages of 1,000 keys, in memory, nothing changed since the last poll. One core, CPU time, medians;\n\
          `page_us` is the time that a page takes. All keys are read and filtered; those that pass are hashed and compared.\n\
-         `all_match` is a poll without filters.",
+         `all_match` is a poll without filters. Lines with `time:` are criterion's: the mean of a page, between the bounds of\n\
+         95 % confidence. An iteration is all pages.",
     );
-    let prepared = || -> Result<(PollBench, PollBench), Error> {
-        Ok((PollBench::prepare(PAGES, &filters())?, PollBench::prepare(PAGES, &FilterSpec::default())?))
+    let prepared = || -> Result<(PollBench, PollBench, Timer)> {
+        let bench = PollBench::prepare(PAGES, &filters())?;
+        let timer = Timer::new(options, bench.pages().len())?;
+        Ok((bench, PollBench::prepare(PAGES, &FilterSpec::default())?, timer))
     };
-    let (bench, all_match) = match prepared() {
+    let (bench, all_match, mut timer) = match prepared() {
         Ok(prepared) => prepared,
         Err(error) => return report.failed("poll_path_native_keys_per_s", error),
     };
@@ -97,31 +98,15 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         bytes as f64 / 1e3 / pages.len() as f64,
         bench.matched() as f64 * 100.0 / keys,
     ));
-    let sampling = Sampling::of(options);
 
-    for (name, bench, bar) in [
+    // All of them first: criterion prints lines of its own, and the table stands below those in one piece.
+    let natives = [
         ("poll_path_native", &bench, Bar::AtLeast(NATIVE_KEYS_PER_S_MIN)),
         ("poll_path_native_all_match", &all_match, Bar::None),
-    ] {
-        match sampling.page_us(pages.len(), || bench.poll().is_ok_and(|polled| polled as f64 == keys)) {
-            Ok(page_us) => {
-                report.figure(format!("{name}_keys_per_s"), 1e9 / page_us, "keys/s", bar);
-                report.figure(format!("page_us/{name}"), page_us, "us", Bar::None);
-            }
-            Err(error) => report.failed(format!("{name}_keys_per_s"), error),
-        }
-    }
-    match options.tool("wasm").and_then(|wasm| options.tool("node").map(|node| (node, wasm))) {
-        Err(why) => report.not_run("poll_path_v8_keys_per_s", why),
-        Ok((node, wasm)) => match in_v8(node, wasm, sampling) {
-            Ok(keys_per_s) => {
-                report.figure("poll_path_v8_keys_per_s", keys_per_s, "keys/s", Bar::AtLeast(V8_KEYS_PER_S_MIN));
-                report.figure("page_us/poll_path_v8", 1e9 / keys_per_s, "us", Bar::None);
-            }
-            Err(error) => report.failed("poll_path_v8_keys_per_s", error),
-        },
-    }
-
+    ]
+    .map(|(name, bench, bar)| {
+        (name, bar, timer.page_us(name, || bench.poll().is_ok_and(|polled| polled as f64 == keys)))
+    });
     // Each reader of a page answers how many entries it saw.
     type Reader = fn(&str) -> usize;
     let readers: [(&str, Reader); 6] = [
@@ -136,8 +121,30 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         ("quick_xml_events", quick_xml_events),
         ("memchr_scan", |page| (memchr::memchr_iter(b'<', page.as_bytes()).count() / TAGS_A_KEY).min(1_000)),
     ];
-    for (name, read) in readers {
-        match sampling.page_us(pages.len(), || pages.iter().all(|page| read(black_box(page)) == 1_000)) {
+    let readers = readers
+        .map(|(name, read)| (name, timer.page_us(name, || pages.iter().all(|page| read(black_box(page)) == 1_000))));
+
+    for (name, bar, measured) in natives {
+        match measured {
+            Ok(page_us) => {
+                report.figure(format!("{name}_keys_per_s"), 1e9 / page_us, "keys/s", bar);
+                report.figure(format!("page_us/{name}"), page_us, "us", Bar::None);
+            }
+            Err(error) => report.failed(format!("{name}_keys_per_s"), error),
+        }
+    }
+    match options.tool("wasm").and_then(|wasm| options.tool("node").map(|node| (node, wasm))) {
+        Err(why) => report.not_run("poll_path_v8_keys_per_s", why),
+        Ok((node, wasm)) => match in_v8(node, wasm, options.quick) {
+            Ok(keys_per_s) => {
+                report.figure("poll_path_v8_keys_per_s", keys_per_s, "keys/s", Bar::AtLeast(V8_KEYS_PER_S_MIN));
+                report.figure("page_us/poll_path_v8", 1e9 / keys_per_s, "us", Bar::None);
+            }
+            Err(error) => report.failed("poll_path_v8_keys_per_s", error),
+        },
+    }
+    for (name, measured) in readers {
+        match measured {
             Ok(page_us) => {
                 if name == "rusty_s3" {
                     report.figure("rusty_s3_parse_keys_per_s", 1e9 / page_us, "keys/s", Bar::None);
@@ -163,49 +170,6 @@ fn quick_xml_events(page: &str) -> usize {
     }
 }
 
-/// How often and how long.
-#[derive(Clone, Copy)]
-struct Sampling {
-    samples: u32,
-    sample: Duration,
-}
-
-impl Sampling {
-    fn of(options: &Options) -> Self {
-        if options.quick {
-            Self { samples: 5, sample: Duration::from_millis(100) }
-        } else {
-            Self { samples: 15, sample: Duration::from_millis(300) }
-        }
-    }
-
-    /// The median CPU time of a page, in microseconds, when `work` takes so many pages and says whether it went well.
-    fn page_us(self, pages: usize, mut work: impl FnMut() -> bool) -> Result<f64> {
-        let mut sample = || -> Result<f64> {
-            let (started, cpu_before) = (Instant::now(), cpu_s()?);
-            let mut rounds = 0.0;
-            while started.elapsed() < self.sample {
-                if !work() {
-                    return Err("it did not see what is there".into());
-                }
-                rounds += 1.0;
-            }
-            Ok((cpu_s()? - cpu_before) * 1e6 / (rounds * pages as f64))
-        };
-        // The first one warms up caches and clock.
-        sample()?;
-        let mut all = (0..self.samples).map(|_| sample()).collect::<Result<Vec<_>>>()?;
-        Ok(median(&mut all))
-    }
-}
-
-/// User and system time of this process, in seconds: others may have the core in between.
-fn cpu_s() -> Result<f64> {
-    let usage = getrusage(UsageWho::RUSAGE_SELF)?;
-    let seconds = |time: nix::sys::time::TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 / 1e6;
-    Ok(seconds(usage.user_time()) + seconds(usage.system_time()))
-}
-
 /// The middle one; 0 of none.
 pub(crate) fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
@@ -213,11 +177,12 @@ pub(crate) fn median(values: &mut [f64]) -> f64 {
 }
 
 /// Keys a second in the V8 of Node.
-fn in_v8(node: &std::path::Path, wasm: &std::path::Path, sampling: Sampling) -> Result<f64> {
+fn in_v8(node: &std::path::Path, wasm: &std::path::Path, quick: bool) -> Result<f64> {
+    let (samples, sample_ms) = if quick { (5, 100) } else { (15, 300) };
     let output = Command::new(node)
         .args(["--input-type=module", "-e", V8_SCRIPT])
         .arg(wasm)
-        .args([PAGES.to_string(), sampling.samples.to_string(), sampling.sample.as_millis().to_string()])
+        .args([PAGES, samples, sample_ms].map(|number| number.to_string()))
         .output()?;
     if !output.status.success() {
         return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned().into());
