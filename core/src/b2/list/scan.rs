@@ -201,6 +201,7 @@ impl<'a> Input<'a> {
         if key.is_empty() {
             return None;
         }
+        // A name that does not decode ends the whole page: the other way meets it as well.
         push(entries, key, encoded, etag, size, time)?;
         self.rest = ahead.rest;
         Some(())
