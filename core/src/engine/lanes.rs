@@ -39,6 +39,12 @@ enum Lane<'f> {
 }
 
 impl Lane<'_> {
+    /// Behind a page, or where nothing is on its way.
+    fn rest(reader: Box<RangeReader>, result: Result<(), Error>) -> Self {
+        let ended = reader.is_done() || result.is_err();
+        Self::Resting(reader, ended.then_some(result))
+    }
+
     /// What it holds in memory, in bytes, about.
     fn weight(&self) -> usize {
         match self {
@@ -137,11 +143,7 @@ impl<'f, S: Source> Lanes<'f, S> {
     /// Goes on with lanes as another step left them.
     pub fn go_on(source: &'f S, order: &'f Order<'f>, paused: PausedLanes, streams: usize) -> Self {
         let PausedLanes { lanes, ahead, closing, fresh, watch } = paused;
-        let resting = |reader: RangeReader| {
-            let ended = reader.is_done().then_some(Ok(()));
-            Lane::Resting(Box::new(reader), ended)
-        };
-        let lanes = lanes.into_iter().map(resting).collect();
+        let lanes = lanes.into_iter().map(|reader| Lane::rest(Box::new(reader), Ok(()))).collect();
         let (prefix_len, streams) = (source.prefix().len(), streams.max(1));
         Self { source, order, lanes, ahead, streams, prefix_len, closing, fresh, watch, keys: 0 }
     }
@@ -149,14 +151,7 @@ impl<'f, S: Source> Lanes<'f, S> {
     /// Gives the lanes up for another step to go on with, once no page is on its way. `None`, and they stay, where one of them
     /// cannot go on, or they hold more than so many bytes.
     pub async fn pause(&mut self, bytes_max: usize) -> Option<PausedLanes> {
-        for lane in &mut self.lanes {
-            if let Lane::Reading(future, _) = lane {
-                let (mut reader, result) = future.await;
-                self.keys += reader.take_keys();
-                let ended = reader.is_done() || result.is_err();
-                *lane = Lane::Resting(reader, ended.then_some(result));
-            }
-        }
+        poll_fn(|context| self.poll_rest(context)).await;
         let weight: usize = self.lanes.iter().map(Lane::weight).sum();
         // What failed for a while is asked for again.
         let goes_on = |lane: &Lane<'_>| match lane {
@@ -174,6 +169,23 @@ impl<'f, S: Source> Lanes<'f, S> {
         lanes.iter_mut().for_each(RangeReader::begin_anew);
         let ahead = std::mem::take(&mut self.ahead);
         Some(PausedLanes { lanes, ahead, closing: self.closing, fresh: self.fresh, watch: self.watch.clone() })
+    }
+
+    /// Waits until no page is on its way: for all at once, since each may take all its retries.
+    fn poll_rest(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut all = Poll::Ready(());
+        for lane in &mut self.lanes {
+            if let Lane::Reading(future, _) = lane {
+                match future.as_mut().poll(context) {
+                    Poll::Pending => all = Poll::Pending,
+                    Poll::Ready((mut reader, result)) => {
+                        self.keys += reader.take_keys();
+                        *lane = Lane::rest(reader, result);
+                    }
+                }
+            }
+        }
+        all
     }
 
     /// Keys read since it was asked last.
@@ -221,8 +233,7 @@ impl<'f, S: Source> Lanes<'f, S> {
                         Poll::Ready((mut reader, result)) => {
                             in_flight -= 1;
                             self.keys += reader.take_keys();
-                            let ended = reader.is_done() || result.is_err();
-                            Lane::Resting(reader, ended.then_some(result))
+                            Lane::rest(reader, result)
                         }
                     },
                     Lane::Resting(reader, ended) => {

@@ -55,8 +55,8 @@ pub(super) enum Resumed {
     Paused(Box<Paused>),
 }
 
-/// What a step, or several of a job that is held between them, has in memory: at most one segment of the listing and one of the snapshot, one leaf, what is about to be
-/// stored and delivered, and the list of leaves.
+/// What a step, or several of a job that is held between them, has in memory: at most one segment of the listing and one of
+/// the snapshot, one leaf, what is about to be stored and delivered, and the list of leaves.
 #[derive(Debug)]
 pub(super) struct Run {
     pub(super) document: SnapshotDocument,

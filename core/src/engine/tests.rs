@@ -85,7 +85,9 @@ impl Source for Bucket {
         self.calls.set(self.calls.get() + 1);
         self.in_flight.set(self.in_flight.get() + 1);
         self.in_flight_most.set(self.in_flight_most.get().max(self.in_flight.get()));
-        let mut left = self.latency.get();
+        // A failure comes sooner.
+        let fails = self.calls.get() == self.fails_at.get();
+        let mut left = self.latency.get() / if fails { 2 } else { 1 };
         std::future::poll_fn(|context| {
             if left == 0 {
                 return Poll::Ready(());
@@ -99,7 +101,7 @@ impl Source for Bucket {
         if let Some(answer) = self.answers.borrow_mut().pop() {
             return answer;
         }
-        if self.calls.get() == self.fails_at.get() {
+        if fails {
             return Err(broken());
         }
         let after = match start {
@@ -666,6 +668,29 @@ fn a_job_of_several_streams_is_held_when_one_of_them_fails() {
         // The page that failed is read once more, and of each range one that goes beyond it.
         assert!(world.bucket.calls.get() - calls <= 101 + 4 * 8, "{} pages", world.bucket.calls.get() - calls);
     }
+}
+
+#[test]
+fn pages_on_their_way_are_waited_for_at_the_same_time() {
+    let mut world = World::new(50).with_memory(true);
+    world.cut = Cut::new([1; 16]).with_sizes(16, 64);
+    world.bucket.set(keys(0..5_000));
+    world.job(&Budget::UNLIMITED);
+    world.streams.set(6);
+    world.bucket.latency.set(100);
+    world.bucket.fails_at.set(world.bucket.calls.get() + 1);
+    let memory = Memory::new();
+    let order = Order { held: Some(memory.for_step(None, 1)), ..world.order("job_slow") };
+    let engine = world.engine();
+    let mut step = pin!(engine.step(&order, &Budget::UNLIMITED));
+    for turns in 1.. {
+        if let Poll::Ready(report) = step.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            assert!(report.outcome.is_err_and(|error| error.is_transient()));
+            assert!((100..150).contains(&turns), "{turns} turns for five pages of a hundred each");
+            break;
+        }
+    }
+    assert!(memory.for_step(Some(1), 2).has("job_slow"));
 }
 
 #[test]

@@ -54,8 +54,8 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
 
 fn shown(tally: &Tally) -> String {
     format!(
-        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time, {} from a bookmark, {} held), {} requests, {} calls to \
-         shards, {} troubles of B2, {} suspensions lifted, {} broken effects, {} deliveries half taken, {} crashes, {} stale reads, \
+        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time, {} from a \
+         bookmark, {} held), {} requests, {} calls to shards, {} troubles of B2, {} suspensions lifted, {} broken effects, {} deliveries half taken, {} crashes, {} stale reads, \
          {} changes ({} repeated), dead letters stored {} times, {} virtual hours",
         tally.worlds,
         tally.events,
