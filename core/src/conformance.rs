@@ -6,7 +6,6 @@
 
 pub mod blobs;
 pub mod documents;
-pub mod registry;
 pub mod sink;
 #[cfg(test)]
 mod tests;
@@ -31,14 +30,22 @@ pub type Outcome = Result<(), String>;
 /// How many bytes of a value a broken rule shows.
 const SHOWN_BYTES_MAX: usize = 64;
 
-fn check<T: Debug + PartialEq>(rule: &str, got: Result<T, Error>, wanted: T) -> Outcome {
+/// The store answered exactly that.
+///
+/// # Errors
+/// The rule, and what was answered instead.
+pub fn check<T: Debug + PartialEq>(rule: &str, got: Result<T, Error>, wanted: T) -> Outcome {
     match got {
         Ok(got) if got == wanted => Ok(()),
         got => Err(format!("{rule}: got {got:?}, wanted {wanted:?}")),
     }
 }
 
-fn check_kind<T: Debug>(rule: &str, got: Result<T, Error>, wanted: ErrorKind) -> Outcome {
+/// The store refused it, with that kind of error.
+///
+/// # Errors
+/// The rule, and what was answered instead.
+pub fn check_kind<T: Debug>(rule: &str, got: Result<T, Error>, wanted: ErrorKind) -> Outcome {
     match got {
         Err(error) if error.kind() == wanted => Ok(()),
         got => Err(format!("{rule}: got {got:?}, wanted {wanted:?}")),

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-/// What kind of thing went wrong. One `match` over it decides the HTTP answer; see [`crate::api`].
+/// What kind of thing went wrong. One `match` over it decides the HTTP answer; see `b2sync_service::api`. That it is exhaustive
+/// lets the compiler name that `match` when a kind is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[non_exhaustive]
 pub enum ErrorKind {
     /// The caller's input breaks a rule that the message names.
     InvalidInput,
@@ -254,7 +254,7 @@ impl std::error::Error for Error {}
 const QUOTE_CHARS_MAX: usize = 200;
 
 /// `text` in quotation marks, control characters escaped, cut at [`QUOTE_CHARS_MAX`].
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTE_CHARS_MAX) {
         None => format!("{text:?}"),
         Some((cut, _)) => format!("{:?}…", text.get(..cut).unwrap_or(text)),

@@ -81,7 +81,7 @@ impl From<ErrorWire> for Error {
 }
 
 /// Every kind, for the way back from its name.
-pub(crate) const KINDS: [ErrorKind; 28] = [
+pub const KINDS: [ErrorKind; 28] = [
     ErrorKind::InvalidInput,
     ErrorKind::BadCredentials,
     ErrorKind::KeyExpired,

@@ -13,12 +13,8 @@
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
-pub mod api;
 pub mod b2;
-pub mod catalogue;
 pub mod conformance;
-pub mod coordinator;
-pub mod cost;
 pub mod dead_letters;
 pub mod engine;
 pub mod entropy;
@@ -30,18 +26,16 @@ pub mod http;
 pub mod ids;
 pub mod job;
 pub mod mime;
-#[cfg(feature = "mutations")]
+#[cfg_attr(not(feature = "mutations"), doc(hidden))]
 pub mod mutation;
-#[cfg(not(feature = "mutations"))]
-mod mutation;
-pub mod registry;
 pub mod retry;
-pub mod seal;
 pub mod secret;
 pub mod sink;
 pub mod snapshot;
 pub mod source_path;
 pub mod store;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod time;
 
 pub use error::{Error, ErrorKind, Retry};

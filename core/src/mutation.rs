@@ -4,7 +4,6 @@
 //! depends on it is not compiled into either home.
 
 /// What is done wrong.
-#[cfg_attr(not(feature = "mutations"), expect(unreachable_pub, reason = "the module is public only with the feature"))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
     /// A step begins though another one holds the lease.
@@ -70,7 +69,7 @@ pub fn is_on(mutation: Mutation) -> bool {
 
 /// Whether this thread is to do that wrong: never, without the feature.
 #[cfg(not(feature = "mutations"))]
-pub(crate) const fn is_on(_: Mutation) -> bool {
+pub const fn is_on(_: Mutation) -> bool {
     false
 }
 

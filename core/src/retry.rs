@@ -105,50 +105,14 @@ pub async fn with_retry<T>(
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
-    use crate::{error::ErrorKind, time::Timestamp};
+    use crate::{
+        error::ErrorKind,
+        testing::{Seeded, VirtualClock},
+    };
     use proptest::prelude::*;
     use std::cell::{Cell, RefCell};
-
-    /// A clock that moves only when it is slept on.
-    pub(crate) struct VirtualClock {
-        pub(crate) now_ms: Cell<i64>,
-        pub(crate) sleeps: RefCell<Vec<u64>>,
-    }
-
-    impl VirtualClock {
-        pub(crate) fn at(text: &str) -> Self {
-            let now_ms = Cell::new(Timestamp::parse_rfc3339(text).unwrap().as_millis());
-            Self { now_ms, sleeps: RefCell::default() }
-        }
-    }
-
-    impl Clock for VirtualClock {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(self.now_ms.get())
-        }
-
-        async fn sleep(&self, millis: u64) {
-            self.now_ms.set(self.now_ms.get() + i64::try_from(millis).unwrap());
-            self.sleeps.borrow_mut().push(millis);
-        }
-    }
-
-    /// A small generator (SplitMix64), good enough for jitter and repeatable.
-    pub(crate) struct Seeded(pub(crate) Cell<u64>);
-
-    impl Entropy for Seeded {
-        fn fill(&self, bytes: &mut [u8]) {
-            for byte in bytes {
-                self.0.set(self.0.get().wrapping_add(0x9e37_79b9_7f4a_7c15));
-                let mut z = self.0.get();
-                z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-                z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-                *byte = (z >> 56) as u8;
-            }
-        }
-    }
 
     fn busy(retry_after_ms: Option<u64>) -> Error {
         Error::new(ErrorKind::ServiceUnavailable, "B2 is busy.", "Wait.")

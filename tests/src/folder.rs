@@ -16,13 +16,13 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use b2sync_core::catalogue::ChangeWire;
 use b2sync_core::conformance::sink::ReadableSink;
 use b2sync_core::entry::Entry;
 use b2sync_core::sink::{Change, ChangeKind, Delivery, Sink};
 use b2sync_core::snapshot::ContentHash;
 use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::{Error, ErrorKind, Retry};
+use b2sync_service::catalogue::ChangeWire;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use tempfile::NamedTempFile;

@@ -2,16 +2,17 @@
 
 use std::cell::Cell;
 
-use b2sync_core::catalogue::{
+use b2sync_core::conformance::sink::{SYNC_ID, sink_conformance};
+use b2sync_core::error::Error;
+use b2sync_core::error_wire::ErrorWire;
+use b2sync_core::time::Timestamp;
+use b2sync_service::catalogue::{
     APPLY_BATCH_MAX, CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeKindWire,
     ChangeWire, MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
 };
-use b2sync_core::conformance::registry::registry_conformance;
-use b2sync_core::conformance::sink::{CatalogueReader, SYNC_ID, sink_conformance};
-use b2sync_core::error::Error;
-use b2sync_core::error_wire::ErrorWire;
-use b2sync_core::registry::{RegistryCall, RemoteRegistry, parse_answer};
-use b2sync_core::time::Timestamp;
+use b2sync_service::conformance::catalogue::CatalogueReader;
+use b2sync_service::conformance::registry::registry_conformance;
+use b2sync_service::registry::{RegistryCall, RemoteRegistry, parse_answer};
 use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
 use b2sync_tests::workerd::{Bundle, Workerd, WorkerdConfig};
 use tempfile::TempDir;

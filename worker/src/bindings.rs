@@ -1,14 +1,13 @@
 //! The deployment's bindings as the core's traits: calls to the Durable Objects, as JSON.
 
-use b2sync_core::{
-    Error,
+use b2sync_core::{Error, error_wire::ErrorWire};
+use b2sync_service::{
     api::ApiKey,
     catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
     coordinator::{
         protocol::{Answer, Command},
         ranges::{RangeAnswer, RangeCall},
     },
-    error_wire::ErrorWire,
     registry::{Registry, RegistryCall, RemoteRegistry, parse_answer},
     seal::MasterKeys,
 };

@@ -1,17 +1,14 @@
 //! The Durable Object that holds the bucket objects of one target bucket, in SQLite.
 //!
 //! One statement applies a whole run of changes: `json_each` reads them, and the upsert decides as
-//! [`b2sync_core::catalogue::plan_row`] does; `tests/tests/objects.rs` holds it to that.
+//! [`b2sync_service::catalogue::plan_row`] does; `tests/tests/objects.rs` holds it to that.
 
 use std::mem;
 
-use b2sync_core::{
-    Error,
-    catalogue::{
-        CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, ObjectCursor, ObjectPage,
-        ObjectQuery, ObjectRecord,
-    },
-    ids,
+use b2sync_core::{Error, ids};
+use b2sync_service::catalogue::{
+    CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, ObjectCursor, ObjectPage, ObjectQuery,
+    ObjectRecord,
 };
 use serde::Deserialize;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};

@@ -2,13 +2,11 @@
 
 use b2sync_core::{
     Error, ErrorKind,
-    api::ApiKey,
     b2::account::API_URL,
-    coordinator::Config,
     engine::{budget::Budget, thresholds::Thresholds},
     retry::RetryPolicy,
-    seal::MasterKeys,
 };
+use b2sync_service::{api::ApiKey, coordinator::Config, seal::MasterKeys};
 use serde::Deserialize;
 use worker::Env;
 

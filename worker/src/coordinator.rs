@@ -2,19 +2,21 @@
 
 use b2sync_core::{
     Error,
+    engine::memory::Memory,
+    ids,
+    job::JobRecord,
+    sink::{Change, Delivery, Sink},
+    store::{Document, DocumentStore, Swapped},
+    time::{Clock, Timestamp},
+};
+use b2sync_service::{
     catalogue::{APPLY_BATCH_MAX, CatalogueSink, CatalogueTarget},
     coordinator::{
         self, Config, Coordinator, Home,
         protocol::Command,
         ranges::{RangeAnswer, RangeCall},
     },
-    engine::memory::Memory,
-    ids,
-    job::JobRecord,
     registry::{Registry, SyncRecord},
-    sink::{Change, Delivery, Sink},
-    store::{Document, DocumentStore, Swapped},
-    time::{Clock, Timestamp},
 };
 use bytes::Bytes;
 use serde::Deserialize;

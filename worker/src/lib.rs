@@ -1,6 +1,6 @@
-//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_core`] does.
+//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_service`] and [`b2sync_core`] do.
 //!
-//! - `fetch` hands each request to the core's API ([`b2sync_core::api::Service`]);
+//! - `fetch` hands each request to the API ([`b2sync_service::api::Service`]);
 //! - `scheduled` pokes the coordinators of the syncs that are due;
 //! - [`Registry`], [`SyncCoordinator`], [`Shard`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a
 //!   sync and some shards that read for it, one catalogue a target bucket;
@@ -31,11 +31,11 @@ pub use shard::Shard;
 pub use coordinator::SqlDocuments;
 pub use kv::{Kv, KvBlobs};
 
-use b2sync_core::{
+use b2sync_core::time::{Clock, Timestamp};
+use b2sync_service::{
     api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},
     coordinator::protocol::{Answer, Command},
     registry::Registry as _,
-    time::{Clock, Timestamp},
 };
 use worker::{Context, Env, Headers, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
 

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use b2sync_core::{
     Error,
-    api::Coordinators,
-    coordinator::protocol::{Answer, Command},
     entropy::Entropy,
     job::JobRecord,
     time::{Clock, Timestamp},
+};
+use b2sync_service::{
+    api::Coordinators,
+    coordinator::protocol::{Answer, Command},
 };
 use worker::{Date, Delay, console_error, signal, wasm_bindgen};
 
@@ -100,10 +102,8 @@ mod tests {
 
     #[wasm_bindgen_test]
     fn sealing_works_in_wasm() {
-        use b2sync_core::{
-            seal::MasterKeys,
-            secret::{ExposeSecret, SecretString},
-        };
+        use b2sync_core::secret::{ExposeSecret, SecretString};
+        use b2sync_service::seal::MasterKeys;
         let keys = MasterKeys::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=").ok();
         let opened = keys.and_then(|keys| {
             let sealed = keys.seal(&SecretString::from("K005secret"), "conn_a", &Platform).ok()?;

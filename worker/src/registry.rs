@@ -1,11 +1,8 @@
 //! The Durable Object that holds connections and syncs: configuration that must be readable right after it was written.
 
-use b2sync_core::{
-    Error,
-    registry::{
-        ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
-    },
-    time::Timestamp,
+use b2sync_core::{Error, time::Timestamp};
+use b2sync_service::registry::{
+    ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
 };
 use serde::{Deserialize, de::IgnoredAny};
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};

@@ -1,10 +1,8 @@
 //! The Durable Object that reads ranges of a listing for a coordinator: it has connections and memory of its own. It
 //! stores nothing.
 
-use b2sync_core::{
-    Error,
-    coordinator::ranges::{RangeAnswer, RangeCall, read_range},
-};
+use b2sync_core::Error;
+use b2sync_service::coordinator::ranges::{RangeAnswer, RangeCall, read_range};
 use worker::{DurableObject, Env, Request, Response, Result, State, durable_object};
 
 use crate::{bindings::reply, config, fetch::Fetcher, platform::Platform};

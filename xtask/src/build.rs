@@ -12,10 +12,12 @@ use std::process::Command;
 use std::time::{Duration, Instant, SystemTime};
 
 /// All that decides what the Worker's build makes.
-const WORKER_SOURCES: [&str; 9] = [
+const WORKER_SOURCES: [&str; 11] = [
     ".cargo/config.toml",
     "core/src",
     "core/Cargo.toml",
+    "core/service/src",
+    "core/service/Cargo.toml",
     "worker/src",
     "worker/Cargo.toml",
     "Cargo.toml",

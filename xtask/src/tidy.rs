@@ -13,9 +13,15 @@ use std::process::Command;
 const FILE_BYTES_MAX: u64 = 1_000_000;
 
 /// Where nothing may panic: a panic takes down every request in flight in the same isolate, or traps the instance.
-const NO_PANICS: [&str; 3] = ["core/src/", "core/component/src/", "worker/src/"];
+const NO_PANICS: [&str; 4] = ["core/src/", "core/component/src/", "core/service/src/", "worker/src/"];
 
-/// Crates that do I/O, read a clock or draw randomness: the core may depend on none.
+/// What stands in for the world in tests, and is in no home.
+const FOR_TESTS: &str = "core/src/testing.rs";
+
+/// The manifests of what performs no I/O.
+const SANS_IO: [&str; 2] = ["core/Cargo.toml", "core/service/Cargo.toml"];
+
+/// Crates that do I/O, read a clock or draw randomness: the core and the service may depend on none.
 const NOT_IN_THE_CORE: [&str; 20] = [
     "async-std",
     "fastrand",
@@ -101,7 +107,7 @@ fn check_text(path: &str, text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     if path.ends_with(".rs") {
         findings.extend(source::missing_docs(text));
-        let for_tests = path.ends_with("/tests.rs") || path.contains("/tests/");
+        let for_tests = path == FOR_TESTS || path.ends_with("/tests.rs") || path.contains("/tests/");
         if NO_PANICS.iter().any(|folder| path.starts_with(folder)) && !for_tests {
             findings.extend(source::panics(text));
         }
@@ -109,7 +115,7 @@ fn check_text(path: &str, text: &str) -> Vec<Finding> {
     if path.ends_with("package-lock.json") {
         findings.extend(versions::download_addresses(text));
     }
-    if path == "core/Cargo.toml" {
+    if SANS_IO.contains(&path) {
         findings.extend(io_dependencies(text));
     }
     if !path.ends_with(".lock") && !path.ends_with("package-lock.json") {
@@ -125,7 +131,7 @@ fn too_large(bytes: u64) -> Vec<Finding> {
     vec![Finding::file(format!("{bytes} bytes: files over {FILE_BYTES_MAX} bytes do not belong into the repository."))]
 }
 
-/// Dependencies in the core's manifest that do I/O. Its tests may use any.
+/// Dependencies in a manifest of [`SANS_IO`] that do I/O. Its tests may use any.
 fn io_dependencies(manifest: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut section = "";
@@ -171,9 +177,13 @@ mod tests {
     fn each_file_gets_the_checks_for_its_place() {
         let panics = "//! Docs.\nfn f() { None::<u8>.unwrap(); }\n";
         assert_eq!(lines(&check_text("core/src/a.rs", panics)), [2]);
+        assert_eq!(lines(&check_text("core/service/src/a.rs", panics)), [2]);
         assert_eq!(check_text("core/src/a/tests.rs", panics), []);
         assert_eq!(check_text("tests/src/a.rs", panics), []);
         assert_eq!(lines(&check_text("tests/src/a.rs", "fn f() {}\n")), [1]);
+        let manifest = "[dependencies]\ntokio = \"1\"\n";
+        assert_eq!(lines(&check_text("core/service/Cargo.toml", manifest)), [2]);
+        assert_eq!(check_text("worker/Cargo.toml", manifest), []);
     }
 
     #[test]

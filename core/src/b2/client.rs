@@ -161,8 +161,8 @@ mod tests {
     use super::*;
     use crate::{
         http::{StatusCode, TransportError, TransportFault},
-        retry::tests::{Seeded, VirtualClock},
         secret::ExposeSecret,
+        testing::{Seeded, VirtualClock},
     };
     use std::cell::RefCell;
 

@@ -12,7 +12,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use crate::error::{Error, ErrorKind, quoted};
 
 /// Everything but the unreserved characters of RFC 3986: the one encoder of paths, of queries and of what is signed.
-pub(crate) const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
+pub const RESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 /// The same for a key, whose `/` separate the segments of the path.
 const PATH: &AsciiSet = &RESERVED.remove(b'/');
 

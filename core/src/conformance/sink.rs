@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use super::{Outcome, check, named};
 use crate::{
-    catalogue::{ObjectQuery, Objects},
     entry::Entry,
     error::Error,
     sink::{Change, ChangeKind, Delivery, MemorySink, Sink},
@@ -19,8 +18,6 @@ use crate::{
 pub const SYNC_ID: &str = "sync_conformance";
 /// The most changes that a check delivers in one batch, whatever the sink would take.
 const BATCH_MAX: usize = 1_000;
-/// How many objects [`CatalogueReader`] asks for at a time: few, so that a check needs several pages.
-const PAGE_OBJECTS: u32 = 3;
 
 /// A sink, together with what somebody sees who reads behind it.
 pub trait ReadableSink: Sink {
@@ -35,57 +32,6 @@ pub trait ReadableSink: Sink {
 impl ReadableSink for MemorySink {
     async fn current(&self) -> Result<Vec<Entry>, Error> {
         Ok(MemorySink::current(self).into_values().collect())
-    }
-}
-
-/// A sink that delivers into a catalogue, and the API's view of that catalogue.
-#[derive(Clone, Debug)]
-pub struct CatalogueReader<S, O> {
-    /// Delivers the changes of [`SYNC_ID`] to the bucket below.
-    pub sink: S,
-    /// Reads it.
-    pub objects: O,
-    /// The bucket's namespace.
-    pub namespace_id: String,
-    /// The target bucket.
-    pub bucket_id: String,
-}
-
-impl<S: Sink, O> Sink for CatalogueReader<S, O> {
-    fn batch_max(&self) -> usize {
-        self.sink.batch_max()
-    }
-
-    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
-        self.sink.deliver(changes).await
-    }
-}
-
-impl<S: Sink, O: Objects> ReadableSink for CatalogueReader<S, O> {
-    async fn current(&self) -> Result<Vec<Entry>, Error> {
-        let mut entries = Vec::new();
-        let mut query = ObjectQuery {
-            namespace_id: self.namespace_id.clone(),
-            bucket_id: self.bucket_id.clone(),
-            limit: PAGE_OBJECTS,
-            offset: 0,
-            cursor: None,
-            prefix: None,
-            include_total: false,
-        };
-        loop {
-            let page = self.objects.list(&query).await?;
-            entries.extend(page.objects.into_iter().map(|object| Entry {
-                key: object.key,
-                etag: object.etag,
-                size: object.size,
-                last_modified: object.last_modified,
-            }));
-            match page.next {
-                Some(next) => query.cursor = Some(next),
-                None => return Ok(entries),
-            }
-        }
     }
 }
 

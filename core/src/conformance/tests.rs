@@ -1,22 +1,18 @@
 //! The suites against what the core itself brings, and against implementations that break a rule: a suite that lets
 //! those pass is worth nothing.
 
-use std::cell::RefCell;
-
 use pollster::block_on;
 
 use super::{
     blobs::blob_conformance,
     documents::document_conformance,
-    sink::{CatalogueReader, ReadableSink, SYNC_ID, sink_conformance},
+    sink::{ReadableSink, sink_conformance},
     *,
 };
 use crate::{
-    catalogue::{CatalogueTarget, MemoryCatalogue, RemoteObjects},
     entry::Entry,
     sink::{Change, ChangeKind, Delivery, MemorySink, Sink},
     store::{BlobStore, Document, DocumentStore, MemoryBlobs, MemoryDocuments, Swapped},
-    time::{Clock, Timestamp},
 };
 
 #[test]
@@ -24,40 +20,6 @@ fn memory_conforms() {
     block_on(blob_conformance(async || MemoryBlobs::default())).unwrap();
     block_on(document_conformance(async || MemoryDocuments::default())).unwrap();
     block_on(sink_conformance(async || MemorySink::default())).unwrap();
-}
-
-struct Stopped;
-
-impl Clock for Stopped {
-    fn now(&self) -> Timestamp {
-        Timestamp::from_millis(1_700_000_000_000)
-    }
-
-    async fn sleep(&self, _millis: u64) {}
-}
-
-#[test]
-fn the_catalogue_in_memory_conforms() {
-    let catalogues: Vec<_> = (0..10).map(|_| MemoryCatalogue::new()).collect();
-    let unused = RefCell::new(catalogues.iter());
-    block_on(sink_conformance(async || {
-        let catalogue = unused.borrow_mut().next().unwrap();
-        let target = CatalogueTarget {
-            bucket_id: "bkt".into(),
-            sync_id: SYNC_ID.into(),
-            connection_id: "conn_a".into(),
-            source_bucket: "media".into(),
-        };
-        CatalogueReader {
-            sink: catalogue.sink("ns", target, Stopped),
-            objects: RemoteObjects(async |namespace_id: &str, bucket_id: &str, call| {
-                catalogue.call(namespace_id, bucket_id, call)
-            }),
-            namespace_id: "ns".into(),
-            bucket_id: "bkt".into(),
-        }
-    }))
-    .unwrap();
 }
 
 /// Which rule a store breaks.

@@ -5,8 +5,6 @@ use std::fmt::Write as _;
 
 use b2sync_core::b2::account::{Account, parse_authorize};
 use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events, scan_list_page};
-use b2sync_core::coordinator::protocol::SyncStatus;
-use b2sync_core::coordinator::{self, document_read_and_written};
 use b2sync_core::dead_letters::{DEAD_LETTERS_MAX, DeadLetters};
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
@@ -23,6 +21,8 @@ use b2sync_core::snapshot::root::{self, Checkpoint, KnownPart, NameList, Resync,
 use b2sync_core::snapshot::{ContentHash, Known, index, packed, segment};
 use b2sync_core::source_path::{PREFIX_BYTES_MAX, SourcePath};
 use b2sync_core::time::Timestamp;
+use b2sync_service::coordinator::protocol::SyncStatus;
+use b2sync_service::coordinator::{self, document_read_and_written};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Meter, Outcome, Target, refused, taken};

@@ -5,9 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use b2sync_core::catalogue::ObjectRecord;
-use b2sync_core::coordinator;
-use b2sync_core::cost;
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::limit::DeletionLimit;
 use b2sync_core::engine::state::node_name;
@@ -20,6 +17,9 @@ use b2sync_core::snapshot::index::{self, Level, SegmentRef};
 use b2sync_core::snapshot::root::{self, Root, SnapshotDocument};
 use b2sync_core::snapshot::{EtagTag, Known, packed, segment};
 use b2sync_core::source_path::SourcePath;
+use b2sync_service::catalogue::ObjectRecord;
+use b2sync_service::coordinator;
+use b2sync_service::cost;
 use serde::Deserialize;
 
 use super::kv::StaleKv;

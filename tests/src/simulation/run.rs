@@ -9,9 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Wake, Waker};
 
-use b2sync_core::catalogue::ObjectRecord;
-use b2sync_core::coordinator::protocol::{Answer, Command, SyncStatus};
-use b2sync_core::coordinator::{Coordinator, Home as _, LEASE_MARGIN_MS};
 use b2sync_core::dead_letters::DeadLetters;
 use b2sync_core::engine::Reconcile;
 use b2sync_core::engine::thresholds::Thresholds;
@@ -19,10 +16,13 @@ use b2sync_core::entropy::Entropy as _;
 use b2sync_core::entry::Entry;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::job::{JobCost, JobRecord, JobStatus, Trigger};
-use b2sync_core::registry::Registry as _;
 use b2sync_core::snapshot::root;
 use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::{Clock as _, Timestamp};
+use b2sync_service::catalogue::ObjectRecord;
+use b2sync_service::coordinator::protocol::{Answer, Command, SyncStatus};
+use b2sync_service::coordinator::{Coordinator, Home as _, LEASE_MARGIN_MS};
+use b2sync_service::registry::Registry as _;
 
 use super::checkers::{Rule, Violation};
 use super::faults;

@@ -12,11 +12,6 @@ use std::sync::Arc;
 use std::task::Poll;
 
 use b2sync_core::b2::list::parse_list_page;
-use b2sync_core::catalogue::{CatalogueAnswer, CatalogueCall, CatalogueSink, CatalogueTarget, MemoryCatalogue};
-use b2sync_core::catalogue::{ObjectQuery, ObjectRecord};
-use b2sync_core::conformance::registry as records;
-use b2sync_core::coordinator::ranges::{self, RangeAnswer, RangeCall};
-use b2sync_core::coordinator::{Config, DOCUMENT, Home, LEASE_MARGIN_MS};
 use b2sync_core::dead_letters;
 use b2sync_core::engine::DELIVERY_ATTEMPTS_MAX;
 use b2sync_core::engine::budget::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
@@ -28,16 +23,21 @@ use b2sync_core::error::{Error, ErrorKind, Retry};
 use b2sync_core::filter::FilterSpec;
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
 use b2sync_core::job::JobRecord;
-use b2sync_core::registry::{
-    ConnectionRecord, ConnectionStatus, DueSync, MemoryRegistry, Registry, SyncQuery, SyncRecord,
-};
-use b2sync_core::seal::MasterKeys;
 use b2sync_core::secret::SecretString;
 use b2sync_core::sink::{Change, Delivery, Sink};
 use b2sync_core::snapshot::root;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{BlobStore, Document, DocumentStore, MemoryDocuments, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
+use b2sync_service::catalogue::{CatalogueAnswer, CatalogueCall, CatalogueSink, CatalogueTarget, MemoryCatalogue};
+use b2sync_service::catalogue::{ObjectQuery, ObjectRecord};
+use b2sync_service::conformance::registry as records;
+use b2sync_service::coordinator::ranges::{self, RangeAnswer, RangeCall};
+use b2sync_service::coordinator::{Config, DOCUMENT, Home, LEASE_MARGIN_MS};
+use b2sync_service::registry::{
+    ConnectionRecord, ConnectionStatus, DueSync, MemoryRegistry, Registry, SyncQuery, SyncRecord,
+};
+use b2sync_service::seal::MasterKeys;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};

@@ -5,7 +5,7 @@
 //! It deliberately does not know what else an account is used for, and rounds no bill: B2's free calls are those of the whole
 //! account, each day from midnight UTC, and other programs use them as well.
 
-use crate::{job::JobCost, time::Timestamp};
+use b2sync_core::{job::JobCost, time::Timestamp};
 
 /// Nanodollars in a dollar.
 pub const NANODOLLARS: u64 = 1_000_000_000;
@@ -31,7 +31,8 @@ pub const KV_WRITE_NANODOLLARS: u64 = 5_000;
 /// it is the most that the job can have added to the bill; while free calls are left, it added less, or nothing.
 ///
 /// ```
-/// use b2sync_core::{cost::{NANODOLLARS, b2_nanodollars}, job::JobCost};
+/// use b2sync_core::job::JobCost;
+/// use b2sync_service::cost::{NANODOLLARS, b2_nanodollars};
 /// let listing_a_million_files = JobCost { class_c: 1_000, ..JobCost::default() };
 /// assert_eq!(b2_nanodollars(&listing_a_million_files), 4 * NANODOLLARS / 1_000);
 /// ```
@@ -67,7 +68,8 @@ pub struct Forecast {
 /// A day of jobs like this one, one every `interval_s` seconds (0 counts as 1).
 ///
 /// ```
-/// use b2sync_core::{cost::forecast_per_day, job::JobCost};
+/// use b2sync_core::job::JobCost;
+/// use b2sync_service::cost::forecast_per_day;
 /// // A million files every hour: 24,000 class C calls, of which 21,500 cost something.
 /// let day = forecast_per_day(&JobCost { class_c: 1_000, ..JobCost::default() }, 3_600);
 /// assert_eq!((day.cost.class_c, day.b2_nanodollars), (24_000, 86_000_000));
@@ -96,7 +98,7 @@ pub fn forecast_per_day(job: &JobCost, interval_s: u64) -> Forecast {
 /// already. It may be longer than a day. A cap of 0 counts as 1.
 ///
 /// ```
-/// use b2sync_core::cost::stretched_interval;
+/// use b2sync_service::cost::stretched_interval;
 /// assert_eq!(stretched_interval(300, 10, 2_880), None);
 /// assert_eq!(stretched_interval(300, 10, 1_000), Some(864));
 /// ```

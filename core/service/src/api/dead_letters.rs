@@ -8,7 +8,8 @@ use super::{
     pagination::check_problems,
     render,
 };
-use crate::{dead_letters::DeadLetter, registry::SyncRecord};
+use crate::registry::SyncRecord;
+use b2sync_core::dead_letters::DeadLetter;
 
 /// Which dead letters to list.
 pub(super) struct DeadLetterFilter {

@@ -17,7 +17,7 @@ use aes_gcm::{
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use b2sync_core::{
     entropy::Entropy,
     error::{Error, ErrorKind, quoted},
     secret::{ExposeSecret, SecretBox, SecretString},
@@ -40,7 +40,8 @@ const KEY_ADVICE: &str = "Set MASTER_KEY to <key-id>:<base64 of 32 random bytes>
 /// The master keys: the first seals, all open.
 ///
 /// ```
-/// use b2sync_core::{seal::{MasterKeys, Sealed}, secret::{ExposeSecret, SecretString}};
+/// use b2sync_core::secret::{ExposeSecret, SecretString};
+/// use b2sync_service::seal::{MasterKeys, Sealed};
 /// # struct Seeded;
 /// # impl b2sync_core::entropy::Entropy for Seeded { fn fill(&self, bytes: &mut [u8]) { bytes.fill(7) } }
 /// let keys = MasterKeys::parse("k1:AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=")?;
@@ -228,7 +229,7 @@ fn corrupt(what: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::retry::tests::Seeded;
+    use b2sync_core::testing::Seeded;
     use proptest::prelude::*;
     use std::cell::Cell;
 

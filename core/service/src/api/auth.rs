@@ -2,7 +2,7 @@
 
 use subtle::ConstantTimeEq;
 
-use crate::{
+use b2sync_core::{
     error::{Error, ErrorKind},
     secret::{ExposeSecret, SecretString},
 };

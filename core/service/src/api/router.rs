@@ -3,7 +3,7 @@
 use percent_encoding::percent_decode_str;
 
 use super::errors::ApiError;
-use crate::error::{Error, ErrorKind};
+use b2sync_core::error::{Error, ErrorKind};
 
 /// The longest part of a path between two slashes, in bytes, decoded.
 const SEGMENT_BYTES_MAX: usize = 512;

@@ -18,12 +18,14 @@ use super::{
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
     cost,
+    registry::{SyncMode, SyncRecord},
+};
+use b2sync_core::{
     engine::{
         Reconcile,
         limit::{DELETION_FILES_MAX, DELETION_PERCENT_MAX, DeletionLimit},
     },
     filter::{Filter, FilterSpec},
-    registry::{SyncMode, SyncRecord},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -531,7 +533,8 @@ fn render_cost(record: &SyncRecord, status: &SyncStatus) -> Value {
 
 fn render_stats(status: &SyncStatus) -> Value {
     let last = status.last_job.as_ref();
-    let of_last = |count: fn(&crate::job::JobCounts) -> u64| render::integer(last.map_or(0, |job| count(&job.counts)));
+    let of_last =
+        |count: fn(&b2sync_core::job::JobCounts) -> u64| render::integer(last.map_or(0, |job| count(&job.counts)));
     let duration_ms = last.map_or(0, jobs::duration_ms);
     json!({
         "total_objects_synced": render::integer(status.total_delivered),

@@ -7,10 +7,10 @@ use std::task::{Context, Waker};
 
 use self::world::*;
 use super::*;
-use crate::{
+use crate::registry::{CONNECTION_FAILURES_MAX, ConnectionStatus};
+use b2sync_core::{
     engine::budget::EXTERNAL_REQUESTS_RESERVED,
     entry::Entry,
-    registry::{CONNECTION_FAILURES_MAX, ConnectionStatus},
     sink::{Change, ChangeKind},
 };
 
@@ -980,7 +980,7 @@ fn dead_letters_are_listed_sent_back_and_given_up() {
     assert_eq!(world.status().dead_letters.unwrap().values().sum::<u64>(), 3);
     assert_eq!(dead_letters(&world, 0, 2), (vec!["c".to_owned(), "b".to_owned()], 3));
     assert_eq!(dead_letters(&world, 2, 2), (vec!["a".to_owned()], 3));
-    let error_types = vec![crate::dead_letters::ERROR_TYPE_REFUSED.to_owned()];
+    let error_types = vec![b2sync_core::dead_letters::ERROR_TYPE_REFUSED.to_owned()];
     assert_eq!(world.ask(Command::MarkFailed { error_types }), Answer::Marked { letters: 3, job: None });
     let (letters, job) = requeue(&world);
     assert_eq!((letters, job.map(|job| job.trigger)), (3, Some(Trigger::Manual)));

@@ -1,13 +1,13 @@
 //! What every [`Registry`] must do.
 
-use super::{Outcome, check, check_kind};
-use crate::{
+use crate::registry::{
+    ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord,
+};
+use b2sync_core::{
+    conformance::{Outcome, check, check_kind},
     engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     filter::FilterSpec,
-    registry::{
-        ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord,
-    },
     source_path::SourcePath,
     time::Timestamp,
 };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::errors::{ApiError, Problem};
-use crate::{catalogue::ObjectCursor, time::Timestamp};
+use crate::catalogue::ObjectCursor;
+use b2sync_core::time::Timestamp;
 
 /// Items of a page, if the query does not say.
 pub const PAGE_DEFAULT: u64 = 50;

@@ -2,7 +2,8 @@
 
 use serde_json::Value;
 
-use crate::{cost::NANODOLLARS, time::Timestamp};
+use crate::cost::NANODOLLARS;
+use b2sync_core::time::Timestamp;
 
 /// The longest `last_error` and `error`, in characters: the client refuses longer ones.
 pub(super) const ERROR_CHARS_MAX: usize = 1_000;

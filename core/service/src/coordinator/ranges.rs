@@ -9,7 +9,8 @@ use std::cell::Cell;
 use serde::{Deserialize, Serialize};
 
 use super::{Config, Home, STREAMS_HERE_MAX, credentials, cut};
-use crate::{
+use crate::registry::{ConnectionRecord, SyncRecord};
+use b2sync_core::{
     b2::{
         account::{Account, StoredAccount},
         client::B2Client,
@@ -26,7 +27,6 @@ use crate::{
     error_wire::ErrorWire,
     filter::Filter,
     http::HttpClient,
-    registry::{ConnectionRecord, SyncRecord},
     time::Clock,
 };
 

@@ -5,7 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::error::{Error, ErrorKind, Retry};
+use b2sync_core::error::{Error, ErrorKind, Retry};
 
 /// The wait to ask for when nobody named one, in milliseconds.
 const RETRY_AFTER_DEFAULT_MS: u64 = 5_000;
@@ -192,7 +192,7 @@ fn envelope(status: u16, name: &str, code: &str, message: &str, details: Value) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error_wire::KINDS;
+    use b2sync_core::error_wire::KINDS;
 
     fn body(response: &ApiResponse) -> Value {
         serde_json::from_slice(&response.body).unwrap()

@@ -5,7 +5,7 @@
 use serde_json::{Map, Value};
 
 use super::errors::{ApiError, Problem};
-use crate::time::Timestamp;
+use b2sync_core::time::Timestamp;
 
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;

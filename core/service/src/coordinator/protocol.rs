@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use b2sync_core::{
     dead_letters::DeadLetter,
     job::{ErrorRecord, JobCost, JobRecord, JobStatus, Trigger},
     time::Timestamp,

@@ -18,6 +18,15 @@ use super::{
     syncs,
 };
 use crate::{
+    catalogue::{ObjectQuery, ObjectRecord, Objects},
+    coordinator::protocol::{Answer, Command, SyncStatus},
+    registry::{
+        CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, SyncQuery,
+        SyncRecord,
+    },
+    seal::MasterKeys,
+};
+use b2sync_core::{
     b2::{
         account::{Account, Credentials, StoredAccount},
         classify::{Call, suggests_stale_account},
@@ -26,19 +35,12 @@ use crate::{
         sign::presign_get,
         url::object_url,
     },
-    catalogue::{ObjectQuery, ObjectRecord, Objects},
-    coordinator::protocol::{Answer, Command, SyncStatus},
     entropy::Entropy,
     error::{Error, ErrorKind},
     http::HttpClient,
     ids,
     job::{JobRecord, JobStatus, Trigger},
-    registry::{
-        CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, SyncQuery,
-        SyncRecord,
-    },
     retry::RetryPolicy,
-    seal::MasterKeys,
     secret::ExposeSecret,
     time::{Clock, Timestamp},
 };
@@ -149,7 +151,7 @@ pub struct Service<'a, R, C, O, H, K, E> {
     pub master_keys: &'a MasterKeys,
     /// Who may call.
     pub api_key: &'a ApiKey,
-    /// [`crate::b2::account::API_URL`] but in tests.
+    /// [`b2sync_core::b2::account::API_URL`] but in tests.
     pub b2_api_url: &'a str,
     /// Of the deployment.
     pub version: &'a str,
@@ -1013,7 +1015,7 @@ fn listed(path: &str, page: &PageRequest, results: Vec<Value>, total: Option<u64
 
 /// One part of a path, encoded.
 fn encode(segment: &str) -> String {
-    percent_encoding::utf8_percent_encode(segment, crate::b2::url::RESERVED).to_string()
+    percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
 }
 
 fn namespace(request: &ApiRequest) -> Result<String, ApiError> {

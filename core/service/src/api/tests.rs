@@ -10,14 +10,16 @@ use super::*;
 use crate::{
     catalogue::{CatalogueTarget, MemoryCatalogue},
     coordinator::protocol::{Answer, Command, Stretched, SyncState, SyncStatus},
+    registry::{MemoryRegistry, Registry},
+    seal::MasterKeys,
+};
+use b2sync_core::{
     dead_letters::DeadLetters,
     entropy::Entropy,
     entry::Entry,
     error::{Error, ErrorKind},
     http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
-    registry::{MemoryRegistry, Registry},
-    seal::MasterKeys,
     secret::SecretString,
     sink::{Change, ChangeKind, Sink},
     time::{Clock, Timestamp},
@@ -90,7 +92,7 @@ impl Coordinators for Home {
     async fn call(&self, _: &str, command: Command) -> Result<Answer, Error> {
         if self.unreachable.get() {
             return Err(Error::new(ErrorKind::Storage, "The coordinator is away.", "Try again.")
-                .with_retry(crate::Retry::Temporary));
+                .with_retry(b2sync_core::Retry::Temporary));
         }
         self.commands.borrow_mut().push(command.clone());
         match &command {
@@ -1510,7 +1512,7 @@ fn objects_are_listed_and_read() {
     check_keys(&answer, "results pagination stats");
     assert_eq!(answer["pagination"]["total"], 3);
     let object = answer["results"][0].clone();
-    let id = crate::ids::object_id(sync_id, "2024/a b+%.mp4");
+    let id = b2sync_core::ids::object_id(sync_id, "2024/a b+%.mp4");
     assert_eq!(
         object,
         json!({

@@ -14,16 +14,15 @@ use std::{
 use bytes::Bytes;
 
 use super::super::*;
-use crate::{
-    conformance::registry as records,
+use crate::{conformance::registry as records, registry::MemoryRegistry};
+use b2sync_core::{
     http::{ExchangeLimits, Request, Response, StatusCode, TransportError},
-    registry::MemoryRegistry,
-    retry::tests::{Seeded, VirtualClock},
     secret::SecretString,
     sink::{Change, ChangeKind, Delivery, MemorySink},
     snapshot::root,
     source_path::SourcePath,
     store::{Document, MemoryBlobs, MemoryDocuments},
+    testing::{Seeded, VirtualClock},
 };
 
 pub(super) const SYNC: &str = "sync_1";
@@ -634,13 +633,13 @@ impl World {
     fn check_node(&self, names: &BTreeSet<String>, name: &str) {
         assert!(names.contains(name), "the root names {name}, which is not stored");
         let bytes = poll_to_end(self.inner.blobs.get(name)).unwrap().unwrap().unwrap();
-        let (level, items) = crate::snapshot::index::decode(&bytes).unwrap();
+        let (level, items) = b2sync_core::snapshot::index::decode(&bytes).unwrap();
         for item in items {
-            if level == crate::snapshot::index::Level::Top {
-                self.check_node(names, &crate::engine::state::node_name(item.hash));
+            if level == b2sync_core::snapshot::index::Level::Top {
+                self.check_node(names, &b2sync_core::engine::state::node_name(item.hash));
                 continue;
             }
-            let name = crate::engine::state::segment_name(item.hash);
+            let name = b2sync_core::engine::state::segment_name(item.hash);
             assert!(names.contains(&name), "the root names {name}, which is not stored");
         }
     }

@@ -7,7 +7,8 @@ use super::{
     errors::{ApiError, Problem},
     render,
 };
-use crate::{catalogue::ObjectRecord, mime};
+use crate::catalogue::ObjectRecord;
+use b2sync_core::mime;
 
 /// The longest prefix, in characters.
 const PREFIX_CHARS_MAX: usize = 1_024;

@@ -27,12 +27,16 @@ use self::{
     ranges::{RangeAnswer, RangeCall, Ranges},
 };
 use crate::{
+    cost,
+    registry::{ConnectionRecord, Registry, SyncMode, SyncRecord},
+    seal::{MasterKeys, Sealed},
+};
+use b2sync_core::{
     b2::{
         account::{Account, Credentials, StoredAccount},
         client::B2Client,
         source::B2Source,
     },
-    cost,
     dead_letters::{DeadLetter, DeadLetters},
     engine::{
         Engine, Order, Outcome, StepReport,
@@ -50,9 +54,7 @@ use crate::{
     ids,
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     mutation::{self, Mutation},
-    registry::{ConnectionRecord, Registry, SyncMode, SyncRecord},
     retry::RetryPolicy,
-    seal::{MasterKeys, Sealed},
     secret::ExposeSecret,
     sink::Sink,
     snapshot::cut::Cut,
@@ -817,7 +819,7 @@ impl<'a, H: Home> Coordinator<'a, H> {
         let blobs = self.home.blobs(sync_id);
         // Should it fail, the next job does it before it begins.
         let settled = match cut(self.home.config(), sync) {
-            Ok(cut) => crate::engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
+            Ok(cut) => b2sync_core::engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
             Err(error) => Err(error),
         };
         let root = match &settled {

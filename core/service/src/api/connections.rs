@@ -9,10 +9,10 @@ use super::{
     pagination::check_problems,
     render,
 };
-use crate::{
+use crate::registry::{ConnectionRecord, ConnectionStatus};
+use b2sync_core::{
     b2::account::{Account, Credentials},
     error::Error,
-    registry::{ConnectionRecord, ConnectionStatus},
     secret::{ExposeSecret, SecretString},
 };
 

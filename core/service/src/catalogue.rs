@@ -11,7 +11,7 @@ use std::{cell::RefCell, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{
+use b2sync_core::{
     entry::Entry,
     error::{Error, ErrorKind},
     ids,
@@ -303,7 +303,7 @@ pub fn deliveries(answer: CatalogueAnswer, changes: usize) -> Result<Vec<Deliver
             format!("The catalogue did not answer for each of {changes} changes ({}).", answer_name(&other)),
             "They will be delivered again.",
         )
-        .with_retry(crate::Retry::Temporary)),
+        .with_retry(b2sync_core::Retry::Temporary)),
     }
 }
 

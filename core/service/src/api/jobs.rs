@@ -8,10 +8,9 @@ use super::{
     errors::{ApiError, Problem},
     render,
 };
-use crate::{
-    cost::b2_nanodollars,
+use crate::{cost::b2_nanodollars, registry::SyncRecord};
+use b2sync_core::{
     job::{JobCost, JobRecord, JobStatus, Phase, Trigger},
-    registry::SyncRecord,
     time::Timestamp,
 };
 

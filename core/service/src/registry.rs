@@ -14,13 +14,13 @@ use std::{cell::RefCell, collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{
+use crate::seal::Sealed;
+use b2sync_core::{
     b2::account::StoredAccount,
     engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
-    seal::Sealed,
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -368,7 +368,7 @@ struct StoredFilters {
 mod source_text {
     use serde::{Deserialize, Deserializer, Serializer, de::Error as _};
 
-    use crate::source_path::SourcePath;
+    use b2sync_core::source_path::SourcePath;
 
     pub(super) fn serialize<S: Serializer>(source: &SourcePath, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(source)
@@ -554,7 +554,7 @@ pub mod refusals {
             format!("Somebody else changed {id} at the same time."),
             "Nothing was written: try again.",
         )
-        .with_retry(crate::Retry::Temporary)
+        .with_retry(b2sync_core::Retry::Temporary)
     }
 }
 
@@ -709,7 +709,7 @@ pub fn parse_answer(answer: &str) -> Result<RegistryAnswer, Error> {
             format!("The registry's answer does not decode: {error}."),
             "Try again in a moment.",
         )
-        .with_retry(crate::Retry::Temporary)),
+        .with_retry(b2sync_core::Retry::Temporary)),
     }
 }
 
