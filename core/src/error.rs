@@ -253,7 +253,7 @@ impl std::error::Error for Error {}
 /// How much of a wrong input an error quotes, in characters.
 const QUOTE_CHARS_MAX: usize = 200;
 
-/// `text` in quotation marks, control characters escaped, cut at [`QUOTE_CHARS_MAX`].
+/// `text` in quotation marks, control characters escaped, cut at `QUOTE_CHARS_MAX`.
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(QUOTE_CHARS_MAX) {
         None => format!("{text:?}"),
