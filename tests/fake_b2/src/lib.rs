@@ -12,6 +12,8 @@
 //! **Region**: outside of backblazeb2.com an endpoint's host does not name its region; such endpoints sign for
 //! `us-east-1`, unless [`Config::region`] says otherwise.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 mod authorize;
 pub mod content;
@@ -26,6 +28,7 @@ mod refusal;
 mod s3;
 pub mod server;
 pub mod sigv4;
+pub mod virtual_world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
