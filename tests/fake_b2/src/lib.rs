@@ -1,8 +1,8 @@
 //! The embedded B2: a fake of Backblaze B2 that behaves as the real one is known to, and that fails on demand.
 //!
-//! [`FakeB2::handle`] is pure: a request and a time in, an [`Outcome`] out. [`in_process::InProcess`] puts it behind the
-//! core's `HttpClient` for simulations, [`server::FakeB2Server`] behind real sockets for whole systems, and the binary
-//! `fake-b2` behind a command line.
+//! [`FakeB2::handle`] is pure: a request and a time in, an [`Outcome`] out. [`in_process::InProcess`] puts it behind
+//! the core's `HttpClient` for simulations, [`server::FakeB2Server`] behind real sockets for whole systems, and the
+//! binary `fake-b2` behind a command line.
 //!
 //! **Faithful**: versions, hide markers, the start time of large uploads, SigV4 (checked from the specification, with
 //! none of the core's code), restrictions of application keys, error codes and bodies, opaque ETags and tokens.
@@ -16,6 +16,7 @@
 
 pub mod admin;
 mod authorize;
+pub mod clock;
 pub mod content;
 pub mod faults;
 pub mod in_process;
