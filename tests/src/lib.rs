@@ -1,6 +1,6 @@
-//! What b2sync is tested against: the embedded B2 (the package [`fake_b2`]), the real Worker on the real runtime ([`workerd`]) and
-//! what its users see of it ([`service`]), the engine without a Worker ([`twin`]), and a world whose time and chance are
-//! a seed's ([`virtual_world`]).
+//! What b2sync is tested against, besides the embedded B2 (the package [`fake_b2`]): the real Worker on the real
+//! runtime ([`workerd`]) and what its users see of it ([`service`]), the engine without a Worker ([`twin`]), and a
+//! world whose time and chance are a seed's ([`virtual_world`]).
 
 #![forbid(unsafe_code)]
 
