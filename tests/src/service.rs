@@ -16,11 +16,11 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::fake_b2::keys::{ApplicationKey, NewKey};
-use crate::fake_b2::model::VisibleFile;
-use crate::fake_b2::server::FakeB2Server;
-use crate::fake_b2::{Config, FakeB2};
 use crate::workerd::{Outbound, Workerd, WorkerdConfig};
+use fake_b2::keys::{ApplicationKey, NewKey};
+use fake_b2::model::VisibleFile;
+use fake_b2::server::FakeB2Server;
+use fake_b2::{Config, FakeB2};
 
 /// How often a job is looked at while somebody waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(25);

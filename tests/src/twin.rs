@@ -20,10 +20,10 @@ use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
 use b2sync_core::time::Timestamp;
 
-use crate::fake_b2::FakeB2;
-use crate::fake_b2::in_process::InProcess;
-use crate::fake_b2::keys::ApplicationKey;
 use crate::virtual_world::{SeededEntropy, VirtualClock};
+use fake_b2::FakeB2;
+use fake_b2::in_process::InProcess;
+use fake_b2::keys::ApplicationKey;
 
 /// A sync that is run natively. Its state is in memory, and unless [`Twin::with_cut`] says otherwise its segments are cut
 /// elsewhere than its twin's: neither may matter.

@@ -6,11 +6,11 @@ use b2sync_core::job::{JobRecord, JobStatus};
 use b2sync_core::mutation::{self, Mutation};
 use b2sync_core::sink::ChangeKind;
 use b2sync_core::time::Timestamp;
-use b2sync_tests::fake_b2::content::Content;
-use b2sync_tests::fake_b2::model::NewFile;
 use b2sync_tests::simulation::faults::{Break, Trouble};
 use b2sync_tests::simulation::history::Call;
 use b2sync_tests::simulation::{BUCKET, Event, Options, Sim};
+use fake_b2::content::Content;
+use fake_b2::model::NewFile;
 
 /// A world that tells a story.
 struct Story(Sim);

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The packages that are compiled for the machine they are tested on.
-const NATIVE: [&str; 4] = ["b2sync-core", "b2sync-service", "b2sync-tests", "xtask"];
+const NATIVE: [&str; 5] = ["b2sync-core", "b2sync-service", "b2sync-fake-b2", "b2sync-tests", "xtask"];
 const WASI_TESTS: &str = "b2sync-wasi-tests";
 /// The bench, without the peers that take long to build: nothing of b2sync is in those, so no change can break them.
 const BENCH: [&str; 2] = ["b2sync-bench", "b2sync-poll-path"];
@@ -50,7 +50,7 @@ const STEPS: [Step; 15] = [
     Step {
         name: "tests: documentation",
         run: |workspace, counts| {
-            cargo_test(workspace, counts, &["b2sync-core", "b2sync-service", "b2sync-tests"], &["--doc"])
+            cargo_test(workspace, counts, &["b2sync-core", "b2sync-service", "b2sync-fake-b2", "b2sync-tests"], &["--doc"])
         },
     },
     Step { name: "simulation", run: |workspace, _| tasks::sim(workspace, &["--seeds".to_owned(), "2000".to_owned()]) },

@@ -46,7 +46,8 @@ Usage: cargo xtask <command> [options]
       --conformance    only the Worker with the conformance suites in it, for the tests
       --dev            the Worker without optimisation: quicker to build, larger to run
   setup            Install what the other commands need; they also do so by themselves
-  tidy             Check what compilers do not: panics, pinned versions, paths of one machine, docs, file sizes
+  tidy             Check what compilers do not: panics, import circles, which package depends on which, how long lines,
+                   functions and files are, pinned versions, paths of one machine, docs
   help             Show this text
 
 What is built goes to target/, or to CARGO_TARGET_DIR where that is set.";

@@ -10,10 +10,10 @@ use b2sync_core::b2::sign::sign;
 use b2sync_core::http::{ExchangeLimits, HttpClient as _};
 use b2sync_core::time::Clock as _;
 use b2sync_poll_path::listing::Encoding;
-use b2sync_tests::fake_b2::Config;
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::seed_plain_bucket;
-use b2sync_tests::fake_b2::server::FakeB2Server;
+use fake_b2::Config;
+use fake_b2::keys::NewKey;
+use fake_b2::media::seed_plain_bucket;
+use fake_b2::server::FakeB2Server;
 use serde_json::Value;
 use tempfile::TempDir;
 

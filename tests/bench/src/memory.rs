@@ -16,11 +16,11 @@ use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
 use b2sync_core::time::Timestamp;
-use b2sync_tests::fake_b2::in_process::InProcess;
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::seed_media_bucket;
-use b2sync_tests::fake_b2::{Config, FakeB2};
 use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
+use fake_b2::in_process::InProcess;
+use fake_b2::keys::NewKey;
+use fake_b2::media::seed_media_bucket;
+use fake_b2::{Config, FakeB2};
 use serde_json::Value;
 use tempfile::TempDir;
 

@@ -14,15 +14,15 @@ use std::{env, thread};
 
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::time::Timestamp;
-use b2sync_tests::fake_b2::FakeB2;
-use b2sync_tests::fake_b2::content::Content;
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::{awkward_keys, seed_media_bucket};
-use b2sync_tests::fake_b2::model::{NewFile, VisibleFile};
 use b2sync_tests::service::{
     CONNECTIONS, Service, ServiceConfig, SyncRef, changes, connection_body, differences, expected_objects, now_ms,
     number, text,
 };
+use fake_b2::FakeB2;
+use fake_b2::content::Content;
+use fake_b2::keys::NewKey;
+use fake_b2::media::{awkward_keys, seed_media_bucket};
+use fake_b2::model::{NewFile, VisibleFile};
 use serde_json::{Value, json};
 
 const USAGE: &str = "\

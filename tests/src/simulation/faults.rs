@@ -2,8 +2,8 @@
 
 use b2sync_core::http::Request;
 
-use crate::fake_b2::faults::Fault;
-use crate::fake_b2::ledger::Operation;
+use fake_b2::faults::Fault;
+use fake_b2::ledger::Operation;
 
 /// What becomes of an effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,9 +7,9 @@ use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::retry::RetryPolicy;
 
-use crate::fake_b2::SpaceEncoding;
-use crate::fake_b2::model::KeyOrder;
 use crate::virtual_world::SeededEntropy;
+use fake_b2::SpaceEncoding;
+use fake_b2::model::KeyOrder;
 
 /// What may be excluded from all worlds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

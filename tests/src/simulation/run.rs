@@ -30,9 +30,9 @@ use super::history::{Age, Call, Event, FOLDERS, PREFIXES, Plan, filters};
 use super::kv::PLACES;
 use super::options::Options;
 use super::world::{BUCKET, Doom, Inner, Instance, SYNC, SimHome, Tally};
-use crate::fake_b2::content::Content;
-use crate::fake_b2::model::NewFile;
 use crate::virtual_world::{SeededEntropy, mix};
+use fake_b2::content::Content;
+use fake_b2::model::NewFile;
 
 /// Turns within one event after which something counts as never ending.
 const TURNS_MAX: u32 = 200_000;

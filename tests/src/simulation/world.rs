@@ -48,12 +48,12 @@ use super::history::START_MS;
 use super::kv::StaleKv;
 use super::options::Options;
 use super::trace::Trace;
-use crate::fake_b2::faults::{Rule as B2Rule, Target};
-use crate::fake_b2::keys::{ApplicationKey, NewKey};
-use crate::fake_b2::ledger::Operation;
-use crate::fake_b2::model::{self, VisibleFile};
-use crate::fake_b2::{Config as B2Config, FakeB2, Outcome, WireFault};
 use crate::virtual_world::{SeededEntropy, mix};
+use fake_b2::faults::{Rule as B2Rule, Target};
+use fake_b2::keys::{ApplicationKey, NewKey};
+use fake_b2::ledger::Operation;
+use fake_b2::model::{self, VisibleFile};
+use fake_b2::{Config as B2Config, FakeB2, Outcome, WireFault};
 
 /// The bucket that is synced.
 pub const BUCKET: &str = "sim-bucket";

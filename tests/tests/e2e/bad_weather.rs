@@ -3,10 +3,10 @@
 use std::thread;
 use std::time::Duration;
 
-use b2sync_tests::fake_b2::faults::{Chance, Fault, Rule, Target};
-use b2sync_tests::fake_b2::media::{seed_media_bucket, seed_plain_bucket};
-use b2sync_tests::fake_b2::model::NewFile;
 use b2sync_tests::service::{Service, ServiceConfig, changes, number};
+use fake_b2::faults::{Chance, Fault, Rule, Target};
+use fake_b2::media::{seed_media_bucket, seed_plain_bucket};
+use fake_b2::model::NewFile;
 use serde_json::json;
 
 use crate::{BUCKET, Outcome, SOON, all, change_ids, twin_of, versions};

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use b2sync_tests::fake_b2::faults::{Fault, Rule, Target};
-use b2sync_tests::fake_b2::media::seed_plain_bucket;
-use b2sync_tests::fake_b2::model::NewFile;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, now_ms, number, text};
 use b2sync_tests::virtual_world::SeededEntropy;
+use fake_b2::faults::{Fault, Rule, Target};
+use fake_b2::media::seed_plain_bucket;
+use fake_b2::model::NewFile;
 use serde_json::json;
 
 use crate::{BUCKET, Outcome, SOON, all, change_ids, twin_of, versions};

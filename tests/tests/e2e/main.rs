@@ -16,9 +16,9 @@ mod secrets;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use b2sync_tests::fake_b2::model::VisibleFile;
 use b2sync_tests::service::{Connected, Service, ServiceError};
 use b2sync_tests::twin::Twin;
+use fake_b2::model::VisibleFile;
 use serde_json::Value;
 
 /// What a test returns.

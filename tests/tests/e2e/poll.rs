@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::{fs, io, thread};
 
-use b2sync_tests::fake_b2::faults::{Fault, Rule, Target};
-use b2sync_tests::fake_b2::media::{seed_media_bucket, seed_plain_bucket};
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, now_ms, number, text};
+use fake_b2::faults::{Fault, Rule, Target};
+use fake_b2::media::{seed_media_bucket, seed_plain_bucket};
 use serde_json::json;
 
 use crate::{BUCKET, Outcome, SOON, all, change_ids, twin_of, versions};

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use b2sync_tests::fake_b2::media::seed_media_bucket;
-use b2sync_tests::fake_b2::model::VisibleFile;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, expected_objects, now_ms, text};
+use fake_b2::media::seed_media_bucket;
+use fake_b2::model::VisibleFile;
 use serde_json::{Value, json};
 
 use crate::{BUCKET, Outcome, SOON, change_ids, versions};

@@ -1,11 +1,11 @@
 //! What a user can get wrong ends in a documented status, and in a message that tells what to do.
 
-use b2sync_tests::fake_b2::faults::{Fault, Rule, Target};
-use b2sync_tests::fake_b2::keys::{ApplicationKey, NewKey};
-use b2sync_tests::fake_b2::media::seed_plain_bucket;
 use b2sync_tests::service::{
     CONNECTIONS, Connected, Service, ServiceConfig, SyncRef, changes, connection_body, number, text,
 };
+use fake_b2::faults::{Fault, Rule, Target};
+use fake_b2::keys::{ApplicationKey, NewKey};
+use fake_b2::media::seed_plain_bucket;
 use serde_json::{Value, json};
 
 use crate::{BUCKET, Outcome, SOON, all};

@@ -9,10 +9,10 @@ use std::sync::mpsc;
 use std::time::{Duration, SystemTime};
 use std::{env, fs, thread};
 
-use b2sync_tests::fake_b2::Config;
-use b2sync_tests::fake_b2::content::Content;
-use b2sync_tests::fake_b2::keys::NewKey;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, text};
+use fake_b2::Config;
+use fake_b2::content::Content;
+use fake_b2::keys::NewKey;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 

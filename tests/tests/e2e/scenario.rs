@@ -2,12 +2,12 @@
 
 use b2sync_core::filter::FilterSpec;
 use b2sync_core::time::Timestamp;
-use b2sync_tests::fake_b2::content::Content;
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::seed_media_bucket;
-use b2sync_tests::fake_b2::model::NewFile;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, expected_objects, now_ms, number, text};
 use b2sync_tests::twin::Twin;
+use fake_b2::content::Content;
+use fake_b2::keys::NewKey;
+use fake_b2::media::seed_media_bucket;
+use fake_b2::model::NewFile;
 use serde_json::json;
 
 use crate::{BUCKET, Outcome, SOON, change_ids, versions};

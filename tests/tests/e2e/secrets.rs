@@ -1,10 +1,10 @@
 //! Who may call, and what never leaves: no key is in persisted state, in a log or in an answer.
 
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::seed_plain_bucket;
 use b2sync_tests::service::{CONNECTIONS, Service, ServiceConfig, connection_body};
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
+use fake_b2::keys::NewKey;
+use fake_b2::media::seed_plain_bucket;
 use serde_json::json;
 
 use crate::poll::files_below;

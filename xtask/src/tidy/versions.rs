@@ -1,6 +1,6 @@
 //! Checks that what is pinned in one place is what is pinned in another.
 
-use super::Finding;
+use super::finding::Finding;
 use crate::versions::{WASM_BINDGEN, WORKER_BUILD};
 
 /// Crates in Cargo.lock against the tools that `cargo xtask setup` installs.
@@ -12,7 +12,8 @@ pub(super) fn cargo_lock(lock: &str) -> Vec<Finding> {
         let locked = locked_versions(lock, krate);
         if locked != [pinned] {
             findings.push(Finding::file(format!(
-                "`{krate}` is locked at [{}], but xtask/src/versions.rs installs {tool} {pinned}: they must be the same.",
+                "`{krate}` is locked at [{}], but xtask/src/versions.rs installs {tool} {pinned}: they must be the \
+                 same.",
                 locked.join(", ")
             )));
         }
@@ -93,7 +94,8 @@ mod tests {
     use super::*;
 
     const PACKAGE: &str = "{\n  \"engines\": {\n    \"node\": \">=20\"\n  },\n  \"devDependencies\": {\n    \
-                           \"wrangler\": \"^4.1.0\",\n    \"workerd\": \"1.20261117.1\"\n  },\n  \"overrides\": {\n    \"workerd\": {\n      \
+                           \"wrangler\": \"^4.1.0\",\n    \"workerd\": \"1.20261117.1\"\n  },\n  \
+                           \"overrides\": {\n    \"workerd\": {\n\
                            \"@cloudflare/workerd-darwin-64\": \"1.20261023.1\"\n    }\n  }\n}\n";
 
     #[test]

@@ -30,8 +30,9 @@ impl Content {
         }
     }
 
-    /// The ETag that a simple upload gets, without quotes: the MD5 of held bytes. Generated content gets 32 hex digits
-    /// that depend on seed and size but are no MD5 of anything: reading gigabytes to name them would defeat the purpose.
+    /// The ETag that a simple upload gets, without quotes: the MD5 of held bytes. Generated content gets 32 hex
+    /// digits that depend on seed and size but are no MD5 of anything: reading gigabytes to name them would defeat the
+    /// purpose.
     pub fn etag(&self) -> String {
         match self {
             Self::Held(bytes) => hex::encode(Md5::digest(bytes)),

@@ -1,15 +1,15 @@
 //! `fake-b2 [--port N] [--objects N] [--seed S]`: the embedded B2 as a program, until it is interrupted.
 //!
 //! It prints what a connection needs, one `NAME=value` a line, and serves a bucket `demo-media` that is filled from the
-//! seed. The back door for changing what it holds is described in `b2sync_tests::fake_b2::admin`.
+//! seed. The back door for changing what it holds is described in `fake_b2::admin`.
 
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
-use b2sync_tests::fake_b2::Config;
-use b2sync_tests::fake_b2::keys::NewKey;
-use b2sync_tests::fake_b2::media::seed_media_bucket;
-use b2sync_tests::fake_b2::server::FakeB2Server;
+use fake_b2::Config;
+use fake_b2::keys::NewKey;
+use fake_b2::media::seed_media_bucket;
+use fake_b2::server::FakeB2Server;
 
 const USAGE: &str = "usage: fake-b2 [--port N] [--objects N] [--seed S]";
 const BUCKET: &str = "demo-media";

@@ -9,10 +9,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::fake_b2::faults::{Fault, Rule, Target};
-use crate::fake_b2::keys::{ApplicationKey, NewKey};
-use crate::fake_b2::model::NewFile;
-use crate::fake_b2::sigv4::sign;
+use crate::faults::{Fault, Rule, Target};
+use crate::keys::{ApplicationKey, NewKey};
+use crate::model::NewFile;
+use crate::sigv4::sign;
 
 const BUCKET: &str = "my-bucket";
 

@@ -70,7 +70,7 @@ impl Entropy for SeededEntropy {
 }
 
 /// The finaliser of `SplitMix64`: turns a counter into a number that looks random.
-pub(crate) const fn mix(counter: u64) -> u64 {
+pub const fn mix(counter: u64) -> u64 {
     let z = (counter ^ (counter >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)

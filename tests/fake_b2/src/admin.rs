@@ -12,7 +12,7 @@
 //! | `POST /_admin/versions/delete` | `{bucket, key, version_id}` | `{}` |
 //! | `POST /_admin/large/start` | `{bucket, key}` + description | `{upload_id}` |
 //! | `POST /_admin/large/finish` | `{bucket, upload_id}` + content | a version |
-//! | `POST /_admin/keys` | `{capabilities?, buckets?, name_prefix?, expires_at?, key_id?, secret?}` | `{key_id, application_key}` |
+//! | `POST /_admin/keys` | what the key may do | `{key_id, application_key}` |
 //! | `POST /_admin/keys/delete` | `{key_id}` | `{}` |
 //! | `POST /_admin/faults` | `{rules: [{target?, skip?, times?, fault: {kind, …}}], chance?}` | `{}` |
 //! | `POST /_admin/faults/clear` | | `{}` |
@@ -24,9 +24,10 @@
 //!
 //! *Content* is one of `content` (text), `content_base64`, or `size` with an optional `seed`; none of them is an empty
 //! file. *Description* is `content_type`, `info` (an object) and `at`, each optional. A time (`at`, `expires_at`) is a
-//! number of milliseconds since 1970 or RFC 3339 text; without `at` it is now. A *version* is
-//! `{version_id, etag, size, last_modified_ms}`. Errors are 400 with `{error}`. Nobody is asked for credentials, nothing
-//! is counted, and no fault strikes here.
+//! number of milliseconds since 1970 or RFC 3339 text; without `at` it is now. What a key may do is
+//! `{capabilities?, buckets?, name_prefix?, expires_at?, key_id?, secret?}`. A *version* is
+//! `{version_id, etag, size, last_modified_ms}`. Errors are 400 with `{error}`. Nobody is asked for credentials,
+//! nothing is counted, and no fault strikes here.
 
 use std::collections::BTreeMap;
 
@@ -40,13 +41,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::FakeB2;
+use super::clock::OffsetClock;
 use super::content::Content;
 use super::faults::{Chance, Rule};
 use super::keys::NewKey;
 use super::media::{seed_media_bucket, seed_plain_bucket};
 use super::model::{ModelError, NewFile, Version};
 use super::refusal::respond_json;
-use super::server::OffsetClock;
 use super::sigv4::query_pairs;
 
 /// Whether a request is for the back door.
@@ -157,21 +158,11 @@ fn write(fake: &FakeB2, clock: &OffsetClock, call: &str, body: &[u8]) -> Result<
             let KeyId { key_id } = parse(body)?;
             fake.delete_application_key(&key_id)?;
         }
-        "faults" => {
-            let FaultsCall { rules, chance } = parse(body)?;
-            rules.into_iter().for_each(|rule| fake.inject(rule));
-            if chance.is_some() {
-                fake.set_chance(chance);
-            }
-        }
+        "faults" => add_faults(fake, parse(body)?),
         "faults/clear" => fake.clear_faults(),
         "counts/reset" => fake.reset_counts(),
         "clock" => {
-            let ClockCall { offset_ms, advance_ms } = parse(body)?;
-            if let Some(offset_ms) = offset_ms {
-                clock.set_offset_ms(offset_ms);
-            }
-            clock.advance(advance_ms.unwrap_or_default());
+            set_clock(clock, &parse(body)?);
             return Ok(clock_value(clock));
         }
         other => return Err(Wrong(format!("there is no POST /_admin/{other}"))),
@@ -181,6 +172,20 @@ fn write(fake: &FakeB2, clock: &OffsetClock, call: &str, body: &[u8]) -> Result<
 
 fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {
     serde_json::from_slice(body).map_err(|error| Wrong(format!("the body is not what this call takes: {error}")))
+}
+
+fn add_faults(fake: &FakeB2, FaultsCall { rules, chance }: FaultsCall) {
+    rules.into_iter().for_each(|rule| fake.inject(rule));
+    if chance.is_some() {
+        fake.set_chance(chance);
+    }
+}
+
+fn set_clock(clock: &OffsetClock, call: &ClockCall) {
+    if let Some(offset_ms) = call.offset_ms {
+        clock.set_offset_ms(offset_ms);
+    }
+    clock.advance(call.advance_ms.unwrap_or_default());
 }
 
 fn clock_value(clock: &OffsetClock) -> Value {

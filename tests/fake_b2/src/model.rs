@@ -1,8 +1,9 @@
 //! The pure model of an account: buckets, files with versions, hide markers, large uploads and application keys.
 //!
 //! It knows nothing of HTTP, and every instant is an argument. Invariants:
-//! - the versions of a key are ordered by *upload time* (then by arrival), newest first, and only the newest is visible:
-//!   a backdated upload, or a large upload that was started earlier, may land *behind* a version that is already there;
+//! - the versions of a key are ordered by *upload time* (then by arrival), newest first, and only the newest is
+//!   visible: a backdated upload, or a large upload that was started earlier, may land *behind* a version that is
+//!   already there;
 //! - a large upload is invisible until it is finished, and then carries the time of its **start**;
 //! - listing a page costs its own length and a tree look-up, whatever the size of the bucket.
 

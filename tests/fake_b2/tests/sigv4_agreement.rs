@@ -11,10 +11,10 @@ use aws_sigv4::http_request::{
 use aws_sigv4::sign::v4::SigningParams;
 use b2sync_core::http::{Method, Request};
 use b2sync_core::time::Timestamp;
-use b2sync_tests::fake_b2::keys::{ApplicationKey, NewKey};
-use b2sync_tests::fake_b2::media::{awkward_keys, seed_media_bucket};
-use b2sync_tests::fake_b2::{Config, FakeB2};
 use bytes::Bytes;
+use fake_b2::keys::{ApplicationKey, NewKey};
+use fake_b2::media::{awkward_keys, seed_media_bucket};
+use fake_b2::{Config, FakeB2};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 const NOW: Timestamp = Timestamp::from_millis(1_748_736_000_000);

@@ -1,8 +1,8 @@
 //! The embedded B2: a fake of Backblaze B2 that behaves as the real one is known to, and that fails on demand.
 //!
-//! [`FakeB2::handle`] is pure: a request and a time in, an [`Outcome`] out. [`in_process::InProcess`] puts it behind the
-//! core's `HttpClient` for simulations, [`server::FakeB2Server`] behind real sockets for whole systems, and the binary
-//! `fake-b2` behind a command line.
+//! [`FakeB2::handle`] is pure: a request and a time in, an [`Outcome`] out. [`in_process::InProcess`] puts it behind
+//! the core's `HttpClient` for simulations, [`server::FakeB2Server`] behind real sockets for whole systems, and the
+//! binary `fake-b2` behind a command line.
 //!
 //! **Faithful**: versions, hide markers, the start time of large uploads, SigV4 (checked from the specification, with
 //! none of the core's code), restrictions of application keys, error codes and bodies, opaque ETags and tokens.
@@ -12,8 +12,11 @@
 //! **Region**: outside of backblazeb2.com an endpoint's host does not name its region; such endpoints sign for
 //! `us-east-1`, unless [`Config::region`] says otherwise.
 
+#![forbid(unsafe_code)]
+
 pub mod admin;
 mod authorize;
+pub mod clock;
 pub mod content;
 pub mod faults;
 pub mod in_process;
@@ -26,6 +29,7 @@ mod refusal;
 mod s3;
 pub mod server;
 pub mod sigv4;
+pub mod virtual_world;
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -5,12 +5,11 @@ use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use b2sync_core::http::{Request, Response};
-use b2sync_core::time::Timestamp;
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
@@ -21,39 +20,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Sleep, sleep};
 
+use super::clock::OffsetClock;
 use super::{Config, FakeB2, Outcome, WireFault, admin};
 
 /// The largest body of a request, in bytes.
 const REQUEST_BYTES_MAX: usize = 64 << 20;
 /// Between the last byte of a cut body and the end of its connection, in milliseconds: time for the byte to leave.
 const CUT_AFTER_MS: u64 = 20;
-
-/// The system's clock, moved by an offset that a test may change.
-#[derive(Debug, Default)]
-pub struct OffsetClock(AtomicI64);
-
-impl OffsetClock {
-    /// The current time.
-    pub fn now(&self) -> Timestamp {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)).plus_millis(self.offset_ms())
-    }
-
-    /// How far it is ahead of the system's clock, in milliseconds.
-    pub fn offset_ms(&self) -> i64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// Sets [`Self::offset_ms`].
-    pub fn set_offset_ms(&self, offset_ms: i64) {
-        self.0.store(offset_ms, Ordering::SeqCst);
-    }
-
-    /// Moves it on, or back.
-    pub fn advance(&self, millis: i64) {
-        self.set_offset_ms(self.offset_ms().saturating_add(millis));
-    }
-}
 
 #[derive(Debug)]
 struct Shared {

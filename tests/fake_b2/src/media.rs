@@ -188,7 +188,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::fake_b2::Config;
+    use crate::Config;
 
     #[test]
     fn awkward_keys_are_keys_and_all_differ() {

@@ -82,8 +82,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::fake_b2::Config;
-    use crate::fake_b2::faults::{Fault, Rule, Target};
+    use crate::Config;
+    use crate::faults::{Fault, Rule, Target};
 
     fn world() -> (InProcess, VirtualClock) {
         let clock = VirtualClock::starting_at(Timestamp::from_millis(0));

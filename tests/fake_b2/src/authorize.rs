@@ -90,8 +90,8 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::fake_b2::keys::NewKey;
-    use crate::fake_b2::model::KeyOrder;
+    use crate::keys::NewKey;
+    use crate::model::KeyOrder;
 
     const NOW: Timestamp = Timestamp::from_millis(1_704_067_200_000);
 
