@@ -12,7 +12,13 @@ use b2sync_service::{
     seal::MasterKeys,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use worker::{Env, Method, Request, RequestInit, Response, wasm_bindgen::JsValue};
+use worker::{
+    Env, Response,
+    js_sys::Promise,
+    wasm_bindgen::{self, JsCast, JsValue, prelude::wasm_bindgen},
+    wasm_bindgen_futures::JsFuture,
+    web_sys,
+};
 
 use crate::{config, failure::storage_error, kv::Kv};
 
@@ -107,11 +113,21 @@ fn encode(value: &impl Serialize) -> Result<String, Error> {
 }
 
 async fn exchange(env: &Env, binding: &str, name: &str, body: &str) -> worker::Result<String> {
-    let stub = env.durable_object(binding)?.get_by_name(name)?;
-    let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_body(Some(JsValue::from_str(body)));
-    let mut response = stub.fetch_with_request(Request::new_with_init("https://object/", &init)?).await?;
-    response.text().await
+    let stub: ObjectStub = env.durable_object(binding)?.get_by_name(name)?.into_rpc();
+    let init = web_sys::RequestInit::new();
+    init.set_method("POST");
+    init.set_body(&JsValue::from_str(body));
+    let response: web_sys::Response = JsFuture::from(stub.fetch("https://object/", &init)?).await?.dyn_into()?;
+    let text = JsFuture::from(response.text()?).await?;
+    text.as_string().ok_or_else(|| "A Durable Object's answer is not text.".into())
+}
+
+#[wasm_bindgen]
+extern "C" {
+    /// The stub of a Durable Object, called without the `Request` that workers-rs would build first and read back.
+    type ObjectStub;
+    #[wasm_bindgen(method, catch)]
+    fn fetch(this: &ObjectStub, url: &str, init: &web_sys::RequestInit) -> Result<Promise, JsValue>;
 }
 
 /// Calls a Durable Object that answers with [`reply`].

@@ -1,5 +1,7 @@
 //! The Durable Object that is the single writer of one sync: its alarm drives the steps.
 
+use std::cell::Cell;
+
 use b2sync_core::{
     Error,
     engine::memory::Memory,
@@ -48,12 +50,17 @@ pub struct SyncCoordinator {
     /// Tells this instance from those before it.
     instance: String,
     memory: Memory,
+    /// Whether this instance has created the documents' table and not deleted it since. The storage treats each `CREATE`
+    /// as a write even if the table exists: it opens a transaction, and the answer waits for it.
+    has_table: Cell<bool>,
 }
 
 impl SyncCoordinator {
     fn home(&self) -> Result<WorkerHome<'_, impl Registry + use<>>, Error> {
         let storage = self.state.storage();
-        let documents = SqlDocuments::open(storage.sql())?;
+        let documents =
+            if self.has_table.get() { SqlDocuments(storage.sql()) } else { SqlDocuments::open(storage.sql())? };
+        self.has_table.set(true);
         Ok(WorkerHome {
             kv: Kv::of(&self.env)?,
             registry: bindings::registry(&self.env),
@@ -61,6 +68,7 @@ impl SyncCoordinator {
             env: self.env.clone(),
             instance: &self.instance,
             memory: &self.memory,
+            has_table: &self.has_table,
             documents,
             storage,
         })
@@ -79,7 +87,7 @@ impl SyncCoordinator {
 
 impl DurableObject for SyncCoordinator {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env, instance: ids::job_id(&Platform), memory: Memory::new() }
+        Self { state, env, instance: ids::job_id(&Platform), memory: Memory::new(), has_table: Cell::new(false) }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -106,6 +114,7 @@ struct WorkerHome<'a, R> {
     config: Config,
     instance: &'a str,
     memory: &'a Memory,
+    has_table: &'a Cell<bool>,
 }
 
 impl<R: Registry> Home for WorkerHome<'_, R> {
@@ -198,7 +207,10 @@ impl<R: Registry> Home for WorkerHome<'_, R> {
         if !self.kv.wipe(sync_id).await? {
             return Ok(false);
         }
-        self.storage.delete_all().await.map_err(|error| storage_error("sync's storage", error))?;
+        let deleted = self.storage.delete_all().await;
+        // Set after the wait: a call during it may have created the table before the deletion took effect.
+        self.has_table.set(false);
+        deleted.map_err(|error| storage_error("sync's storage", error))?;
         Ok(true)
     }
 }

@@ -75,13 +75,14 @@ async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Resp
 
 async fn api_request(request: &mut Request) -> Result<ApiRequest> {
     let url = request.url()?;
+    let length = request.headers().get("content-length")?.and_then(|length| length.parse().ok());
     Ok(ApiRequest {
         method: request.method().to_string(),
         path: url.path().to_owned(),
         query: url.query().unwrap_or_default().to_owned(),
         authorization: request.headers().get("authorization")?,
         namespace: request.headers().get("x-namespace")?,
-        body: fetch::read_at_most(request.inner().body(), BODY_BYTES_MAX + 1).await?,
+        body: fetch::read_at_most(request.inner().body(), length, BODY_BYTES_MAX + 1).await?,
     })
 }
 

@@ -1,5 +1,7 @@
 //! The Durable Object that holds connections and syncs: configuration that must be readable right after it was written.
 
+use std::cell::Cell;
+
 use b2sync_core::{Error, time::Timestamp};
 use b2sync_service::registry::{
     ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
@@ -35,6 +37,8 @@ struct Due {
 #[durable_object(fetch)]
 pub struct Registry {
     sql: SqlStorage,
+    /// Whether this instance has created the tables. Nothing drops them.
+    opened: Cell<bool>,
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -43,8 +47,14 @@ fn failed(error: impl std::fmt::Display) -> Error {
 
 /// Each method is one run of statements without an await: nobody else's come in between.
 impl Registry {
+    /// Creates the tables at the first call of an instance. The storage treats each `CREATE` as a write even if the table
+    /// exists: it opens a transaction, and the answer waits for it.
     fn open(&self) -> Result<(), Error> {
-        SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ())).map_err(failed)
+        if !self.opened.get() {
+            SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ())).map_err(failed)?;
+            self.opened.set(true);
+        }
+        Ok(())
     }
 
     fn rows<T: Record>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Vec<T>, Error> {
@@ -205,7 +215,7 @@ impl CoreRegistry for Registry {
 
 impl DurableObject for Registry {
     fn new(state: State, _env: Env) -> Self {
-        Self { sql: state.storage().sql() }
+        Self { sql: state.storage().sql(), opened: Cell::new(false) }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {

@@ -29,6 +29,10 @@ pub(crate) const FIGURES: [&str; 6] = [
 ];
 
 const CATALOGUE_CHANGES_PER_S_MIN: f64 = 10_000.0;
+/// CPU seconds of polls per million keys, of the whole process.
+const POLL_CPU_S_PER_MILLION_MAX: f64 = 0.8;
+/// CPU milliseconds of a poll beside its keys, of the whole process.
+const POLL_CPU_MS_MAX: f64 = 10.0;
 /// How long a job may take.
 const JOB_LIMIT: Duration = Duration::from_secs(300);
 /// How often is looked whether a job has ended. Looking costs workerd CPU time, so it is seldom.
@@ -73,7 +77,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     match free_steps(&server, &plan) {
         Ok((first, poll)) => {
             for (name, step_ms) in [("first_sync", first), ("poll", poll)] {
-                cpu_figure(report, &format!("workerd_free_step_cpu_ms/{name}"), step_ms, "ms");
+                cpu_figure(report, &format!("workerd_free_step_cpu_ms/{name}"), step_ms, "ms", Bar::None);
             }
         }
         Err(error) => report.failed("workerd_free_step_cpu_ms", error),
@@ -109,10 +113,22 @@ fn deployed(report: &mut Report, server: &ListingServer, plan: &Plan) {
     let beside = |small: f64, large: f64| small - per_key(small, large) * plan.small as f64;
     let cpu = small.cpu_s.zip(large.cpu_s);
     let cpu_of = |of: &dyn Fn(f64, f64) -> f64| cpu.map(|(small, large)| of(small, large));
-    cpu_figure(report, "cpu_s_per_million_keys/b2sync_workerd", cpu_of(&|s, l| per_key(s, l) * 1e6), "s");
+    cpu_figure(
+        report,
+        "cpu_s_per_million_keys/b2sync_workerd",
+        cpu_of(&|s, l| per_key(s, l) * 1e6),
+        "s",
+        Bar::AtMost(POLL_CPU_S_PER_MILLION_MAX),
+    );
     let wall_s = per_key(small.wall_s, large.wall_s) * 1e6;
     report.figure("wall_s_per_million_keys/b2sync_workerd", wall_s, "s", Bar::None);
-    cpu_figure(report, "workerd_poll_cpu_ms_beside_keys", cpu_of(&|s, l| beside(s, l) * 1e3), "ms");
+    cpu_figure(
+        report,
+        "workerd_poll_cpu_ms_beside_keys",
+        cpu_of(&|s, l| beside(s, l) * 1e3),
+        "ms",
+        Bar::AtMost(POLL_CPU_MS_MAX),
+    );
     let wall_ms = beside(small.wall_s, large.wall_s) * 1e3;
     report.figure("workerd_poll_wall_ms_beside_keys", wall_ms, "ms", Bar::None);
 }
@@ -127,9 +143,9 @@ fn free_steps(server: &ListingServer, plan: &Plan) -> Result<(Option<f64>, Optio
     Ok((step_ms(&first), step_ms(&poll)))
 }
 
-fn cpu_figure(report: &mut Report, name: &str, value: Option<f64>, unit: &str) {
+fn cpu_figure(report: &mut Report, name: &str, value: Option<f64>, unit: &str, bar: Bar) {
     match value {
-        Some(value) => report.figure(name, value, unit, Bar::None),
+        Some(value) => report.figure(name, value, unit, bar),
         None => report.not_run(name, "there is no /proc on this system"),
     }
 }
