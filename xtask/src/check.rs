@@ -50,7 +50,12 @@ const STEPS: [Step; 15] = [
     Step {
         name: "tests: documentation",
         run: |workspace, counts| {
-            cargo_test(workspace, counts, &["b2sync-core", "b2sync-service", "b2sync-fake-b2", "b2sync-tests"], &["--doc"])
+            cargo_test(
+                workspace,
+                counts,
+                &["b2sync-core", "b2sync-service", "b2sync-fake-b2", "b2sync-tests"],
+                &["--doc"],
+            )
         },
     },
     Step { name: "simulation", run: |workspace, _| tasks::sim(workspace, &["--seeds".to_owned(), "2000".to_owned()]) },
