@@ -179,7 +179,7 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test;
     use worker::js_sys::Function;
 
-    /// A body of so many bytes that fills the buffers it is handed, a part at a time, as workerd's do. Node's own do not
+    /// A body of `bytes` bytes that fills the buffers it is handed, a part at a time, as workerd's do. Node's own do not
     /// end a read that has got less than it asked for.
     fn body(bytes: usize, breaks: bool) -> Option<ReadableStream> {
         let script = format!(

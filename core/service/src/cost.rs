@@ -148,7 +148,7 @@ mod tests {
         JobCost { class_c, ..JobCost::default() }
     }
 
-    /// The table of the README's "What it costs", without the one call a day to authorize.
+    /// The README's table "What it costs", without the one call a day to authorize.
     #[test]
     fn the_tables_of_the_readme() {
         for (files, interval_s, calls, dollars) in [

@@ -26,7 +26,7 @@
 //! file. *Description* is `content_type`, `info` (an object) and `at`, each optional. A time (`at`, `expires_at`) is a
 //! number of milliseconds since 1970 or RFC 3339 text; without `at` it is now. What a key may do is
 //! `{capabilities?, buckets?, name_prefix?, expires_at?, key_id?, secret?}`. A *version* is
-//! `{version_id, etag, size, last_modified_ms}`. Errors are 400 with `{error}`. Nobody is asked for credentials,
+//! `{version_id, etag, size, last_modified_ms}`. Errors are 400 with `{error}`. It asks for no credentials,
 //! nothing is counted, and no fault strikes here.
 
 use std::collections::BTreeMap;

@@ -67,7 +67,7 @@ struct Reader<'a, 't> {
 }
 
 impl<'a> Reader<'a, '_> {
-    /// The token so many behind the current one; nothing behind the last.
+    /// The token `ahead` places behind the current one; nothing behind the last.
     fn text(&self, ahead: usize) -> &'a str {
         self.tokens.get(self.at + ahead).map_or("", |token| token.text)
     }

@@ -77,7 +77,7 @@ mod tests {
         RustFile::new("core/src/a.rs", text.to_owned())
     }
 
-    /// A function of so many lines.
+    /// The text of a function that is `lines` lines long.
     fn function(name: &str, lines: usize) -> String {
         format!("fn {name}(a: [u8; 2]) {{\n{}}}\n", "    a();\n".repeat(lines - 2))
     }
