@@ -91,8 +91,8 @@ impl EntryBuffer {
         self.items.push(Item { key_end, etag_end: self.text.len(), size, last_modified });
     }
 
-    /// The first entry on whose key's place the orders do not agree, among keys that all begin with the same `prefix_len`
-    /// bytes.
+    /// The first entry on whose key's place the orders do not agree, among keys that all begin with the same
+    /// `prefix_len` bytes.
     pub fn first_without_one_place(&self, prefix_len: usize) -> Option<EntryRef<'_>> {
         if has_one_place(&self.text) {
             return None;
@@ -112,8 +112,8 @@ impl EntryBuffer {
     }
 }
 
-/// An [`EntryBuffer`] in the making, from bytes of which it is not yet known whether they are UTF-8: that is asked once,
-/// in the end, for all of them.
+/// An [`EntryBuffer`] in the making, from bytes of which it is not yet known whether they are UTF-8: that is asked
+/// once, in the end, for all of them.
 #[derive(Debug)]
 pub(crate) struct EntryBytes {
     text: Vec<u8>,
@@ -191,8 +191,8 @@ impl KeyOrder {
     }
 }
 
-/// `a.cmp(b)`, eight bytes at a time. Neighbours in a listing share most of what they begin with, and a call of `memcmp`
-/// costs more than to look for where they part.
+/// `a.cmp(b)`, eight bytes at a time. Neighbours in a listing share most of what they begin with, and a call of
+/// `memcmp` costs more than to look for where they part.
 #[inline]
 fn compare_bytes(a: &[u8], b: &[u8]) -> Ordering {
     let ((a_words, a_rest), (b_words, b_rest)) = (a.as_chunks::<8>(), b.as_chunks::<8>());
@@ -231,8 +231,8 @@ pub fn just_before(key: &str) -> String {
     let mut chars = key.chars();
     let last = chars.next_back();
     let mut before = chars.as_str().to_owned();
-    // What begins with the character before, and the highest there is behind it, is the closest. Only printable ASCII is
-    // made use of: it is the same in both orders, and no store refuses it.
+    // What begins with the character before, and the highest there is behind it, is the closest. Only printable ASCII
+    // is made use of: it is the same in both orders, and no store refuses it.
     if let Some(last @ '!'..='~') = last
         && key.len() < 1_000
     {
@@ -311,14 +311,21 @@ mod tests {
         }
 
         #[test]
-        fn bytes_are_compared_as_by_memcmp(a in "[ab\u{7f}é]{0,20}", b in "[ab\u{7f}é]{0,20}", shared in "[a-zé]{0,30}") {
+        fn bytes_are_compared_as_by_memcmp(
+            a in "[ab\u{7f}é]{0,20}",
+            b in "[ab\u{7f}é]{0,20}",
+            shared in "[a-zé]{0,30}",
+        ) {
             prop_assert_eq!(compare_bytes(a.as_bytes(), b.as_bytes()), a.cmp(&b));
             let (a, b) = (format!("{shared}{a}"), format!("{shared}{b}"));
             prop_assert_eq!(compare_bytes(a.as_bytes(), b.as_bytes()), a.cmp(&b));
         }
 
         #[test]
-        fn utf16_order_is_the_order_of_code_units(a in "[a\u{d7ff}\u{e000}\u{ffff}😀]{0,4}", b in "[a\u{d7ff}\u{e000}\u{ffff}😀]{0,4}") {
+        fn utf16_order_is_the_order_of_code_units(
+            a in "[a\u{d7ff}\u{e000}\u{ffff}😀]{0,4}",
+            b in "[a\u{d7ff}\u{e000}\u{ffff}😀]{0,4}",
+        ) {
             let expected = a.encode_utf16().cmp(b.encode_utf16());
             prop_assert_eq!(KeyOrder::Utf16.compare(&a, &b), expected);
             prop_assert_eq!(orders_differ(&a, &b), expected != a.cmp(&b));

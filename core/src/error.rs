@@ -2,8 +2,8 @@
 
 use std::fmt;
 
-/// What kind of thing went wrong. One `match` over it decides the HTTP answer; see `b2sync_service::api`. That it is exhaustive
-/// lets the compiler name that `match` when a kind is added.
+/// What kind of thing went wrong. One `match` over it decides the HTTP answer; see `b2sync_service::api`. That it is
+/// exhaustive lets the compiler name that `match` when a kind is added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ErrorKind {
     /// The caller's input breaks a rule that the message names.
@@ -50,6 +50,8 @@ pub enum ErrorKind {
     Storage,
     /// The sink did not take the changes.
     Sink,
+    /// Changes that were asked for are no longer in the feed.
+    FeedGap,
     /// A sealed secret cannot be opened: another master key, or the ciphertext was altered.
     Sealing,
     /// No such connection, sync, job or object.
@@ -90,6 +92,7 @@ impl ErrorKind {
             Self::StateConflict => "state_conflict",
             Self::Storage => "storage",
             Self::Sink => "sink",
+            Self::FeedGap => "feed_gap",
             Self::Sealing => "sealing",
             Self::NotFound => "not_found",
             Self::Conflict => "conflict",

@@ -81,7 +81,7 @@ impl From<ErrorWire> for Error {
 }
 
 /// Every kind, for the way back from its name.
-pub const KINDS: [ErrorKind; 28] = [
+pub const KINDS: [ErrorKind; 29] = [
     ErrorKind::InvalidInput,
     ErrorKind::BadCredentials,
     ErrorKind::KeyExpired,
@@ -104,6 +104,7 @@ pub const KINDS: [ErrorKind; 28] = [
     ErrorKind::StateConflict,
     ErrorKind::Storage,
     ErrorKind::Sink,
+    ErrorKind::FeedGap,
     ErrorKind::Sealing,
     ErrorKind::NotFound,
     ErrorKind::Conflict,

@@ -35,8 +35,8 @@ use crate::{
 pub const LIST_ITEMS_MAX: usize = 100;
 /// The longest item of a list, in bytes.
 pub const ITEM_BYTES_MAX: usize = 1_024;
-/// What the patterns of one list take together at most, in bytes, but for those without a wildcard: each byte of the others
-/// takes several hundred while they are compiled. A hundred patterns of 160 bytes fit.
+/// What the patterns of one list take together at most, in bytes, but for those without a wildcard: each byte of the
+/// others takes several hundred while they are compiled. A hundred patterns of 160 bytes fit.
 pub const WILDCARD_PATTERNS_BYTES_MAX: usize = 16 << 10;
 
 /// The filters of a sync as its user wrote them. All are ANDed; excludes win. Empty means: no such filter.
@@ -111,7 +111,8 @@ impl FilterSpec {
 ///     ..FilterSpec::default()
 /// };
 /// let filter = Filter::compile(&spec, &SourcePath::parse("b2://my-videos/2024/")?)?;
-/// let entry = |key: &str| Entry { key: key.into(), etag: "e".into(), size: 1, last_modified: Timestamp::from_millis(0) };
+/// let last_modified = Timestamp::from_millis(0);
+/// let entry = |key: &str| Entry { key: key.into(), etag: "e".into(), size: 1, last_modified };
 /// assert!(filter.matches(&entry("2024/a/b.mp4")));
 /// assert!(filter.matches(&entry("2024/raw/b.mov")));
 /// assert!(!filter.matches(&entry("2024/a/raw/b.mov")));
@@ -199,8 +200,8 @@ impl Filter {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidInput`], naming the field (`file_filters.include_patterns[2]`) and quoting its value: a glob
-    /// that cannot be read, an empty or over-long item, too long a list, or too much of it with wildcards, a MIME type without `/`, and bounds between
-    /// which nothing lies.
+    /// that cannot be read, an empty or over-long item, too long a list, or too much of it with wildcards, a MIME type
+    /// without `/`, and bounds between which nothing lies.
     pub fn compile(spec: &FilterSpec, source: &SourcePath) -> Result<Self, Error> {
         check_list("extensions", &spec.extensions)?;
         check_list("mime_types", &spec.mime_types)?;
@@ -345,11 +346,11 @@ impl PatternSet {
             return Err(invalid(
                 list,
                 format!(
-                    "Its patterns with wildcards have {bytes} bytes together; at most {WILDCARD_PATTERNS_BYTES_MAX} are \
-                     allowed."
+                    "Its patterns with wildcards have {bytes} bytes together; at most {WILDCARD_PATTERNS_BYTES_MAX} \
+                     are allowed."
                 ),
-                "Use fewer or shorter ones: a folder (raw/**) for what is in it, extensions in place of *.mp4; or split \
-                 the sync.",
+                "Use fewer or shorter ones: a folder (raw/**) for what is in it, extensions in place of *.mp4; or \
+                 split the sync.",
             ));
         }
         let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
@@ -360,7 +361,8 @@ impl PatternSet {
                 invalid(
                     format!("{list}[{index}]"),
                     format!("The pattern {} {what}.", quoted(pattern)),
-                    "Write a glob such as *.mp4, raw/** or {a,b}*.jpg; put \\ before a character that is meant literally.",
+                    "Write a glob such as *.mp4, raw/** or {a,b}*.jpg; put \\ before a character that is meant \
+                     literally.",
                 )
             };
             let is_path = pattern.contains('/');
@@ -866,7 +868,10 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(1_000))]
         #[test]
         fn a_filter_agrees_with_the_oracle(
-            include in proptest::collection::vec("((\\*\\*/)?[ab*?]{1,3}(/[ab*.]{1,2}){0,2}(/\\*\\*)?|\\*\\.[ab]{1,2})", 0..3),
+            include in proptest::collection::vec(
+                "((\\*\\*/)?[ab*?]{1,3}(/[ab*.]{1,2}){0,2}(/\\*\\*)?|\\*\\.[ab]{1,2})",
+                0..3,
+            ),
             exclude in proptest::collection::vec("[ab?]{1,2}\\*?(/[ab*]{1,2})?", 0..2),
             path in "[ab]{0,2}(\\.[ab])?(/[ab]{0,2}(\\.[ab]{1,2})?){0,3}",
         ) {
@@ -887,7 +892,8 @@ mod tests {
         #[test]
         fn shapes_are_the_globs_they_stand_for(
             patterns in proptest::collection::vec(
-                "(/|\\./)?(\\*\\*/|[ab.]{1,2}/|//|[a*]/){0,2}[ab.*é,]{0,4}([{][ab.*é,]{0,4}[}])?[ab.*?]{0,3}(/\\*\\*|/)?",
+                "(/|\\./)?(\\*\\*/|[ab.]{1,2}/|//|[a*]/){0,2}[ab.*é,]{0,4}\
+                 ([{][ab.*é,]{0,4}[}])?[ab.*?]{0,3}(/\\*\\*|/)?",
                 0..4,
             ),
             names in proptest::collection::vec("[ab.*{},é\\n]{0,10}", 0..5),

@@ -72,15 +72,30 @@ pub struct JobCounts {
 }
 
 impl JobCounts {
-    /// Changes delivered.
-    pub const fn delivered(&self) -> u64 {
+    /// Changes appended to the feed.
+    pub const fn changes(&self) -> u64 {
         self.created + self.updated + self.deleted
     }
 
     /// Without what a listing found, for a job that lists anew.
     #[must_use]
-    pub const fn of_deliveries(self) -> Self {
+    pub const fn of_changes(self) -> Self {
         Self { listed: 0, matched: 0, matched_bytes: 0, ..self }
+    }
+
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            listed: self.listed.saturating_add(other.listed),
+            matched: self.matched.saturating_add(other.matched),
+            matched_bytes: self.matched_bytes.saturating_add(other.matched_bytes),
+            created: self.created.saturating_add(other.created),
+            updated: self.updated.saturating_add(other.updated),
+            deleted: self.deleted.saturating_add(other.deleted),
+            failed: self.failed.saturating_add(other.failed),
+            delivered_bytes: self.delivered_bytes.saturating_add(other.delivered_bytes),
+        }
     }
 }
 

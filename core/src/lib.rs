@@ -6,21 +6,22 @@
 //! [`store::DocumentStore`], [`sink::Sink`], [`time::Clock`], [`entropy::Entropy`]. The homes are a Cloudflare
 //! Worker, a WASI component and native Rust. The same inputs give the same outputs, whichever home it runs in.
 //!
-//! Nothing here panics on any input, and nothing that matters survives an invocation but explicit, versioned, serialised
-//! state.
+//! Nothing here panics on any input, and nothing that matters survives an invocation but explicit, versioned,
+//! serialised state.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![allow(async_fn_in_trait)] // Both wasm homes have one thread: `Send` bounds would only get in the way.
 
 pub mod b2;
+pub mod change;
 pub mod conformance;
-pub mod dead_letters;
 pub mod engine;
 pub mod entropy;
 pub mod entry;
 pub mod error;
 pub mod error_wire;
+pub mod feed;
 pub mod filter;
 pub mod http;
 pub mod ids;
@@ -28,6 +29,7 @@ pub mod job;
 pub mod mime;
 #[cfg_attr(not(feature = "mutations"), doc(hidden))]
 pub mod mutation;
+pub mod policy;
 pub mod retry;
 pub mod secret;
 pub mod sink;

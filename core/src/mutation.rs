@@ -8,7 +8,7 @@
 pub enum Mutation {
     /// A step begins though another one holds the lease.
     SkipLease,
-    /// The root moves before what it stands for was delivered.
+    /// The root moves before deletions are appended to the feed.
     MoveRootEarly,
     /// Only files modified since the newest one that is known are looked at.
     Watermark,
@@ -16,18 +16,24 @@ pub enum Mutation {
     TrustLastModified,
     /// A listing that breaks off counts as complete.
     AdvanceOnError,
-    /// What is about to be delivered is not noted first.
-    SkipWriteAhead,
-    /// Deletions are delivered as they are found.
+    /// Deletions are appended to the feed as they are found.
     DeleteEarly,
     /// Lanes that all rest are not woken.
     RestUnwoken,
-    /// What is about to be delivered counts as delivered, and is not noted.
-    ForgetNote,
+    /// The swap that appends a batch comes before the batch is stored.
+    AppendEarly,
+    /// The first change of a batch gets the position of the last one before it.
+    ReusePosition,
+    /// Batches are dropped from the feed though a sink still needs them.
+    CollectEarly,
+    /// The snapshot moves in one swap, and the feed in the next.
+    SplitSwap,
+    /// The cursor of a sink is moved before the sink has answered.
+    MoveCursorEarly,
+    /// The catalogue applies changes whatever it has applied before.
+    ApplyTwice,
     /// A step goes on whatever it has spent.
     IgnoreBudget,
-    /// Batches are delivered whatever the step has spent.
-    IgnoreCalls,
     /// What the next root names no more is deleted before that root is there.
     DeleteNamed,
     /// An error of B2 quotes the application key.
@@ -40,8 +46,6 @@ pub enum Mutation {
     IgnoreCap,
     /// Updates are delivered whether or not they are asked for.
     IgnoreReconcile,
-    /// The id of a change depends on the job that delivers it.
-    JobInIds,
     /// Whatever appears is called created.
     AlwaysCreated,
     /// What the sink refuses for good is forgotten.

@@ -1,8 +1,8 @@
 //! The one place that tries again.
 //!
 //! Whether an error is worth another try is decided where the error is made ([`crate::Retry`]); how long to wait is
-//! decided here by [`plan_retry`], a pure function; [`with_retry`] is the only loop. The wait is exponential backoff with
-//! full jitter (["Exponential Backoff And
+//! decided here by [`plan_retry`], a pure function; [`with_retry`] is the only loop. The wait is exponential backoff
+//! with full jitter (["Exponential Backoff And
 //! Jitter"](https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/)), so that many syncs that failed
 //! together do not return together. A server that asks for a wait gets it, or is left alone until a later run.
 
@@ -168,7 +168,8 @@ mod tests {
             attempt in 1_u32..200, attempts_max in 0_u32..200, base in any::<u64>(), cap in any::<u64>(),
             asked in proptest::option::of(any::<u64>()), seed in any::<u64>(),
         ) {
-            let policy = RetryPolicy { attempts_max, backoff_base_ms: base, backoff_cap_ms: cap, retry_after_max_ms: 1_000 };
+            let policy =
+                RetryPolicy { attempts_max, backoff_base_ms: base, backoff_cap_ms: cap, retry_after_max_ms: 1_000 };
             match plan_retry(&policy, attempt, &busy(asked), &Seeded(Cell::new(seed))) {
                 RetryPlan::GiveUp(retry) => {
                     prop_assert_eq!(retry, Retry::Exhausted);

@@ -11,7 +11,8 @@ use std::{fmt, str::FromStr};
 
 use crate::error::{Error, ErrorKind, quoted};
 
-/// The longest prefix, in bytes: that of the longest key ([B2 file names](https://www.backblaze.com/docs/cloud-storage-files)).
+/// The longest prefix, in bytes: that of the longest key ([B2 file
+/// names](https://www.backblaze.com/docs/cloud-storage-files)).
 pub const PREFIX_BYTES_MAX: usize = 1_024;
 /// The shortest bucket name, in characters. B2 asks for 6; other S3 stores for 3.
 pub const BUCKET_CHARS_MIN: usize = 3;

@@ -87,7 +87,7 @@ impl<T: DocumentStore + ?Sized> DocumentStore for &T {
 }
 
 /// Blobs in memory.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryBlobs(RefCell<BTreeMap<String, Bytes>>);
 
 impl MemoryBlobs {
@@ -119,7 +119,7 @@ impl BlobStore for MemoryBlobs {
 }
 
 /// Documents in memory. A deleted one leaves its revision behind.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct MemoryDocuments(RefCell<BTreeMap<String, (u64, Option<Bytes>)>>);
 
 impl MemoryDocuments {

@@ -61,7 +61,8 @@ impl Timestamp {
         // What is added to a byte so that its top bit says: not a digit; not what it must be.
         const DIGIT: u8 = 0x80 - 10;
         const FIXED: u8 = 0x80 - 1;
-        // By eight bytes, little-endian. Each becomes the value of its digit; 0 where the text is fixed, if it is right.
+        // By eight bytes, little-endian. Each becomes the value of its digit; 0 where the text is fixed, if it is
+        // right.
         let (words, _) = text.as_chunks::<8>();
         let &[date, time, rest] = words else { return None };
         let date = u64::from_le_bytes(date) ^ u64::from_le_bytes(*b"0000-00-");
@@ -137,7 +138,8 @@ struct Month {
     days_before: u32,
 }
 
-/// By their numbers. A table, since listings have their months in no order, and a branch for each would be mispredicted.
+/// By their numbers. A table, since listings have their months in no order, and a branch for each would be
+/// mispredicted.
 const MONTHS: [Month; 13] = {
     const fn month(days: u32, years_before: u32, days_before: u32) -> Month {
         Month { days, years_before, days_before }
@@ -229,7 +231,8 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_read_as_by_chrono(
-            text in "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,4})?(Z|z|[+-][0-9]{2}:[0-9]{2})",
+            text in "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}\
+                     (\\.[0-9]{0,4})?(Z|z|[+-][0-9]{2}:[0-9]{2})",
         ) {
             is_plain(&text);
         }
@@ -250,7 +253,10 @@ mod tests {
             bytes[at] = other;
             match String::from_utf8(bytes) {
                 Ok(text) => drop(is_plain(&text)),
-                Err(error) => prop_assert!(error.as_bytes().try_into().ok().and_then(Timestamp::from_plain_millis).is_none()),
+                Err(error) => {
+                    let plain = error.as_bytes().try_into().ok().and_then(Timestamp::from_plain_millis);
+                    prop_assert!(plain.is_none());
+                }
             }
         }
     }

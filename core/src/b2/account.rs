@@ -383,8 +383,9 @@ mod tests {
         "recommendedPartSize":100000000,"s3ApiUrl":"https://s3.us-east-005.backblazeb2.com"}},
         "applicationKeyExpirationTimestamp":1700000000000,"authorizationToken":"4_token"}"#;
     const V3: &str = r#"{"accountId":"870eff85b6c6","apiInfo":{"storageApi":{"bucketId":"b1","bucketName":"my-videos",
-        "capabilities":["listFiles"],"namePrefix":null,"apiUrl":"https://api005.backblazeb2.com","infoType":"storageApi",
-        "s3ApiUrl":"https://s3.eu-central-003.backblazeb2.com/"}},"applicationKeyExpirationTimestamp":null,
+        "capabilities":["listFiles"],"namePrefix":null,"apiUrl":"https://api005.backblazeb2.com",
+        "infoType":"storageApi","s3ApiUrl":"https://s3.eu-central-003.backblazeb2.com/"}},
+        "applicationKeyExpirationTimestamp":null,
         "authorizationToken":"4_token"}"#;
 
     fn account() -> Account {

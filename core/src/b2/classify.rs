@@ -1,8 +1,8 @@
 //! What went wrong, from what B2 answered: one table for its native API and its S3 API.
 //!
 //! [`classify_response`] reads (call, status, code, message) and takes the first row of `TABLE` that fits; the last
-//! rows fit everything, so every answer has a kind, a retry behaviour, and advice. Bodies are read leniently, because an
-//! error may come from a proxy, be cut, or have no body at all (HEAD).
+//! rows fit everything, so every answer has a kind, a retry behaviour, and advice. Bodies are read leniently, because
+//! an error may come from a proxy, be cut, or have no body at all (HEAD).
 //!
 //! Sources: [B2 native errors](https://www.backblaze.com/apidocs/introduction-to-the-b2-native-api), [S3 error
 //! responses](https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html), and recorded B2 traffic. Not
@@ -89,8 +89,8 @@ const CHECK_KEY: &str = "In the Backblaze console, App Keys, check that the keyI
 const RAISE_CAP: &str = "Raise the cap in the Backblaze console, Caps & Alerts, or wait until midnight UTC, when daily \
      caps begin anew.";
 const WAIT: &str = "Nothing needs to be done: b2sync tries again. If it stays, look at https://status.backblaze.com.";
-const READ_RIGHTS: &str = "Create a new key with List Files and Read Files enabled for this bucket, without a file name \
-     prefix or with one that the source path begins with, and update the connection with it.";
+const READ_RIGHTS: &str = "Create a new key with List Files and Read Files enabled for this bucket, without a file \
+     name prefix or with one that the source path begins with, and update the connection with it.";
 
 /// First fit wins: particular codes, then statuses, then the rest.
 const TABLE: &[Row] = &[
@@ -420,8 +420,9 @@ pub fn suggests_stale_account(call: Call<'_>, error: &Error) -> bool {
         }
 }
 
-/// `Retry-After` in milliseconds: seconds or an HTTP date ([RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)).
-/// A date that is past is no wait; what is neither is ignored.
+/// `Retry-After` in milliseconds: seconds or an HTTP date ([RFC 9110,
+/// 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)). A date that is past is no wait; what is neither is
+/// ignored.
 fn parse_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<u64> {
     let text = headers.get(::http::header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<u64>() {
@@ -666,7 +667,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_status_and_body_have_a_row(status in 100_u16..=999, body in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn any_status_and_body_have_a_row(
+            status in 100_u16..=999,
+            body in proptest::collection::vec(any::<u8>(), 0..80),
+        ) {
             let response = response(status, body);
             for call in [Call::Authorize, LIST] {
                 let error = classify_response(call, &response, NOW);

@@ -53,7 +53,12 @@ impl CallCounts {
 /// Calls B2 through a home's [`HttpClient`].
 ///
 /// ```
-/// use b2sync_core::{b2::{account::Credentials, client::B2Client}, http::*, retry::RetryPolicy, time::{Clock, Timestamp}};
+/// use b2sync_core::{
+///     b2::{account::Credentials, client::B2Client},
+///     http::*,
+///     retry::RetryPolicy,
+///     time::{Clock, Timestamp},
+/// };
 /// # struct Refusing;
 /// # impl HttpClient for Refusing {
 /// #     async fn send(&self, _: Request, _: ExchangeLimits) -> Result<Response, TransportError> {
@@ -192,7 +197,8 @@ mod tests {
     const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
     const SLOW: &str = "<Error><Code>SlowDown</Code></Error>";
     const ACCOUNT: &str = r#"{"accountId":"a","apiInfo":{"storageApi":{"allowed":{"buckets":null,
-        "capabilities":["listFiles","readFiles"],"namePrefix":null},"s3ApiUrl":"https://s3.us-west-004.backblazeb2.com"}},
+        "capabilities":["listFiles","readFiles"],"namePrefix":null},
+        "s3ApiUrl":"https://s3.us-west-004.backblazeb2.com"}},
         "applicationKeyExpirationTimestamp":null}"#;
 
     fn credentials() -> Credentials {

@@ -144,8 +144,8 @@ pub fn parse_list_page(body: &[u8]) -> Result<ListPage, Error> {
     }
 }
 
-/// [`parse_list_page`] by XML events alone: any XML, more than ten times slower. What it answers is what [`scan_list_page`]
-/// is measured against.
+/// [`parse_list_page`] by XML events alone: any XML, more than ten times slower. What it answers is what
+/// [`scan_list_page`] is measured against.
 ///
 /// # Errors
 /// As [`parse_list_page`].
@@ -472,7 +472,8 @@ mod tests {
             String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"x\"><Name>b</Name>");
         for entry in page.entries.iter() {
             xml += &format!(
-                "\n <Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>",
+                "\n <Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>\"{}\"</ETag><Size>{}</Size>\
+                 </Contents>",
                 name(entry.key),
                 entry.last_modified,
                 escaped(entry.etag),

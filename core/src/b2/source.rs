@@ -9,7 +9,7 @@ use super::{
     list::{ListPage, ListQuery},
 };
 use crate::{
-    engine::source::{Page, PageStart, Source, SourceCost},
+    engine::listing::source::{Page, PageStart, Source, SourceCost},
     entropy::Entropy,
     error::Error,
     http::HttpClient,

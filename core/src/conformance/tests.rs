@@ -10,8 +10,9 @@ use super::{
     *,
 };
 use crate::{
+    change::{Change, ChangeKind},
     entry::Entry,
-    sink::{Change, ChangeKind, Delivery, MemorySink, Sink},
+    sink::{Delivery, MemorySink, Sink},
     store::{BlobStore, Document, DocumentStore, MemoryBlobs, MemoryDocuments, Swapped},
 };
 
@@ -161,10 +162,58 @@ enum SinkDefect {
     ReversesTheBatch,
     IgnoresDeletions,
     RefusesUnknownKeys,
-    EachIdOnce,
+    EachVersionOnce,
+    KeepsTheNewestDate,
+    SkipsWholeBatches,
+    WantsTheFirstPosition,
+    AppliesAcrossRepetition,
+    IgnoresRepeatedDeletions,
 }
 
 struct DefectiveSink(SinkDefect, MemorySink);
+
+impl DefectiveSink {
+    /// The changes that it does not leave out.
+    fn taken(&self, changes: &[Change]) -> Vec<Change> {
+        let seen = self.1.deliveries();
+        let last = seen.iter().map(|change| change.position).max().unwrap_or_default();
+        let mut changes = changes.to_vec();
+        match self.0 {
+            SinkDefect::OneAnswerForAll | SinkDefect::RefusesUnknownKeys | SinkDefect::WantsTheFirstPosition => {}
+            SinkDefect::ReversesTheBatch => changes.reverse(),
+            SinkDefect::IgnoresDeletions => changes.retain(|change| change.kind != ChangeKind::Deleted),
+            // Remembering versions is not harmless: a file that changes back has the same version again.
+            SinkDefect::EachVersionOnce => {
+                changes.retain(|change| !seen.iter().any(|seen| seen.kind == change.kind && seen.entry == change.entry))
+            }
+            // Nor is looking at dates: an older version may be restored.
+            SinkDefect::KeepsTheNewestDate => {
+                let current = self.1.current();
+                let is_older = |change: &Change| {
+                    let has = current.get(&change.entry.key);
+                    has.is_some_and(|has| change.entry.last_modified < has.last_modified)
+                };
+                changes.retain(|change| change.kind == ChangeKind::Deleted || !is_older(change));
+            }
+            // What begins with a repetition may end with something new.
+            SinkDefect::SkipsWholeBatches => {
+                if changes.first().is_some_and(|change| change.position <= last) {
+                    changes.clear();
+                }
+            }
+            // Of a repetition it takes the first change again, and nothing else that it has.
+            SinkDefect::AppliesAcrossRepetition => {
+                let first = changes.first().map(|change| change.position);
+                changes.retain(|change| change.position > last || Some(change.position) == first);
+            }
+            // What it has applied is undone by what comes again, unless all of that does.
+            SinkDefect::IgnoresRepeatedDeletions => {
+                changes.retain(|change| change.position > last || change.kind != ChangeKind::Deleted);
+            }
+        }
+        changes
+    }
+}
 
 impl Sink for DefectiveSink {
     fn batch_max(&self) -> usize {
@@ -172,12 +221,9 @@ impl Sink for DefectiveSink {
     }
 
     async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
-        let mut changes = changes.to_vec();
         let mut answers = vec![Delivery::Delivered; changes.len()];
         match self.0 {
             SinkDefect::OneAnswerForAll => answers.truncate(1),
-            SinkDefect::ReversesTheBatch => changes.reverse(),
-            SinkDefect::IgnoresDeletions => changes.retain(|change| change.kind != ChangeKind::Deleted),
             SinkDefect::RefusesUnknownKeys => {
                 let known = self.1.current();
                 for (change, answer) in changes.iter().zip(&mut answers) {
@@ -186,13 +232,15 @@ impl Sink for DefectiveSink {
                     }
                 }
             }
-            // Remembering ids for ever is not harmless: a file that changes back has the same id again.
-            SinkDefect::EachIdOnce => {
-                let seen = self.1.deliveries();
-                changes.retain(|change| !seen.iter().any(|seen| seen.id == change.id));
+            SinkDefect::WantsTheFirstPosition => {
+                let next = self.1.deliveries().iter().map(|change| change.position + 1).max().unwrap_or(1);
+                if changes.first().is_some_and(|change| change.position > next) {
+                    return Err(Error::new(ErrorKind::Sink, "There is a gap.", ""));
+                }
             }
+            _ => {}
         }
-        self.1.deliver(&changes).await?;
+        self.1.deliver(&self.taken(changes)).await?;
         Ok(answers)
     }
 }
@@ -210,9 +258,42 @@ fn defective_sinks_are_told() {
         (SinkDefect::ReversesTheBatch, "a batch is applied in its order"),
         (SinkDefect::IgnoresDeletions, "changes are seen: updated and deleted"),
         (SinkDefect::RefusesUnknownKeys, "a batch is applied in its order: one answer for each change"),
-        (SinkDefect::EachIdOnce, "a version may come back: back as they were"),
+        (SinkDefect::EachVersionOnce, "repetition may begin and end anywhere"),
+        (SinkDefect::KeepsTheNewestDate, "changes are seen: created again, and back to an older version"),
+        (SinkDefect::SkipsWholeBatches, "repetition is harmless: a part, then the whole"),
+        (SinkDefect::WantsTheFirstPosition, "a feed may begin anywhere"),
+        (SinkDefect::AppliesAcrossRepetition, "repetition"),
+        (SinkDefect::IgnoresRepeatedDeletions, "repetition"),
     ] {
         let broken = block_on(sink_conformance(async || DefectiveSink(defect, MemorySink::default()))).unwrap_err();
         assert!(broken.starts_with(told), "{defect:?}: {broken}");
     }
+}
+
+/// Applies each position once, as one that stores its position with what it has.
+#[derive(Default)]
+struct OncePerPosition(MemorySink);
+
+impl Sink for OncePerPosition {
+    fn batch_max(&self) -> usize {
+        7
+    }
+
+    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let last = self.0.deliveries().last().map_or(0, |change| change.position);
+        let new: Vec<Change> = changes.iter().filter(|change| change.position > last).cloned().collect();
+        self.0.deliver(&new).await?;
+        Ok(vec![Delivery::Delivered; changes.len()])
+    }
+}
+
+impl ReadableSink for OncePerPosition {
+    async fn current(&self) -> Result<Vec<Entry>, Error> {
+        ReadableSink::current(&self.0).await
+    }
+}
+
+#[test]
+fn a_sink_that_applies_each_position_once_conforms() {
+    block_on(sink_conformance(async || OncePerPosition::default())).unwrap();
 }

@@ -5,7 +5,6 @@ use std::cell::Cell;
 use bytes::Bytes;
 
 use crate::{
-    dead_letters::DeadLetters,
     error::{Error, ErrorKind, Retry},
     mutation::{self, Mutation},
     snapshot::{
@@ -63,28 +62,6 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
         Self { blobs, documents, reads: Cell::new(0), writes: Cell::new(0), deletions: Cell::new(0) }
     }
 
-    /// The dead letters.
-    ///
-    /// # Errors
-    /// [`ErrorKind::Storage`], [`ErrorKind::StateCorrupt`].
-    pub async fn load_dead_letters(&self) -> Result<DeadLetters, Error> {
-        add_one(&self.reads);
-        Ok(DeadLetters::load(self.documents).await?.0)
-    }
-
-    /// Changes the dead letters as `decide` says, which may be asked several times.
-    ///
-    /// # Errors
-    /// As [`DeadLetters::change`].
-    pub async fn change_dead_letters(
-        &self,
-        decide: impl FnMut(&mut DeadLetters) -> Result<(), Error>,
-    ) -> Result<(), Error> {
-        add_one(&self.reads);
-        add_one(&self.writes);
-        DeadLetters::change(self.documents, decide).await
-    }
-
     /// Reads so far.
     pub fn reads(&self) -> u64 {
         self.reads.get()
@@ -127,8 +104,8 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
             Swapped::Done(revision) => Ok(revision),
             Swapped::Conflict => Err(Error::new(
                 ErrorKind::StateConflict,
-                "Another job of this sync moved its state meanwhile.",
-                "Nothing is lost: the step is repeated from the newer state.",
+                "Another step changed the state of this sync at the same time.",
+                "Nothing is lost. Run the step again: it resumes from the newer state.",
             )
             .with_retry(Retry::Temporary)),
         }

@@ -1,25 +1,25 @@
-//! From how much on a step no longer waits, or holds, but stores.
+//! From which size on a step stores what it has.
 
-/// From how much on something is stored or delivered and no longer kept. What comes of a job does not depend on these, so
-/// tests make them small: few files then go through all that many files go through.
+/// From which size on something is stored or appended and no longer kept in memory. What comes of a job does not depend
+/// on these, so tests make them small: few files then go through all that many files go through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Thresholds {
-    /// From this many changes on, found and not delivered, they are delivered before more is compared.
+    /// From this many changes on that no swap has appended, they are appended before more is compared.
     pub flush_changes_min: usize,
     /// From this many bytes on, to be stored, they are stored before more is compared.
     pub flush_bytes_min: usize,
     /// How many deletions are held in memory; more go into a blob.
     pub deletions_held_max: usize,
-    /// Items of a list that the document itself holds; more go into a blob.
+    /// Items of a list (of leaves, deletions or batches of the feed) that the document itself holds; more go into a
+    /// blob.
     pub tail_items_max: usize,
     /// Bytes of keys in such a list.
     pub list_bytes_max: usize,
-    /// Bytes that the document itself holds of a segment that is not complete, and half as many of what is about to be
-    /// delivered; more go into a blob. Together with the lists that is less than the 2 MB that a Durable Object stores as one
-    /// value.
+    /// Bytes that the document itself holds of a segment that is not complete; more go into a blob. Together with the
+    /// lists that is less than the 2 MB that a Durable Object stores as one value.
     pub tail_bytes_max: usize,
-    /// A step whose job has found nothing answers a bookmark if it came past so many leaves: where the job is not held, what was
-    /// read behind the last of them is read again.
+    /// A step whose job has found nothing answers a bookmark if it came past so many leaves: where the job is not held,
+    /// what was read behind the last of them is read again.
     pub bookmark_leaves_min: usize,
     /// A job whose readers hold more bytes than so many is not held in memory between two steps.
     pub held_bytes_max: usize,
@@ -28,7 +28,7 @@ pub struct Thresholds {
 impl Thresholds {
     /// Those of every home.
     pub const USUAL: Self = Self {
-        flush_changes_min: 1_000,
+        flush_changes_min: 8_192,
         flush_bytes_min: 4 << 20,
         deletions_held_max: 16_384,
         tail_items_max: 256,

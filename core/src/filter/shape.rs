@@ -1,7 +1,7 @@
 //! The globs that most filters are made of, matched by comparing bytes.
 //!
-//! `globset` takes any glob, and takes 100 to 200 ns a key for the usual filters: as much as all else in a poll in which
-//! nothing changed. Nearly all patterns are of literal text, single stars in the name, and `**` as whole
+//! `globset` takes any glob, and takes 100 to 200 ns a key for the usual filters: as much as all else in a poll in
+//! which nothing changed. Nearly all patterns are of literal text, single stars in the name, and `**` as whole
 //! folders before it: `*.mp4`, `*_thumbnail.*`, `drafts/**`, `raw/**/*.{mov,mp4}`. Those are [`Shape`]s. The set that a
 //! shape comes from is always compiled by globset too, which stays the meaning of a pattern: it reads what has another
 //! shape, and the tests ask it about every pattern that has one.
@@ -263,8 +263,8 @@ impl Shapes {
     /// Whether one of them matches. Not to be asked about a file named `..`, as [`Self::first_match`].
     pub(super) fn is_match(&self, path: &Path<'_>) -> bool {
         let Some(tail) = path.tail else { return self.all.iter().any(|shape| shape.matches(path)) };
-        // All are compared whatever comes of it: files have their kinds in no order, and a branch for each kind would be
-        // mispredicted, which costs more than the comparisons.
+        // All are compared whatever comes of it: files have their kinds in no order, and a branch for each kind would
+        // be mispredicted, which costs more than the comparisons.
         let ends = self.tails.iter().fold(false, |found, it| found | (tail & it.mask == it.bytes));
         ends || self.others.iter().any(|shape| shape.matches(path))
     }
@@ -308,7 +308,8 @@ mod tests {
 
         #[test]
         fn any_bytes_have_their_last_slash(bytes in proptest::collection::vec(any::<u8>(), 0..30)) {
-            prop_assert_eq!(name_start(&bytes), bytes.iter().rposition(|&byte| byte == b'/').map_or(0, |slash| slash + 1));
+            let slash = bytes.iter().rposition(|&byte| byte == b'/');
+            prop_assert_eq!(name_start(&bytes), slash.map_or(0, |slash| slash + 1));
         }
 
         #[test]

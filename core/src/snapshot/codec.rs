@@ -2,8 +2,8 @@
 //!
 //! Every stored piece begins with four bytes: `b2` (0x62 0x32), one for the kind, one for the version of that kind.
 //! Integers are LEB128 varints, signed ones zigzag. A key is the number of bytes it shares with the key before it and
-//! the rest. A decoder answers an error on any bytes and never reserves memory that the bytes cannot pay for, but for the
-//! keys, which have a limit of their own for each piece, in total.
+//! the rest. A decoder answers an error on any bytes and never reserves memory that the bytes cannot pay for, but for
+//! the keys, which have a limit of their own for each piece, in total.
 
 use super::cut::{LEAF_SEGMENTS_MAX, SEGMENT_BYTES_MAX};
 use crate::error::{Error, ErrorKind};
@@ -18,8 +18,10 @@ pub enum Piece {
     Entries = b'E',
     /// An index ([`super::index`]).
     Index = b'I',
-    /// Changes ([`super::changes`]).
-    Changes = b'C',
+    /// A batch of the feed ([`crate::feed::batch`]).
+    Batch = b'F',
+    /// A list of such batches ([`crate::feed::index`]).
+    Batches = b'L',
     /// Names of blobs ([`super::names`]).
     Names = b'N',
 }
@@ -28,15 +30,14 @@ pub enum Piece {
 pub const VERSION: u8 = 1;
 /// The longest key that is stored, in bytes. B2 allows 1,024; other S3 stores count characters.
 pub const KEY_BYTES_MAX: usize = 8 << 10;
-/// What all keys of a segment, of a checkpoint's entries or of its deletions take together at most, in bytes: what a key
-/// shares with the one before it costs two bytes, and takes all of its length again when it is read. All that the engine
-/// writes ends at [`SEGMENT_BYTES_MAX`] and one key more; there is room for 4,096 of B2's longest.
+/// What all keys of a segment, of a checkpoint's entries or of its deletions take together at most, in bytes: what a
+/// key shares with the one before it costs two bytes, and takes all of its length again when it is read. All that the
+/// engine writes ends at [`SEGMENT_BYTES_MAX`] and one key more; there is room for 4,096 of B2's longest.
 pub const KEYS_BYTES_MAX: usize = 4 << 20;
 /// The same of a leaf of the index.
 pub const LEAF_KEYS_BYTES_MAX: usize = LEAF_SEGMENTS_MAX * KEY_BYTES_MAX;
-/// The same of what is as long as the bucket makes it: of a top of the index, which has one key in about 16,000 (a billion
-/// files with names of a kilobyte), and of changes, of which there are some thousand, or as many as come before a segment
-/// begins as it did.
+/// The same of what is as long as the bucket makes it: of a top of the index, which has one key in about 16,000 (a
+/// billion files with names of a kilobyte).
 pub const LIST_KEYS_BYTES_MAX: usize = 64 << 20;
 
 const _: () = assert!(SEGMENT_BYTES_MAX + KEY_BYTES_MAX <= KEYS_BYTES_MAX);
@@ -260,6 +261,14 @@ impl<'a> Reader<'a> {
     /// # Errors
     /// [`DecodeError::Truncated`], [`DecodeError::Key`], [`DecodeError::Keys`].
     pub fn key(&mut self) -> Result<String, DecodeError> {
+        Ok(self.key_in_place()?.to_owned())
+    }
+
+    /// Reads a key, which is there until the next one is read.
+    ///
+    /// # Errors
+    /// As [`Reader::key`].
+    pub fn key_in_place(&mut self) -> Result<&str, DecodeError> {
         let shared = usize::try_from(self.number()?).map_err(|_| DecodeError::Key)?;
         let length = self.number()?;
         if shared > self.key.len() || length > KEY_BYTES_MAX as u64 || shared > KEY_BYTES_MAX {
@@ -272,11 +281,11 @@ impl<'a> Reader<'a> {
             return Err(DecodeError::Key);
         }
         self.keys_bytes_left = self.keys_bytes_left.checked_sub(self.key.len()).ok_or(DecodeError::Keys)?;
-        Ok(std::str::from_utf8(&self.key).map_err(|_| DecodeError::Key)?.to_owned())
+        std::str::from_utf8(&self.key).map_err(|_| DecodeError::Key)
     }
 
-    /// How many items there can be at most, when each takes at least so many bytes: what a count read from the bytes may
-    /// reserve.
+    /// How many items there can be at most, when each takes at least so many bytes: what a count read from the bytes
+    /// may reserve.
     pub fn at_most(&self, count: u64, item_bytes_min: usize) -> usize {
         usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len() / item_bytes_min.max(1))
     }

@@ -98,10 +98,15 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_after_encode_is_the_same(top: bool, list in proptest::collection::vec(("[ab😀]{0,9}", any::<[u8; 32]>(), any::<u64>(), any::<u64>()), 0..9)) {
+        fn decode_after_encode_is_the_same(
+            top: bool,
+            list in proptest::collection::vec(("[ab😀]{0,9}", any::<[u8; 32]>(), any::<u64>(), any::<u64>()), 0..9),
+        ) {
             let segments: Vec<_> = list
                 .into_iter()
-                .map(|(first_key, hash, entries, bytes)| SegmentRef { first_key, hash: ContentHash(hash), entries, bytes })
+                .map(|(first_key, hash, entries, bytes)| {
+                    SegmentRef { first_key, hash: ContentHash(hash), entries, bytes }
+                })
                 .collect();
             let level = if top { Level::Top } else { Level::Leaf };
             let bytes = encode(level, &segments);

@@ -1,15 +1,14 @@
-//! What a sync last saw and delivered: the sorted set of (key, ETag, size, last modified), in pieces.
+//! What a sync last saw: the sorted set of (key, ETag, size, last modified), in pieces.
 //!
 //! - [`cut`] decides, from a key alone, where a segment begins;
 //! - [`segment`] encodes one immutable segment, named by the hash of its bytes;
 //! - [`index`] lists the segments of a snapshot in order;
-//! - [`changes`] encodes what is about to be delivered, [`names`] which blobs are to be deleted;
-//! - [`root`] is the one small document that names the current index, and the checkpoint of the job that works on
-//!   the next one.
+//! - [`names`] encodes which blobs are to be deleted;
+//! - [`root`] is the one small document that names the current index, the checkpoint of the job that works on the next
+//!   one, and the batches of the feed.
 //!
 //! Nothing here reads or writes: the engine does.
 
-pub mod changes;
 pub mod codec;
 pub mod cut;
 pub mod index;
@@ -86,14 +85,15 @@ pub(crate) struct Md5 {
 }
 
 impl Md5 {
-    /// From 32 hexadecimal digits; `None` if one of them is no digit. Eight digits at a time, because every key of every
-    /// page comes through here.
+    /// From 32 hexadecimal digits; `None` if one of them is no digit. Eight digits at a time, because every key of
+    /// every page comes through here.
     #[inline]
     pub(crate) fn of_hex(digits: &[u8; 32]) -> Option<Self> {
         const fn all(byte: u8) -> u64 {
             u64::from_ne_bytes([byte; 8])
         }
-        /// Whether each byte is a digit: its top bit. No sum carries when no byte is above 127, and one that is ends it all.
+        /// Whether each byte is a digit: its top bit. No sum carries when no byte is above 127, and one that is ends it
+        /// all.
         const fn is_digit(word: u64) -> u64 {
             let lower = word | all(0x20);
             let decimal = word.wrapping_add(all(0x80 - b'0')) & !word.wrapping_add(all(0x7f - b'9'));
@@ -104,7 +104,8 @@ impl Md5 {
         const fn value(word: u64) -> u32 {
             // The lower half of a digit, and 9 more for a letter: those have the bit 0x40.
             let nibbles = (word & all(0x0f)) + ((word >> 6) & all(1)) * 9;
-            // The first digit of each pair is the lower byte here and the upper half there. Then pairs are drawn together.
+            // The first digit of each pair is the lower byte here and the upper half there. Then pairs are drawn
+            // together.
             let pairs = ((nibbles << 4) | (nibbles >> 8)) & 0x00ff_00ff_00ff_00ff;
             let fours = (pairs | (pairs >> 8)) & 0x0000_ffff_0000_ffff;
             (fours | (fours >> 16)) as u32
@@ -190,7 +191,9 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_tag_is_half_an_md5_or_a_hash(etag in "[0-9a-fA-F]{32}|[0-9a-g]{32}|[0-9a-f]{31,33}(-[0-9]{1,3})?|.{0,32}") {
+        fn a_tag_is_half_an_md5_or_a_hash(
+            etag in "[0-9a-fA-F]{32}|[0-9a-g]{32}|[0-9a-f]{31,33}(-[0-9]{1,3})?|.{0,32}",
+        ) {
             prop_assert_eq!(EtagTag::of(&etag), oracle(&etag));
         }
     }

@@ -1,7 +1,7 @@
 //! Names of blobs, many of them in few bytes: those that no snapshot names any more, and those that a job looked into.
 //!
-//! Format (`b2N` 1): a number that makes the list another than all before it, the number of names, then for each one byte
-//! for its folder (1 segment, 2 index, 3 scratch) and the 32 bytes of its hash.
+//! Format (`b2N` 1): a number that makes the list another than all before it, the number of names, then for each one
+//! byte for its folder (1 segment, 2 index, 3 scratch, 4 feed) and the 32 bytes of its hash.
 
 use std::fmt;
 
@@ -19,9 +19,11 @@ pub enum Folder {
     Index = 2,
     /// What only checkpoints and lists name.
     Scratch = 3,
+    /// A batch of the feed, or a list of batches.
+    Feed = 4,
 }
 
-/// The name of a blob: `segment/`, `index/` or `scratch/`, and the hash of what is in it.
+/// The name of a blob: `segment/`, `index/`, `scratch/` or `feed/`, and the hash of what is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BlobName {
     /// What it holds.
@@ -41,6 +43,11 @@ impl BlobName {
         Self { folder: Folder::Index, hash }
     }
 
+    /// Of a batch of the feed.
+    pub const fn feed(hash: ContentHash) -> Self {
+        Self { folder: Folder::Feed, hash }
+    }
+
     /// From a name as it is written; `None` for any other text.
     ///
     /// ```
@@ -55,6 +62,7 @@ impl BlobName {
             "segment" => Folder::Segment,
             "index" => Folder::Index,
             "scratch" => Folder::Scratch,
+            "feed" => Folder::Feed,
             _ => return None,
         };
         Some(Self { folder, hash: ContentHash::parse(hash)? })
@@ -67,6 +75,7 @@ impl fmt::Display for BlobName {
             Folder::Segment => "segment",
             Folder::Index => "index",
             Folder::Scratch => "scratch",
+            Folder::Feed => "feed",
         };
         write!(f, "{folder}/{}", self.hash)
     }
@@ -98,6 +107,7 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<BlobName>, DecodeError> {
             [1] => Folder::Segment,
             [2] => Folder::Index,
             [3] => Folder::Scratch,
+            [4] => Folder::Feed,
             _ => return Err(DecodeError::Overflow),
         };
         names.push(BlobName { folder, hash: ContentHash(input.array()?) });
@@ -114,11 +124,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn decode_after_encode_is_the_same(salt: u64, list in proptest::collection::vec((0..3usize, any::<[u8; 32]>()), 0..9)) {
+        fn decode_after_encode_is_the_same(
+            salt: u64,
+            list in proptest::collection::vec((0..4usize, any::<[u8; 32]>()), 0..9),
+        ) {
             let names: Vec<_> = list
                 .into_iter()
                 .map(|(folder, hash)| {
-                    let folder = [Folder::Segment, Folder::Index, Folder::Scratch][folder];
+                    let folder = [Folder::Segment, Folder::Index, Folder::Scratch, Folder::Feed][folder];
                     BlobName { folder, hash: ContentHash(hash) }
                 })
                 .collect();

@@ -1,8 +1,8 @@
 //! A segment as it is stored: deflated, since names in a bucket are alike in more than what neighbours begin with.
 //!
-//! Format (`b2P` 1): four bytes of header, then the whole piece as raw DEFLATE (RFC 1951). A blob keeps the name that is the
-//! hash of the piece itself, so a poll that finds nothing deflates nothing. A piece that does not become smaller is stored
-//! as it is.
+//! Format (`b2P` 1): four bytes of header, then the whole piece as raw DEFLATE (RFC 1951). A blob keeps the name that
+//! is the hash of the piece itself, so a poll that finds nothing deflates nothing. A piece that does not become smaller
+//! is stored as it is.
 
 use miniz_oxide::{deflate::compress_to_vec, inflate::decompress_to_vec_with_limit};
 

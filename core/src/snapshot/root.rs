@@ -1,17 +1,16 @@
 //! The one document that moves: the root of the snapshot, and the checkpoint of the job that works on the next one.
 //!
 //! Both are in one document, so that a job ends, its checkpoint goes and its snapshot becomes current in the same
-//! compare-and-swap. Beside them stands what was about to be delivered when the document was written: root and checkpoint
-//! hold what the sink has *once that is delivered*, so whoever takes the document up delivers it first.
+//! compare-and-swap. The document also names the batches of the feed: the swap that makes root or checkpoint count a
+//! change appends that change.
 //!
-//! Stored as JSON, `"v": 3`; an unknown version is an error, never a guess.
+//! Stored as JSON, `"v": 4`; any other version is refused.
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 use super::{
     Known,
-    changes::{self, Noted},
     codec::DecodeError,
     cut::Begins,
     index::{self, Level, SegmentRef},
@@ -21,13 +20,14 @@ use super::{
 use crate::{
     entry::KeyOrder,
     error::{Error, ErrorKind},
+    feed::Feed,
     job::JobCounts,
 };
 
 /// The name of the document.
 pub const DOCUMENT: &str = "snapshot";
 /// The version that this code reads and writes.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 
 /// The document.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,17 +39,14 @@ pub struct SnapshotDocument {
     /// Where the running job is; `None` between jobs.
     #[serde(default)]
     pub checkpoint: Option<Checkpoint>,
-    /// Changes that root and checkpoint count as delivered, and that may not be: encoded ([`changes`]), base64.
+    /// The batches of the feed: all that root and checkpoint count, in order.
     #[serde(default)]
-    pub in_doubt: Option<String>,
-    /// The blob with those changes, where they are too many to stand here.
-    #[serde(default)]
-    pub in_doubt_blob: Option<String>,
+    pub feed: Feed,
 }
 
 impl Default for SnapshotDocument {
     fn default() -> Self {
-        Self { v: VERSION, root: Root::default(), checkpoint: None, in_doubt: None, in_doubt_blob: None }
+        Self { v: VERSION, root: Root::default(), checkpoint: None, feed: Feed::default() }
     }
 }
 
@@ -70,8 +67,8 @@ pub struct Root {
     pub entries_listed: Option<u64>,
     /// The order in which this bucket was seen to list its keys.
     pub order: KeyOrder,
-    /// Files that the sink has and the snapshot does not name: a job found them gone, and broke off before it delivered their
-    /// deletions. The next job compares its listing with them as well.
+    /// Files that the snapshot counts and its index does not name: a job found them gone, and broke off before it
+    /// appended their deletions to the feed. The next job compares its listing with them as well.
     pub undeleted: Vec<KnownPart>,
     /// A full sync that handed over as many files as one job may, and is not through.
     pub resync: Option<Resync>,
@@ -88,7 +85,7 @@ pub struct Root {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Resync {
-    /// The job that was asked to; part of the ids of what is handed over.
+    /// The job that was asked to.
     pub job_id: String,
     /// Files before this key are handed over; `None`: none is.
     pub from: Option<String>,
@@ -142,13 +139,13 @@ pub struct RootJob {
     pub job_id: String,
     /// As in [`Checkpoint::fingerprint`].
     pub fingerprint: String,
-    /// What it found and delivered.
+    /// What it found.
     pub counts: JobCounts,
     /// As in [`Checkpoint::objects_found`].
     pub objects_found: u64,
     /// How many entries the snapshot before had.
     pub known_before: u64,
-    /// Whether it ended before all was compared, because it might deliver no more.
+    /// Whether it ended before all was compared, because it had found as many files as it might.
     pub limited: bool,
 }
 
@@ -160,9 +157,9 @@ pub struct Checkpoint {
     pub job_id: String,
     /// Of the source path and the filters; a checkpoint made under others is worthless.
     pub fingerprint: String,
-    /// Whether the listing was read to its end, or as far as this job may go, and only deletions remain to be delivered.
+    /// Whether the listing was read to its end, or as far as this job may go, and only deletions remain to be appended.
     pub listed: bool,
-    /// Whether the job ended its listing early, because it may deliver no more.
+    /// Whether the job ended its listing early, because it has found as many files as it may.
     pub limited: bool,
     /// The listing goes on after this key. A key, never a token: tokens expire.
     pub start_after: Option<String>,
@@ -182,7 +179,7 @@ pub struct Checkpoint {
     pub leaves_tail: Option<String>,
     /// The segments of the leaf that is not closed yet: an encoded leaf, base64.
     pub segments: Option<String>,
-    /// The deletions found so far, delivered or not.
+    /// The deletions found so far, appended to the feed or not.
     pub deletions: Vec<KnownPart>,
     /// Files that the next root keeps as [`Root::undeleted`]: the job ended its listing before it came to them.
     pub undeleted: Vec<KnownPart>,
@@ -190,17 +187,18 @@ pub struct Checkpoint {
     pub resync: Option<Resync>,
     /// How many deletions were found.
     pub deletions_found: u64,
-    /// How many of them were delivered.
-    pub deletions_delivered: u64,
-    /// Of the deletions found, how many were looked for in the bucket before the first was delivered, where that matters.
+    /// How many of them are dealt with: appended to the feed, or not asked for.
+    pub deletions_done: u64,
+    /// Of the deletions found, how many were looked for in the bucket before the first was appended, where that
+    /// matters.
     pub deletions_checked: u64,
-    /// Of these, how many are to be delivered.
+    /// Of these, how many are to be appended.
     pub deletions_due: u64,
-    /// How many of them were delivered, where each was looked for once more.
-    pub deletions_noted: u64,
+    /// How many were appended, where each was looked for once more.
+    pub deletions_appended: u64,
     /// How many created and updated files were found.
     pub objects_found: u64,
-    /// What was found and delivered so far.
+    /// What was found so far.
     pub counts: JobCounts,
     /// The order of keys as far as it is known.
     pub order: KeyOrder,
@@ -227,7 +225,7 @@ impl SnapshotDocument {
             it.leaves.iter().chain(&it.pending).chain(&it.looked_into.blobs).chain(parts)
         });
         let beside = root.undeleted.iter().filter_map(|part| part.blob.as_ref());
-        lists.chain(checkpoint).chain(beside).chain(&self.in_doubt_blob).map(String::as_str)
+        lists.chain(checkpoint).chain(beside).map(String::as_str)
     }
 
     /// Reads the stored document.
@@ -239,7 +237,8 @@ impl SnapshotDocument {
             Error::new(
                 ErrorKind::StateCorrupt,
                 format!("The stored snapshot document cannot be read: {why}."),
-                "Use the version of b2sync that wrote it, or delete the sync and create it again to list afresh.",
+                "Use the version of b2sync that wrote it, or delete the sync and create it again to list the bucket \
+                 afresh.",
             )
         };
         let document: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
@@ -285,19 +284,6 @@ pub fn decode_node(text: Option<&str>) -> Result<Vec<SegmentRef>, DecodeError> {
     text.map_or(Ok(Vec::new()), |text| Ok(index::decode(&decode_bytes(text)?)?.1))
 }
 
-/// Encodes changes to stand in the document itself.
-pub fn encode_changes(changes: &[Noted]) -> Option<String> {
-    (!changes.is_empty()).then(|| encode_bytes(&changes::encode(changes)))
-}
-
-/// Decodes what [`encode_changes`] wrote.
-///
-/// # Errors
-/// [`DecodeError`] on any other text.
-pub fn decode_changes(text: Option<&str>) -> Result<Vec<Noted>, DecodeError> {
-    text.map_or(Ok(Vec::new()), |text| changes::decode(&decode_bytes(text)?))
-}
-
 /// A part of a list of known files that stands in the document itself; `None` for no file.
 pub fn encode_known(entries: &[Known]) -> Option<KnownPart> {
     let first_key = entries.first()?.key.clone();
@@ -332,9 +318,9 @@ mod tests {
 
     #[test]
     fn another_version_is_not_guessed_at() {
-        let error = SnapshotDocument::decode(br#"{"v":4,"root":{}}"#).unwrap_err();
+        let error = SnapshotDocument::decode(br#"{"v":3,"root":{}}"#).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::StateCorrupt);
-        assert!(error.message().contains("version 4"), "{error}");
+        assert!(error.message().contains("version 3"), "{error}");
         assert_eq!(SnapshotDocument::decode(b"").unwrap_err().kind(), ErrorKind::StateCorrupt);
         let document = SnapshotDocument { checkpoint: Some(Checkpoint::default()), ..SnapshotDocument::default() };
         assert_eq!(SnapshotDocument::decode(&document.encode().unwrap()).unwrap(), document);

@@ -133,6 +133,29 @@ pub fn decode(bytes: &[u8]) -> Result<Vec<Known>, DecodeError> {
     Ok(entries)
 }
 
+/// Reads the entries of a segment one by one: key, tag, size, last modified.
+///
+/// # Errors
+/// As [`decode`]; that of `take`.
+pub fn for_each(
+    bytes: &[u8],
+    mut take: impl FnMut(&str, EtagTag, u64, Timestamp) -> Result<(), DecodeError>,
+) -> Result<(), DecodeError> {
+    let mut input = Reader::new(bytes, Piece::Segment, KEYS_BYTES_MAX)?;
+    let count = count(&mut input)?;
+    let mut before = Timestamp::default();
+    let mut key = String::new();
+    for _ in 0..count {
+        key.clear();
+        key.push_str(input.key_in_place()?);
+        let tag = EtagTag(input.array()?);
+        let size = input.number()?;
+        before = sum(before, input.signed()?);
+        take(&key, tag, size, before)?;
+    }
+    input.finish()
+}
+
 /// Encodes entries with their whole ETags.
 pub fn encode_entries(entries: &[Entry]) -> Vec<u8> {
     let mut out = Writer::new(Piece::Entries);

@@ -178,8 +178,8 @@ impl<'a> Input<'a> {
         }
     }
 
-    /// As [`Self::entry`], of an entry with the fields that S3 documents, in their order, and a quoted MD5 for an ETag: with few
-    /// comparisons, of many bytes each. `None`, and nothing is taken, for any other.
+    /// As [`Self::entry`], of an entry with the fields that S3 documents, in their order, and a quoted MD5 for an ETag:
+    /// with few comparisons, of many bytes each. `None`, and nothing is taken, for any other.
     #[inline(always)]
     fn usual_entry(&mut self, entries: &mut EntryBytes) -> Option<()> {
         let mut ahead = Input { rest: self.rest };
@@ -356,8 +356,8 @@ fn push(entries: &mut EntryBytes, key: &[u8], encoded: bool, etag: &[u8], size: 
     }
 }
 
-/// The number that the decimal digits at the start make, up to eight of them, and how many there are. `None` where fewer
-/// than eight bytes are left: no page ends so soon behind a size.
+/// The number that the decimal digits at the start make, up to eight of them, and how many there are. `None` where
+/// fewer than eight bytes are left: no page ends so soon behind a size.
 #[inline(always)]
 fn digits(bytes: &[u8]) -> Option<(u64, usize)> {
     let word = u64::from_le_bytes(*bytes.first_chunk()?) ^ all(b'0');
@@ -514,7 +514,7 @@ mod tests {
         <Name>bucket</Name><Prefix></Prefix><Delimiter/><MaxKeys>1000</MaxKeys><EncodingType>url</EncodingType>\
         <KeyCount>2</KeyCount><NextContinuationToken>YS8yLm1wNA==/+</NextContinuationToken></ListBucketResult>";
 
-    /// As `tests/src/fake_b2/listing.rs` writes it, all parameters given.
+    /// As `tests/fake_b2/` writes it, all parameters given.
     const OF_THE_FAKE: &str = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
         <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bucket</Name><Prefix>a/</Prefix>\
         <MaxKeys>1000</MaxKeys><KeyCount>1</KeyCount><IsTruncated>true</IsTruncated>\

@@ -1,0 +1,309 @@
+//! Files that are gone: how many may be, why they are, and when the feed says so.
+
+use std::mem;
+
+use super::*;
+use crate::engine::deletions::drift::{Fate, Presence};
+
+#[test]
+fn an_empty_listing_deletes_nothing_until_it_is_confirmed() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.bucket.set(keys(0..20));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set([]);
+    let error = world.step("job_x", &Budget::UNLIMITED).outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert!(error.advice().contains("confirm_deletes=true"), "{error}");
+    assert_eq!(world.current().len(), 20);
+    world.confirm_deletes = true;
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 20);
+    world.check();
+}
+
+#[test]
+fn an_empty_listing_deletes_nothing_where_only_drift_does() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.reconcile = Reconcile { on_delete: false, on_update: true, on_filter_drift: true };
+    world.bucket.set(keys(0..20));
+    world.job(&Budget::UNLIMITED);
+    *world.bucket.answers.borrow_mut() = vec![Ok(Page::default())];
+    let error = world.step("job_x", &Budget::UNLIMITED).outcome.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(world.current().len(), 20);
+}
+
+#[test]
+fn a_file_that_a_listing_left_out_has_not_drifted() {
+    for (on_delete, on_filter_drift) in [(true, false), (false, true)] {
+        let mut world = World::new(10);
+        world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+        world.bucket.set(keys(0..3));
+        world.job(&Budget::UNLIMITED);
+        let some = Page { entries: packed(&keys(0..1)), ..Page::default() };
+        *world.bucket.answers.borrow_mut() = vec![Ok(some)];
+        assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 0);
+        world.job(&Budget::UNLIMITED);
+        assert_eq!(world.current().len(), 3);
+    }
+}
+
+#[test]
+fn a_key_is_not_gone_while_the_order_of_keys_leaves_that_open() {
+    let bucket = MemoryBucket::default();
+    bucket.page_size.set(1);
+    bucket.order.set(KeyOrder::Utf16);
+    bucket.set([entry("b\u{ff01}", 1), entry("b😀", 1)]);
+    let filter = all_files();
+    let mut presence = Presence::new(&bucket, KeyOrder::Unknown, &filter);
+    assert_eq!(block_on(presence.look("b\u{ff01}")).unwrap(), Fate::Taken);
+    assert_eq!(block_on(presence.look("b\u{ff02}")).unwrap(), Fate::Gone);
+}
+
+#[test]
+fn losing_more_than_half_stops_before_the_first_deletion() {
+    let mut world = World::new(50);
+    world.confirm_deletes = false;
+    world.bucket.set(keys(0..300));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(200..300));
+    let report = world.step("job_x", &Budget::UNLIMITED);
+    assert_eq!(report.outcome.unwrap_err().kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(world.current().len(), 300);
+    // Up to a hundred, and up to half, are ordinary.
+    world.bucket.set(keys(140..300));
+    assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 140);
+    world.check();
+}
+
+#[test]
+fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
+    for (percent, files, gone, stops) in [
+        (20, 10, 30, true),
+        (20, 30, 30, false),
+        (20, 10, 20, false),
+        (0, 0, 1, true),
+        (90, 0, 90, false),
+        (90, 0, 91, true),
+        (100, 0, 99, false),
+        (100, 0, 100, true), // An empty listing always does.
+    ] {
+        let mut world = World::new(50);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent, files };
+        world.bucket.set(keys(0..100));
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(keys(gone..100));
+        match world.step("job_x", &Budget::UNLIMITED).outcome {
+            Ok(outcome) => assert_eq!((outcome, stops), (Outcome::Done, false), "{percent} % {files}: {gone}"),
+            Err(error) => {
+                assert_eq!((error.kind(), stops), (ErrorKind::TooManyDeletions, true), "{percent} % {files}: {gone}");
+                assert_eq!(world.current().len(), 100);
+                assert!(error.advice().contains("confirm_deletes=true"), "{error}");
+                if gone < 100 {
+                    assert!(error.message().contains(&format!("{percent} % and {files} files")), "{error}");
+                    assert!(error.advice().contains("raise deletion_limit"), "{error}");
+                }
+                world.confirm_deletes = true;
+                world.job(&Budget::UNLIMITED);
+            }
+        }
+        world.check();
+    }
+}
+
+#[test]
+fn what_is_to_be_delivered_may_change_while_a_job_delivers_its_deletions() {
+    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    let none = Reconcile { on_delete: false, ..apart };
+    for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
+        let mut world = World::new(10);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+        world.bucket.set(keys(0..60));
+        world.job(&Budget::UNLIMITED);
+        world.reconcile = apart;
+        // So far from each other that looking for them takes several pages.
+        world.bucket.set(keys(0..60).into_iter().enumerate().filter(|(n, _)| n % 3 > 0).map(|(_, entry)| entry));
+        while !world.document().checkpoint.is_some_and(|checkpoint| checkpoint.listed) {
+            assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+        }
+        world.reconcile = then;
+        let outcome = world.step("job_2", &Budget::UNLIMITED).outcome;
+        assert_eq!(outcome.map_err(|error| error.kind()).is_err(), is_too_much);
+        assert_eq!(world.current().len(), 60);
+    }
+}
+
+#[test]
+fn what_is_to_be_delivered_may_change_while_a_job_lists() {
+    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    let none = Reconcile { on_delete: false, ..apart };
+    for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
+        let mut world = World::new(10);
+        world.confirm_deletes = false;
+        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+        world.bucket.set(keys(0..60));
+        world.job(&Budget::UNLIMITED);
+        world.reconcile = apart;
+        // Gone at the beginning, and one more at the end, which is delivered together with few deletions.
+        world.bucket.set(keys(20..61));
+        let found = |world: &World| world.document().checkpoint.map_or(0, |checkpoint| checkpoint.deletions_found);
+        while found(&world) < 20 {
+            assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+        }
+        assert!(!world.document().checkpoint.unwrap().listed);
+        world.reconcile = then;
+        let outcome = world.step("job_2", &Budget::UNLIMITED).outcome;
+        assert_eq!(
+            outcome.map_err(|error| error.kind()),
+            if is_too_much { Err(ErrorKind::TooManyDeletions) } else { Ok(Outcome::Done) }
+        );
+        assert_eq!(world.current().len(), 61);
+    }
+}
+
+#[test]
+fn files_that_go_between_two_looks_are_not_deleted_beyond_the_limit() {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+    world.reconcile = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    world.bucket.set(keys(0..60));
+    world.job(&Budget::UNLIMITED);
+    // A dozen that other filters leave out, and two that are gone.
+    world.filter = filter(&["k0000?", "k0001[01]"]);
+    world.bucket.set(keys(0..58));
+    // All are looked for before the first deletion is delivered; then the bucket changes.
+    let looked_for = |world: &World| world.document().checkpoint.map_or(0, |checkpoint| checkpoint.deletions_checked);
+    while looked_for(&world) < 14 {
+        assert_eq!(world.step("job_2", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+    }
+    world.bucket.set(keys(12..58));
+    let error = loop {
+        if let Err(error) = world.step("job_2", &ONE_PAGE).outcome {
+            break error;
+        }
+    };
+    assert_eq!(error.kind(), ErrorKind::TooManyDeletions);
+    assert_eq!(error.advice().contains("Nothing was deleted."), world.current().len() == 60);
+    assert!(world.current().len() >= 57);
+}
+
+#[test]
+fn a_failed_listing_deletes_nothing() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..60));
+    world.job(&Budget::UNLIMITED);
+    world.bucket.set(keys(30..60));
+    let page = |range, truncated| Page { entries: packed(&keys(range)), truncated, next_token: None };
+    for (answers, kind) in [
+        (vec![Ok(page(30..40, true))], ErrorKind::ListingStuck),
+        (vec![Err(broken())], ErrorKind::Storage),
+        (
+            vec![Ok(Page { entries: packed(&[entry("b", 1), entry("a", 1)]), ..Page::default() })],
+            ErrorKind::ListingOrder,
+        ),
+    ] {
+        *world.bucket.answers.borrow_mut() = answers;
+        let report = world.step("job_x", &Budget::UNLIMITED);
+        assert_eq!(report.outcome.unwrap_err().kind(), kind);
+        assert_eq!(world.current().len(), 60, "{kind:?}");
+    }
+    world.job(&Budget::UNLIMITED);
+    world.check();
+}
+
+#[test]
+fn the_limit_counts_the_deletions_that_would_be_delivered() {
+    let all = || (0..600).map(|n| entry(&format!("{}{n:03}", if n < 540 { "old/" } else { "new/" }), 1));
+    let narrow = filter(&["old/*"]);
+    for stepped in [false, true] {
+        for (drifts, on_delete, on_filter_drift, stops) in [
+            (true, true, false, false),
+            (true, false, true, true),
+            (false, false, true, false),
+            (false, true, false, true),
+        ] {
+            let mut world = World::new(50);
+            world.bucket.set(all());
+            world.job(&Budget::UNLIMITED);
+            world.confirm_deletes = false;
+            world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+            if drifts {
+                world.filter = narrow.clone();
+            } else {
+                world.bucket.set(all().filter(|entry| entry.key.starts_with("new/")));
+            }
+            let budget = if stepped { ONE_PAGE } else { Budget::UNLIMITED };
+            let mut steps = 1;
+            let outcome = loop {
+                match world.step("job_2", &budget).outcome {
+                    Ok(Outcome::Continue) => steps += 1,
+                    ended => break ended,
+                }
+            };
+            assert_eq!(stepped, steps > 1);
+            let known = world.document().root.entries;
+            match (outcome, stops) {
+                (Ok(Outcome::Done), false) => assert_eq!(known, 60),
+                (Err(error), true) => {
+                    assert_eq!((error.kind(), known), (ErrorKind::TooManyDeletions, 600));
+                    world.settle();
+                    assert_eq!(world.snapshot().len(), 600);
+                }
+                (outcome, _) => panic!("drifts: {drifts}, {:?}: {outcome:?}", world.reconcile),
+            }
+            assert_eq!(world.current().len(), 600, "nothing was deleted");
+            if stops {
+                world.confirm_deletes = true;
+                world.job(&budget);
+                assert_eq!(world.current().len(), 60);
+            }
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn gone_and_drifted_files_are_told_apart(
+        history in proptest::collection::vec(
+            (proptest::collection::btree_map("[a-d😀]{1,3}", 1u64..3, 0..30), any::<bool>()),
+            1..5,
+        ),
+        page_size in 1usize..12,
+        stepped: bool,
+        on_delete: bool,
+        on_filter_drift: bool,
+        utf16: bool,
+        cut in proptest::option::of((1u64..60, any::<bool>())),
+    ) {
+        let mut world = World::new(page_size);
+        world.bucket.order.set(if utf16 { KeyOrder::Utf16 } else { KeyOrder::Utf8 });
+        world.reconcile = Reconcile { on_delete, on_update: true, on_filter_drift };
+        world.home.breaks_at.set(cut);
+        let (mut tracked, mut objects) = (BTreeSet::<String>::new(), BTreeMap::<String, Entry>::new());
+        for (state, narrow) in &history {
+            world.bucket.set(state.iter().map(|(key, version)| entry(key, *version)));
+            world.filter = filter(if *narrow { &["a*"] } else { &[] });
+            world.job(if stepped { &ONE_PAGE } else { &Budget::UNLIMITED });
+            let takes = |key: &str| !(*narrow && key.starts_with('a'));
+            for key in mem::take(&mut tracked) {
+                let removed = if state.contains_key(&key) { !takes(&key) && on_filter_drift } else { on_delete };
+                if removed {
+                    objects.remove(&key);
+                }
+            }
+            for (key, version) in state.iter().filter(|(key, _)| takes(key)) {
+                tracked.insert(key.clone());
+                objects.insert(key.clone(), entry(key, *version));
+            }
+            prop_assert_eq!(&world.current(), &objects);
+            let known: BTreeSet<String> = world.snapshot().into_iter().map(|known| known.key).collect();
+            prop_assert_eq!(&known, &tracked, "the snapshot follows the bucket under the filters");
+        }
+    }
+}
