@@ -5,12 +5,13 @@
 //! the integration's documentation and that client differ, both.
 //!
 //! **Invariants.** Every success is status 200. Every path but `/` and `/healthz` wants the API key. Whatever comes in,
-//! a JSON answer goes out, in the error envelope if it is an error. No answer holds an application key, a key id, an API
-//! key or a master key, and no error quotes the value of a field that may hold one. (A presigned URL
-//! names the key id, as S3's signatures do; it is answered only to who asks for it.)
+//! a JSON answer goes out, in the error envelope if it is an error. No answer holds an application key, a key id, an
+//! API key or a master key, and no error quotes the value of a field that may hold one. (A presigned URL names the key
+//! id, as S3's signatures do; it is answered only to who asks for it.)
 
 mod auth;
 mod body;
+mod changes;
 mod connections;
 mod dead_letters;
 mod errors;

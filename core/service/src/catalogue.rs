@@ -3,21 +3,25 @@
 //! One catalogue belongs to one target bucket of one namespace. On Workers it is a Durable Object with SQLite, called
 //! through [`CatalogueCall`]; the SQL lives there. What it must do is written here, as [`MemoryCatalogue`].
 //!
-//! **Invariants.** Applying a change is idempotent: the same change id on the same key counts as delivered and alters
-//! nothing, so [`ObjectRecord::version`] counts *distinct* changes. A deleted key has no row. Objects are ordered by
-//! (key, object id), in UTF-8 byte order, which is also SQLite's.
+//! **Invariants.** Each change of a sync is applied exactly once: the catalogue keeps the position of the last change
+//! that it has applied, in the transaction of the rows, and passes over whatever comes again. It refuses nothing. A
+//! deleted key has no row. Objects are ordered by (key, object id), in UTF-8 byte order, which is also SQLite's.
 
 use std::{cell::RefCell, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
 use b2sync_core::{
+    change::{Change, ChangeKind},
     entry::Entry,
     error::{Error, ErrorKind},
     ids,
-    sink::{Change, ChangeKind, Delivery, Sink},
+    mutation::{self, Mutation},
+    sink::{Delivery, Sink},
     time::{Clock, Timestamp},
 };
+
+use crate::sinks::dead_letters::PreviousWire;
 
 /// The most changes one [`CatalogueCall::Apply`] takes: half a megabyte with usual keys, 12 MB with the longest ones
 /// if every byte of them must be escaped. Half the changes of a segment, so that a call costs little beside what it
@@ -48,7 +52,7 @@ pub struct ObjectRecord {
     pub last_modified: Timestamp,
     /// The latest change that was applied.
     pub change_id: String,
-    /// How many distinct changes were applied to the key since it was created: 1, 2, …
+    /// How many changes were applied to the key since it was created: 1, 2, …
     pub version: u32,
     /// When the first of them was applied.
     pub created_at: Timestamp,
@@ -122,13 +126,15 @@ pub trait Objects {
     async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error>;
 }
 
-/// [`Change`] as it crosses to the catalogue.
+/// [`Change`] as it crosses between the parts of a home.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChangeWire {
+    /// The place in the feed.
+    pub position: u64,
     /// The change id.
     pub id: String,
     /// What happened.
-    pub kind: ChangeKindWire,
+    pub kind: ChangeKind,
     /// The whole key.
     pub key: String,
     /// Opaque, without quotes.
@@ -137,33 +143,36 @@ pub struct ChangeWire {
     pub size: u64,
     /// As the listing showed it.
     pub last_modified: Timestamp,
+    /// What was known before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous: Option<PreviousWire>,
+    /// Whether a full sync hands it over again.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub again: bool,
+    /// When it was found.
+    pub found_at: Timestamp,
+    /// The job that found it.
+    pub job_id: String,
 }
 
-/// [`ChangeKind`] as it crosses to the catalogue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ChangeKindWire {
-    /// The key was not in the snapshot.
-    Created,
-    /// It differs from the snapshot.
-    Updated,
-    /// It is gone.
-    Deleted,
+const fn is_false(flag: &bool) -> bool {
+    !*flag
 }
 
 impl From<&Change> for ChangeWire {
     fn from(change: &Change) -> Self {
         Self {
+            position: change.position,
             id: change.id.clone(),
-            kind: match change.kind {
-                ChangeKind::Created => ChangeKindWire::Created,
-                ChangeKind::Updated => ChangeKindWire::Updated,
-                ChangeKind::Deleted => ChangeKindWire::Deleted,
-            },
+            kind: change.kind,
             key: change.entry.key.clone(),
             etag: change.entry.etag.clone(),
             size: change.entry.size,
             last_modified: change.entry.last_modified,
+            previous: change.previous.map(Into::into),
+            again: change.again,
+            found_at: change.found_at,
+            job_id: change.job_id.clone(),
         }
     }
 }
@@ -171,13 +180,14 @@ impl From<&Change> for ChangeWire {
 impl From<ChangeWire> for Change {
     fn from(wire: ChangeWire) -> Self {
         Self {
+            position: wire.position,
             id: wire.id,
-            kind: match wire.kind {
-                ChangeKindWire::Created => ChangeKind::Created,
-                ChangeKindWire::Updated => ChangeKind::Updated,
-                ChangeKindWire::Deleted => ChangeKind::Deleted,
-            },
+            kind: wire.kind,
             entry: Entry { key: wire.key, etag: wire.etag, size: wire.size, last_modified: wire.last_modified },
+            previous: wire.previous.map(Into::into),
+            again: wire.again,
+            found_at: wire.found_at,
+            job_id: wire.job_id,
         }
     }
 }
@@ -224,8 +234,19 @@ pub struct CatalogueApply {
     pub source_bucket: String,
     /// The time of the call: `created_at` and `updated_at` of what it alters.
     pub at: Timestamp,
-    /// At most [`APPLY_BATCH_MAX`], applied in this order.
+    /// At most [`APPLY_BATCH_MAX`], by position, applied in this order.
     pub changes: Vec<ChangeWire>,
+}
+
+impl CatalogueApply {
+    /// The changes behind `applied`, the position up to which the sync's changes are applied.
+    pub fn behind(&self, applied: u64) -> &[ChangeWire] {
+        if mutation::is_on(Mutation::ApplyTwice) {
+            return &self.changes;
+        }
+        let done = self.changes.partition_point(|change| change.position <= applied);
+        self.changes.get(done..).unwrap_or_default()
+    }
 }
 
 /// The catalogue's answer.
@@ -257,7 +278,7 @@ pub enum CatalogueAnswer {
 /// What applying one change does to a key's row. Pure: every home's catalogue decides by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RowChange {
-    /// Nothing: this very change was applied before, or it deletes what is not there.
+    /// Nothing: it deletes what is not there.
     Keep,
     /// The row is now this.
     Put(Box<ObjectRecord>),
@@ -268,10 +289,9 @@ pub enum RowChange {
 /// Decides what `change` does to the row that its key has now.
 pub fn plan_row(row: Option<&ObjectRecord>, apply: &CatalogueApply, change: &ChangeWire) -> RowChange {
     match (row, change.kind) {
-        (Some(_), ChangeKindWire::Deleted) => RowChange::Remove,
-        (None, ChangeKindWire::Deleted) => RowChange::Keep,
-        (Some(row), _) if row.change_id == change.id => RowChange::Keep,
-        (row, ChangeKindWire::Created | ChangeKindWire::Updated) => RowChange::Put(Box::new(ObjectRecord {
+        (Some(_), ChangeKind::Deleted) => RowChange::Remove,
+        (None, ChangeKind::Deleted) => RowChange::Keep,
+        (row, ChangeKind::Created | ChangeKind::Updated) => RowChange::Put(Box::new(ObjectRecord {
             object_id: ids::object_id(&apply.sync_id, &change.key),
             bucket_id: apply.bucket_id.clone(),
             sync_id: apply.sync_id.clone(),
@@ -289,7 +309,7 @@ pub fn plan_row(row: Option<&ObjectRecord>, apply: &CatalogueApply, change: &Cha
     }
 }
 
-/// What a [`CatalogueAnswer::Applied`] says to the engine.
+/// What a [`CatalogueAnswer::Applied`] says to the pump.
 ///
 /// # Errors
 /// [`ErrorKind::Sink`] when the answer does not fit the call: it is unknown what became of the changes.
@@ -395,7 +415,15 @@ impl<F: AsyncFn(CatalogueCall) -> Result<CatalogueAnswer, Error>, C: Clock> Sink
 /// Catalogues in memory, of all buckets. For tests and for embedding.
 #[derive(Debug, Default)]
 pub struct MemoryCatalogue {
-    buckets: RefCell<BTreeMap<(String, String), Rows>>,
+    buckets: RefCell<BTreeMap<(String, String), Bucket>>,
+}
+
+/// The catalogue of one bucket.
+#[derive(Debug, Default)]
+struct Bucket {
+    rows: Rows,
+    /// Up to which position the changes of each sync are applied.
+    applied: BTreeMap<String, u64>,
 }
 
 /// Ordered by (key, object id), as the catalogue lists them.
@@ -413,10 +441,11 @@ impl MemoryCatalogue {
     /// None; the type is that of a channel.
     pub fn call(&self, namespace_id: &str, bucket_id: &str, call: CatalogueCall) -> Result<CatalogueAnswer, Error> {
         let mut buckets = self.buckets.borrow_mut();
-        let rows = buckets.entry((namespace_id.to_owned(), bucket_id.to_owned())).or_default();
+        let Bucket { rows, applied } = buckets.entry((namespace_id.to_owned(), bucket_id.to_owned())).or_default();
         Ok(match call {
             CatalogueCall::Apply(apply) => {
-                for change in &apply.changes {
+                let applied = applied.entry(apply.sync_id.clone()).or_default();
+                for change in apply.behind(*applied) {
                     let place = (change.key.clone(), ids::object_id(&apply.sync_id, &change.key));
                     match plan_row(rows.get(&place), &apply, change) {
                         RowChange::Keep => {}
@@ -428,6 +457,7 @@ impl MemoryCatalogue {
                         }
                     }
                 }
+                *applied = apply.changes.iter().map(|change| change.position).fold(*applied, u64::max);
                 CatalogueAnswer::Applied { refusals: vec![None; apply.changes.len()] }
             }
             CatalogueCall::Get { object_id } => {
@@ -441,6 +471,7 @@ impl MemoryCatalogue {
                 CatalogueAnswer::Count { count: counted.count() as u64 }
             }
             CatalogueCall::DropSync { sync_id } => {
+                applied.remove(&sync_id);
                 let before = rows.len();
                 rows.retain(|_, row| row.sync_id != sync_id);
                 CatalogueAnswer::Count { count: (before - rows.len()) as u64 }
@@ -517,9 +548,21 @@ mod tests {
         }
     }
 
+    /// The change with the id `chg_7` has the position 7.
     fn change(kind: ChangeKind, id: &str, key: &str) -> Change {
-        let entry = Entry { key: key.into(), etag: id.into(), size: 1, last_modified: Timestamp::from_millis(5) };
-        Change { id: id.into(), kind, entry }
+        let at = Timestamp::from_millis(5);
+        let entry = Entry { key: key.into(), etag: id.into(), size: 1, last_modified: at };
+        let position = id.trim_start_matches("chg_").parse().unwrap();
+        Change {
+            position,
+            id: id.into(),
+            kind,
+            entry,
+            previous: None,
+            again: false,
+            found_at: at,
+            job_id: "job_1".into(),
+        }
     }
 
     fn query() -> ObjectQuery {
@@ -559,10 +602,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_replayed_is_not_applied_again() {
+        let catalogue = MemoryCatalogue::new();
+        let all = [
+            change(ChangeKind::Created, "chg_1", "k"),
+            change(ChangeKind::Created, "chg_2", "gone"),
+            change(ChangeKind::Deleted, "chg_3", "gone"),
+            change(ChangeKind::Updated, "chg_4", "k"),
+        ];
+        let page = |catalogue: &MemoryCatalogue| block_on(catalogue.list(&query())).unwrap();
+        deliver(&catalogue, "sync_a", 10, &all);
+        let once = page(&catalogue);
+        assert_eq!((once.objects.len(), once.objects[0].version), (1, 2));
+        // From the beginning, from the middle, and what was delivered alone, as a letter that was sent back is.
+        for again in [&all[..], &all[1..3], &all[..1], &all[3..]] {
+            deliver(&catalogue, "sync_a", 20, again);
+            assert_eq!(page(&catalogue), once, "{again:?}");
+        }
+        // A batch that is partly behind the position: only the rest of it counts.
+        let next = [all[3].clone(), change(ChangeKind::Updated, "chg_5", "k")];
+        deliver(&catalogue, "sync_a", 30, &next);
+        assert_eq!(page(&catalogue).objects[0].version, 3);
+        // Each sync has a position of its own, and a sync that was removed begins anew.
+        deliver(&catalogue, "sync_b", 40, &all[..1]);
+        assert_eq!(page(&catalogue).objects.len(), 2);
+        block_on(catalogue.drop_sync("ns", "bkt", "sync_a")).unwrap();
+        deliver(&catalogue, "sync_a", 50, &all[..1]);
+        assert_eq!(page(&catalogue).objects.len(), 2);
+    }
+
+    #[test]
     fn pages_follow_each_other_without_gap_or_repetition() {
         let catalogue = MemoryCatalogue::new();
         let changes: Vec<_> =
-            (0..7).map(|i| change(ChangeKind::Created, &format!("chg_{i}"), &format!("k{i}"))).collect();
+            (0..7).map(|i| change(ChangeKind::Created, &format!("chg_{}", i + 1), &format!("k{i}"))).collect();
         deliver(&catalogue, "sync_a", 10, &changes);
         deliver(&catalogue, "sync_b", 10, &changes); // the same keys, other objects
         let (mut seen, mut cursor) = (Vec::new(), None);

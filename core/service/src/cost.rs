@@ -2,8 +2,8 @@
 //!
 //! Pure functions over [`JobCost`]. Money is counted in whole *nanodollars*, so that no sum rounds.
 //!
-//! It deliberately does not know what else an account is used for, and rounds no bill: B2's free calls are those of the whole
-//! account, each day from midnight UTC, and other programs use them as well.
+//! It deliberately does not know what else an account is used for, and rounds no bill: B2's free calls are those of the
+//! whole account, each day from midnight UTC, and other programs use them as well.
 
 use b2sync_core::{job::JobCost, time::Timestamp};
 
@@ -27,8 +27,8 @@ pub const KV_READ_NANODOLLARS: u64 = 500;
 /// A write, deletion or listing of Workers KV beyond what a plan includes: $5 for a million. Source: as above.
 pub const KV_WRITE_NANODOLLARS: u64 = 5_000;
 
-/// What B2 charges for a job at its list prices, in nanodollars: as if the account's free calls of the day were used up. So
-/// it is the most that the job can have added to the bill; while free calls are left, it added less, or nothing.
+/// What B2 charges for a job at its list prices, in nanodollars: as if the account's free calls of the day were used
+/// up. So it is the most that the job can have added to the bill; while free calls are left, it added less, or nothing.
 ///
 /// ```
 /// use b2sync_core::job::JobCost;
@@ -41,11 +41,11 @@ pub const fn b2_nanodollars(cost: &JobCost) -> u64 {
     class_b.saturating_add(cost.class_c.saturating_mul(CLASS_C_NANODOLLARS))
 }
 
-/// The most that Cloudflare charges for a job's snapshot, in nanodollars: as if each read, write and deletion were one of
-/// Workers KV beyond what the plan includes. Those of documents are rows of a Durable Object, which cost less.
+/// The most that Cloudflare charges for a job's snapshot, in nanodollars: as if each read, write and deletion were one
+/// of Workers KV beyond what the plan includes. Those of documents are rows of a Durable Object, which cost less.
 ///
-/// It leaves out what is not the snapshot: the rows of coordinator, registry and catalogue, the job's record in the history
-/// (one write, of a job that is kept), what is stored, and the time and the requests of the objects.
+/// It leaves out what is not the snapshot: the rows of coordinator, registry and catalogue, the job's record in the
+/// history (one write, of a job that is kept), what is stored, and the time and the requests of the objects.
 pub const fn state_nanodollars(cost: &JobCost) -> u64 {
     let reads = cost.state_reads.saturating_mul(KV_READ_NANODOLLARS);
     let writes = cost.state_writes.saturating_add(cost.state_deletions);
@@ -94,8 +94,8 @@ pub fn forecast_per_day(job: &JobCost, interval_s: u64) -> Forecast {
     Forecast { interval_s, cost, b2_nanodollars: b2_nanodollars(&charged), state_nanodollars: state_nanodollars(&cost) }
 }
 
-/// The interval that keeps jobs of so many class C calls within `cap` of them a day, in seconds; `None` when `interval_s` does
-/// already. It may be longer than a day. A cap of 0 counts as 1.
+/// The interval that keeps jobs of so many class C calls within `cap` of them a day, in seconds; `None` when
+/// `interval_s` does already. It may be longer than a day. A cap of 0 counts as 1.
 ///
 /// ```
 /// use b2sync_service::cost::stretched_interval;
@@ -117,8 +117,8 @@ pub struct PutOff {
     pub class_c: u64,
 }
 
-/// When the next poll may begin after `jobs` (when each began, and its class C calls, however it ended, and why ever it was
-/// started): each of them reserves its calls' share of a day from its start on. `None` when no job reserves more
+/// When the next poll may begin after `jobs` (when each began, and its class C calls, however it ended, and why ever it
+/// was started): each of them reserves its calls' share of a day from its start on. `None` when no job reserves more
 /// than the interval.
 ///
 /// So the jobs that begin by themselves within any 24 hours make at most `cap` calls and those of one more job. Jobs
@@ -148,7 +148,7 @@ mod tests {
         JobCost { class_c, ..JobCost::default() }
     }
 
-    /// The README's table "What it costs", without the one call a day to authorize.
+    /// What a day of jobs costs, without the one call a day to authorize.
     #[test]
     fn the_tables_of_the_readme() {
         for (files, interval_s, calls, dollars) in [
@@ -226,7 +226,8 @@ mod tests {
             }
             for (from, _) in &jobs {
                 let end = from.plus_millis(DAY_S as i64 * 1_000);
-                let day: Vec<u64> = jobs.iter().filter(|(at, _)| at >= from && *at < end).map(|(_, calls)| *calls).collect();
+                let of_day = jobs.iter().filter(|(at, _)| at >= from && *at < end);
+                let day: Vec<u64> = of_day.map(|(_, calls)| *calls).collect();
                 let (last, before) = day.split_last().unwrap();
                 prop_assert!(before.iter().sum::<u64>() <= cap, "{day:?} {last}");
             }

@@ -2,8 +2,8 @@
 //! secrets that they keep. The decisions of a home with many syncs, as [`b2sync_core`] has those of one job.
 //!
 //! **The contract** is the core's: no I/O, no clock, no randomness but through its traits and those of this crate
-//! ([`registry::Registry`], [`catalogue::Objects`], [`coordinator::Home`], [`api::Coordinators`]). Nothing here panics on
-//! any input.
+//! ([`registry::Registry`], [`catalogue::Objects`], [`coordinator::Home`], [`api::Coordinators`]). Nothing here panics
+//! on any input.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -14,5 +14,7 @@ pub mod catalogue;
 pub mod conformance;
 pub mod coordinator;
 pub mod cost;
+pub mod documents;
 pub mod registry;
 pub mod seal;
+pub mod sinks;

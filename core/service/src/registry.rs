@@ -14,13 +14,13 @@ use std::{cell::RefCell, collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::seal::Sealed;
+use crate::{seal::Sealed, sinks::SinkSpec};
 use b2sync_core::{
     b2::account::StoredAccount,
-    engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     error_wire::ErrorWire,
     filter::FilterSpec,
+    policy::{DeletionLimit, Reconcile},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -148,8 +148,8 @@ impl ConnectionRecord {
                     "The connection {:?} is SUSPENDED: it failed {} times in a row{why}.",
                     self.name, self.consecutive_failures
                 ),
-                "PATCH it with an application key that works, or test it (POST …/test) once the key works again: either \
-                 lifts the suspension. Jobs do not ask B2 until then.",
+                "PATCH it with an application key that works, or test it (POST …/test) once the key works again: \
+                 either lifts the suspension. Jobs do not ask B2 until then.",
             ));
         }
         Err(Error::new(
@@ -164,8 +164,9 @@ impl ConnectionRecord {
         self.status == ConnectionStatus::Suspended && self.consecutive_failures >= CONNECTION_FAILURES_MAX
     }
 
-    /// Notes a use that failed and was the connection's fault. The fifth in a row suspends it; a master key that is missing
-    /// does not count, since whoever deploys must mend that and B2 is not asked. One that is switched off counts nothing.
+    /// Notes a use that failed and was the connection's fault. The fifth in a row suspends it; a master key that is
+    /// missing does not count, since whoever deploys must mend that and B2 is not asked. One that is switched off
+    /// counts nothing.
     pub fn note_failure(&mut self, error: &Error) {
         self.last_error = Some(error.to_string().chars().take(LAST_ERROR_CHARS_MAX).collect());
         if !self.is_active {
@@ -235,8 +236,8 @@ pub struct Echoed {
     pub reconcile: Map<String, Value>,
 }
 
-/// 32 hexadecimal digits that decide where a sync's segments begin. Whoever knows them can choose names that never begin
-/// one, so nothing shows them.
+/// 32 hexadecimal digits that decide where a sync's segments begin. Whoever knows them can choose names that never
+/// begin one, so nothing shows them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Salt(String);
@@ -286,24 +287,30 @@ pub struct SyncRecord {
     pub filters: FilterSpec,
     /// Seconds between polls.
     pub polling_interval_s: u32,
-    /// Changes delivered at a time, at most.
+    /// For the processing that follows: kept, and returned unchanged.
     pub batch_size: u32,
     /// What to do about changed sources.
     #[serde(default)]
     pub reconcile: Reconcile,
-    /// How many deletions a job delivers without being asked to.
+    /// How many deletions enter the feed without confirmation.
     #[serde(default)]
     pub deletion_limit: DeletionLimit,
-    /// Kept and echoed: an exact comparison delivers nothing twice.
+    /// Where its changes go; empty: nowhere, the sync is a feed and nothing else.
+    #[serde(default = "usual_sinks")]
+    pub sinks: Vec<SinkSpec>,
+    /// How many hours the feed keeps a change at least.
+    #[serde(default = "usual_retention")]
+    pub feed_retention_hours: u32,
+    /// Whether a job may hand over every file again only where this is false.
     #[serde(default = "yes")]
     pub skip_duplicates: bool,
-    /// The most changes one job delivers; `None`: no such limit.
+    /// The most created and updated files that one job takes; `None`: no limit.
     #[serde(default)]
     pub max_objects_per_run: Option<u64>,
     /// How many class C calls a day polls may come to: they are spaced so far apart. `None`: no such limit.
     #[serde(default)]
     pub max_class_c_per_day: Option<u64>,
-    /// Kept and echoed.
+    /// How many ranges of the bucket are listed at the same time; `None`: by its size.
     #[serde(default)]
     pub sync_concurrency: Option<u32>,
     /// In the user's words.
@@ -340,6 +347,22 @@ impl SyncRecord {
 
 const fn yes() -> bool {
     true
+}
+
+/// The sinks of a sync that does not say which.
+pub fn usual_sinks() -> Vec<SinkSpec> {
+    vec![SinkSpec::catalogue()]
+}
+
+/// The default of [`SyncRecord::feed_retention_hours`]: a week.
+pub const FEED_RETENTION_HOURS: u32 = 168;
+/// The least [`SyncRecord::feed_retention_hours`].
+pub const FEED_RETENTION_HOURS_MIN: u32 = 1;
+/// The largest [`SyncRecord::feed_retention_hours`]: 30 days.
+pub const FEED_RETENTION_HOURS_MAX: u32 = 720;
+
+const fn usual_retention() -> u32 {
+    FEED_RETENTION_HOURS
 }
 
 /// [`FilterSpec`] as it is stored.

@@ -69,8 +69,8 @@ impl MasterKeys {
     /// `-` and `_`.
     ///
     /// # Errors
-    /// [`ErrorKind::Misconfigured`], field `MASTER_KEY`, saying which key (by its place) breaks which rule, never what it
-    /// is.
+    /// [`ErrorKind::Misconfigured`], field `MASTER_KEY`, saying which key (by its place) breaks which rule, never what
+    /// it is.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let mut keys: Vec<MasterKey> = Vec::new();
         for (index, part) in text.split(',').enumerate() {
@@ -346,8 +346,8 @@ mod tests {
         );
         let aad = bytes("feedfacedeadbeeffeedfacedeadbeefabaddad2");
         let ciphertext = key.cipher().encrypt(&Nonce::from(nonce), Payload { msg: &plaintext, aad: &aad }).unwrap();
-        let expected = "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b1056828838\
-             c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b";
+        let expected = "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa8cb08e48590dbb3da7b08b10\
+             56828838c5f61e6393ba7a0abcc9f66276fc6ece0f4e1768cddf8853bb2d551b";
         assert_eq!(hex::encode(ciphertext), expected);
     }
 

@@ -244,8 +244,8 @@ pub(super) fn render_tested(account: &Account) -> Value {
         "Connection test succeeded: Backblaze B2 accepts the application key.".to_owned()
     } else {
         format!(
-            "Backblaze B2 accepts the application key, but it lacks the capability {}. Create a new key with List Files \
-             and Read Files enabled for the target bucket, and update the connection with it.",
+            "Backblaze B2 accepts the application key, but it lacks the capability {}. Create a new key with List \
+             Files and Read Files enabled for the target bucket, and update the connection with it.",
             missing.join(" and ")
         )
     };

@@ -8,8 +8,7 @@ use super::{
     pagination::check_problems,
     render,
 };
-use crate::registry::SyncRecord;
-use b2sync_core::dead_letters::DeadLetter;
+use crate::{registry::SyncRecord, sinks::dead_letters::DeadLetter};
 
 /// Which dead letters to list.
 pub(super) struct DeadLetterFilter {
@@ -64,6 +63,7 @@ pub(super) fn render(sync: &SyncRecord, letter: &DeadLetter) -> Value {
         "first_seen_at": render::time(letter.first_seen_at),
         "last_seen_at": render::time(letter.last_seen_at),
         "change_id": letter.change_id,
+        "position": render::integer(letter.position),
         "change": letter.kind.as_str(),
         "size_bytes": render::integer(letter.size),
         "last_modified": render::time(letter.last_modified),

@@ -5,6 +5,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::render;
 use b2sync_core::error::{Error, ErrorKind, Retry};
 
 /// The wait to ask for when nobody named one, in milliseconds.
@@ -26,6 +27,13 @@ pub struct Problem {
 pub enum ApiError {
     /// Something failed.
     Failed(Error),
+    /// Changes that were asked for are no longer in the feed.
+    FeedGap {
+        /// Which, and what to do.
+        error: Error,
+        /// The position of the oldest change that is there.
+        first: u64,
+    },
     /// The request breaks these rules.
     Invalid(Vec<Problem>),
     /// The path has other methods.
@@ -82,6 +90,7 @@ pub fn http_status(kind: ErrorKind) -> (u16, &'static str) {
         ErrorKind::Unauthorized => (401, "UnauthorizedError"),
         ErrorKind::NotFound => (404, "NotFoundError"),
         ErrorKind::Conflict | ErrorKind::StateConflict | ErrorKind::TooManyDeletions => (409, "ConflictError"),
+        ErrorKind::FeedGap => (410, "GoneError"),
         ErrorKind::RateLimited => (429, "TooManyRequestsError"),
         ErrorKind::ClockSkew | ErrorKind::MalformedResponse | ErrorKind::ListingOrder | ErrorKind::ListingStuck => {
             (502, "BadGatewayError")
@@ -101,7 +110,10 @@ impl ApiError {
     /// As an answer.
     pub fn into_response(self) -> ApiResponse {
         match self {
-            Self::Failed(error) => failed(&error),
+            Self::Failed(error) => failed(&error, Map::new()),
+            Self::FeedGap { error, first } => {
+                failed(&error, Map::from_iter([("first".to_owned(), render::integer(first))]))
+            }
             Self::Invalid(problems) => invalid(&problems),
             Self::MethodNotAllowed { allow } => {
                 let message = format!("This path has no such method. It has: {allow}.");
@@ -115,7 +127,8 @@ impl ApiError {
     }
 }
 
-fn failed(error: &Error) -> ApiResponse {
+/// `details` are those that only this error has.
+fn failed(error: &Error, mut details: Map<String, Value>) -> ApiResponse {
     if error.kind() == ErrorKind::InvalidInput
         && let Some(field) = error.field()
     {
@@ -126,7 +139,6 @@ fn failed(error: &Error) -> ApiResponse {
         name = "AlreadyExistsError"; // A conflict about a field is a name that is taken.
     }
     let retryable = error.is_transient();
-    let mut details = Map::new();
     details.insert("retryable".to_owned(), retryable.into());
     details.insert("advice".to_owned(), error.advice().into());
     if let Some(field) = error.field() {

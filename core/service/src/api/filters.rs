@@ -36,8 +36,8 @@ pub(super) struct ListFilter {
 }
 
 impl ListFilter {
-    /// Reads the body: `owner`, the field that says to whom the items belong; `status`; `is_active`. Problems go with those
-    /// of the query.
+    /// Reads the body: `owner`, the field that says to whom the items belong; `status`; `is_active`. Problems go with
+    /// those of the query.
     pub(super) fn parse(body: &[u8], owner: &'static str, problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
         let mut fields = Fields::of_body(parse_object(body)?, problems);
         let filter = Self {

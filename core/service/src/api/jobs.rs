@@ -92,7 +92,7 @@ fn percent(job: &JobRecord) -> Value {
 fn throughput(job: &JobRecord) -> Value {
     match duration_ms(job) {
         0 => Value::Null,
-        millis => render::decimal(job.counts.delivered() as f64 * 60_000.0 / millis as f64),
+        millis => render::decimal(job.counts.changes() as f64 * 60_000.0 / millis as f64),
     }
 }
 
@@ -105,7 +105,7 @@ pub(super) fn render_progress(job: &JobRecord, now: Timestamp) -> Value {
         "percent": percent(job),
         "files_listed": render::integer(counts.listed),
         "files_matched": render::integer(counts.matched),
-        "files_synced": render::integer(counts.delivered()),
+        "files_synced": render::integer(counts.changes()),
         "files_failed": render::integer(counts.failed),
         "bytes_synced": render::integer(counts.delivered_bytes),
         "elapsed_seconds": render::integer(
@@ -119,7 +119,7 @@ pub(super) fn render_summary(job: &JobRecord) -> Value {
     json!({
         "sync_job_id": job.job_id,
         "status": status_name(job.status),
-        "files_synced": render::integer(job.counts.delivered()),
+        "files_synced": render::integer(job.counts.changes()),
         "files_failed": render::integer(job.counts.failed),
         "throughput_files_per_min": throughput(job),
         "duration_seconds": render::decimal(duration_ms(job) as f64 / 1_000.0),
@@ -139,7 +139,7 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "trigger": trigger_name(job.trigger),
         "phase": phase_name(job.phase),
         "total_files": total(job).map(render::integer),
-        "files_synced": render::integer(counts.delivered()),
+        "files_synced": render::integer(counts.changes()),
         "files_failed": render::integer(counts.failed),
         "files_verified": render::integer(verified(job)),
         "changes": {

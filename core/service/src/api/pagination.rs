@@ -51,7 +51,8 @@ impl Query {
         }
     }
 
-    fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
+    /// An integer between bounds, both included.
+    pub(crate) fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
         let text = self.get(name)?;
         let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
         if number.is_none() {
@@ -151,7 +152,8 @@ impl PageRequest {
         let offset = offset.or(from_page).unwrap_or(0);
         if offset > OFFSET_MAX {
             let message = format!(
-                "This page begins at item {offset}; pages are counted up to {OFFSET_MAX}. Beyond it, follow `next_cursor`."
+                "This page begins at item {offset}; pages are counted up to {OFFSET_MAX}. Beyond it, follow \
+                 `next_cursor`."
             );
             problem(problems, "page", "less_than_equal", message);
         }

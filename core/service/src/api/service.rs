@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 
 use super::{
     auth::ApiKey,
+    changes::{self, ChangesRequest},
     connections::{self, ConnectionPatch, NewConnection},
     dead_letters::{self, DeadLetterFilter},
     errors::{ApiError, ApiResponse, Problem},
@@ -116,7 +118,8 @@ pub struct ApiRequest {
     pub authorization: Option<String>,
     /// The header `X-Namespace`.
     pub namespace: Option<String>,
-    /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte beyond.
+    /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte
+    /// beyond.
     pub body: Vec<u8>,
 }
 
@@ -206,13 +209,15 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         json!({
             "service": "b2sync",
             "version": self.version,
-            "message": "b2sync watches Backblaze B2 buckets and turns each file into an object of a bucket, exactly once \
-                        per version. Send `Authorization: Bearer <your API key>` with every call under /v1.",
+            "message": "b2sync watches Backblaze B2 buckets and keeps an ordered log of every file that is created, \
+                        updated or deleted, each version once. Send `Authorization: Bearer <your API key>` with \
+                        every call under /v1.",
             "health": "/healthz",
             "start": [
                 "POST /v1/organizations/connections",
                 "POST /v1/buckets/{bucket_id}/syncs",
                 "POST /v1/buckets/{bucket_id}/syncs/{sync_config_id}/trigger",
+                "GET /v1/buckets/{bucket_id}/syncs/{sync_config_id}/changes",
                 "GET /v1/buckets/{bucket_id}/syncs/{sync_config_id}/jobs",
                 "GET /v1/buckets/{bucket_id}/objects",
             ],
@@ -341,8 +346,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Ok(connections::render(&record))
     }
 
-    /// Has the syncs of a connection begin at once, if its suspension was lifted. What fails here is not told: a sync that
-    /// was not reached goes on with its next poll.
+    /// Has the syncs of a connection begin at once, if its suspension was lifted. What fails here is not told: a sync
+    /// that was not reached goes on with its next poll.
     async fn begin_again(&self, was_suspended: bool, record: &ConnectionRecord) {
         if !was_suspended || record.check_usable().is_err() {
             return;
@@ -508,6 +513,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             batch_size,
             reconcile: Default::default(),
             deletion_limit: Default::default(),
+            sinks: crate::registry::usual_sinks(),
+            feed_retention_hours: crate::registry::FEED_RETENTION_HOURS,
             skip_duplicates: true,
             max_objects_per_run: None,
             max_class_c_per_day: None,
@@ -629,13 +636,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 let status = self.command(&sync.sync_id, Command::Status).await?;
                 Ok(syncs::render_metrics(&sync, &status, self.clock.now()))
             }
+            SyncAction::Changes => self.read_changes(&sync, query).await,
             SyncAction::JobList => self.list_jobs(&sync, query, body).await,
             SyncAction::JobGet(job_id) => self.get_job(&sync, job_id).await,
             SyncAction::DeadLetterList => self.list_dead_letters(&sync, query, body).await,
             SyncAction::DeadLetterRequeue => self.requeue_dead_letters(&sync, body).await,
             SyncAction::DeadLetterMarkFailed => {
                 let error_types = dead_letters::parse_error_types(body, true)?;
-                let (updated, _) = self.mark_dead_letters(&sync, Command::MarkFailed { error_types }).await?;
+                let updated = self.mark_dead_letters(&sync, Command::MarkFailed { error_types }).await?;
                 Ok(json!({"updated": render::integer(updated)}))
             }
         }
@@ -662,9 +670,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
     }
 
-    /// Gives a sync's coordinator a command, and has the cron look after it, should the coordinator not be reached or its
-    /// alarm be lost. That is noted before, in case this is cut off; and after it, since a tick in between may have been told
-    /// what was so before the command.
+    /// Gives a sync's coordinator a command, and has the cron look after it, should the coordinator not be reached or
+    /// its alarm be lost. That is noted before, in case this is cut off; and after it, since a tick in between may have
+    /// been told what was so before the command.
     async fn watched<T, F: From<Error>>(
         &self,
         sync_id: &str,
@@ -832,6 +840,26 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
     }
 
+    // The feed
+
+    async fn read_changes(&self, sync: &SyncRecord, query: &Query) -> Answered {
+        let mut problems = Vec::new();
+        let asked = ChangesRequest::parse(query, &mut problems);
+        check_problems(problems)?;
+        let ChangesRequest { after, limit, wait_ms } = asked;
+        let read =
+            |after, limit, wait_ms| self.coordinators.call(&sync.sync_id, Command::Changes { after, limit, wait_ms });
+        match read(after, limit, wait_ms).await {
+            Ok(Answer::Changes { changes, first, last }) => Ok(changes::render_page(&changes, first, last, asked)),
+            Ok(_) => Err(unexpected().into()),
+            Err(error) if error.kind() == ErrorKind::FeedGap => match read(None, 1, 0).await? {
+                Answer::Changes { first, .. } => Err(ApiError::FeedGap { error, first }),
+                _ => Err(unexpected().into()),
+            },
+            Err(error) => Err(changes::refusal(error)),
+        }
+    }
+
     // Dead letters
 
     async fn list_dead_letters(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
@@ -854,17 +882,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     async fn requeue_dead_letters(&self, sync: &SyncRecord, body: &[u8]) -> Answered {
         let error_types = dead_letters::parse_error_types(body, false)?;
         let command = self.mark_dead_letters(sync, Command::Requeue { error_types });
-        let (requeued, job) = self.watched(&sync.sync_id, command).await?;
-        Ok(json!({"requeued": render::integer(requeued), "sync_job_id": job.map(|job| job.job_id)}))
+        let requeued = self.watched(&sync.sync_id, command).await?;
+        Ok(json!({"requeued": render::integer(requeued)}))
     }
 
-    async fn mark_dead_letters(
-        &self,
-        sync: &SyncRecord,
-        command: Command,
-    ) -> Result<(u64, Option<Box<JobRecord>>), ApiError> {
+    async fn mark_dead_letters(&self, sync: &SyncRecord, command: Command) -> Result<u64, ApiError> {
         match self.coordinators.call(&sync.sync_id, command).await? {
-            Answer::Marked { letters, job } => Ok((letters, job)),
+            Answer::Marked { letters } => Ok(letters),
             _ => Err(unexpected().into()),
         }
     }
@@ -987,25 +1011,6 @@ impl Changeable for SyncRecord {
         let id = &self.sync_id;
         registry.sync(id).await?.ok_or_else(|| crate::registry::refusals::missing(id))
     }
-}
-
-/// Drives all futures, and answers in their order.
-async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut pending: Vec<_> = futures.into_iter().map(|future| (Box::pin(future), None)).collect();
-    std::future::poll_fn(|context| {
-        let mut ready = true;
-        for (future, output) in &mut pending {
-            if output.is_none() {
-                match future.as_mut().poll(context) {
-                    std::task::Poll::Ready(value) => *output = Some(value),
-                    std::task::Poll::Pending => ready = false,
-                }
-            }
-        }
-        if ready { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
-    })
-    .await;
-    pending.into_iter().filter_map(|(_, output)| output).collect()
 }
 
 fn listed(path: &str, page: &PageRequest, results: Vec<Value>, total: Option<u64>, next: Option<&Cursor>) -> Value {

@@ -4,10 +4,13 @@
 //! integration's documentation writes them, and nested in `file_filters`, as the client does. Answers have the nested
 //! one. `sync_mode` is answered in the client's enum; the mode as it was asked stands in `schedule`.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 
 use super::{
     body::{Fields, Given, parse_object},
+    changes::{read_sinks, render_sinks},
     connections::{DESCRIPTION_CHARS_MAX, PROVIDER},
     errors::{ApiError, Problem, problem_of},
     filters::ListFilter,
@@ -18,14 +21,12 @@ use super::{
 use crate::{
     coordinator::protocol::{SyncState, SyncStatus},
     cost,
-    registry::{SyncMode, SyncRecord},
+    registry::{FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, SyncMode, SyncRecord, usual_sinks},
+    sinks::{CATALOGUE, SinkSpec},
 };
 use b2sync_core::{
-    engine::{
-        Reconcile,
-        limit::{DELETION_FILES_MAX, DELETION_PERCENT_MAX, DeletionLimit},
-    },
     filter::{Filter, FilterSpec},
+    policy::{DELETION_FILES_MAX, DELETION_PERCENT_MAX, DeletionLimit, Reconcile},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -115,6 +116,8 @@ pub(super) struct SyncPatch {
     max_objects_per_run: Given<u64>,
     max_class_c_per_day: Given<u64>,
     sync_concurrency: Given<u64>,
+    feed_retention_hours: Option<u64>,
+    sinks: Given<Vec<SinkSpec>>,
     on_delete: Option<bool>,
     on_update: Option<bool>,
     on_filter_drift: Option<bool>,
@@ -160,6 +163,12 @@ impl SyncPatch {
             max_objects_per_run: fields.integer_or_null("max_objects_per_run", 1, OBJECTS_MAX),
             max_class_c_per_day: fields.integer_or_null("max_class_c_per_day", 1, CLASS_C_MAX),
             sync_concurrency: fields.integer_or_null("sync_concurrency", 1, 100),
+            feed_retention_hours: fields.integer(
+                "feed_retention_hours",
+                FEED_RETENTION_HOURS_MIN.into(),
+                FEED_RETENTION_HOURS_MAX.into(),
+            ),
+            sinks: read_sinks(fields),
             on_delete: None,
             on_update: None,
             on_filter_drift: None,
@@ -230,6 +239,12 @@ impl SyncPatch {
             Given::Absent => {}
             Given::Null => record.sync_concurrency = None,
             Given::Value(number) => record.sync_concurrency = Some(small(number)),
+        }
+        record.feed_retention_hours = self.feed_retention_hours.map_or(record.feed_retention_hours, small);
+        match &self.sinks {
+            Given::Absent => {}
+            Given::Null => record.sinks = usual_sinks(),
+            Given::Value(sinks) => record.sinks.clone_from(sinks),
         }
         let now = record.reconcile;
         record.reconcile = Reconcile {
@@ -327,7 +342,10 @@ impl FilterPatch {
             modified_since: fields.time_or_null("modified_since"),
         };
         if let Given::Value(whole) = &patch.whole {
-            let differ = |flat: &Given<Vec<String>>, nested: &Vec<String>| matches!(flat, Given::Value(flat) if !nested.is_empty() && flat != nested);
+            let differ = |flat: &Given<Vec<String>>, nested: &Vec<String>| match flat {
+                Given::Value(flat) => !nested.is_empty() && flat != nested,
+                _ => false,
+            };
             let since = matches!(patch.modified_since, Given::Value(since)
                                  if whole.modified_after.is_some_and(|after| after != since));
             for (conflict, flat, nested) in [
@@ -424,8 +442,27 @@ fn render_filters(filters: &FilterSpec) -> Value {
 pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Timestamp) -> Value {
     let nothing = SyncStatus::default();
     let status = known.unwrap_or(&nothing);
+    let mut sync = render_settings(record, status);
+    let last_error = match known {
+        Some(status) => status.last_error.as_ref().map(|error| render::error(&error.message)),
+        None => Some("How the sync stands is not known at the moment: ask again.".to_owned()),
+    };
+    let live = json!({
+        "status": status_name(record, known),
+        "is_active": is_active(record, known),
+        "last_error": last_error,
+    });
+    for live in [live, render_live(record, status, now)] {
+        if let (Value::Object(sync), Value::Object(live)) = (&mut sync, live) {
+            sync.extend(live);
+        }
+    }
+    sync
+}
+
+/// What its user has set.
+fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
     let echoed = &record.echoed;
-    let job = status.current_job.as_ref();
     let mut reconcile = echoed.reconcile.clone();
     reconcile.insert("on_delete".to_owned(), record.reconcile.on_delete.into());
     reconcile.insert("on_update".to_owned(), record.reconcile.on_update.into());
@@ -434,11 +471,7 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         SyncMode::OneTime => "initial_only",
         SyncMode::Continuous | SyncMode::Scheduled => "continuous",
     };
-    let last_error = match known {
-        Some(status) => status.last_error.as_ref().map(|error| render::error(&error.message)),
-        None => Some("How the sync stands is not known at the moment: ask again.".to_owned()),
-    };
-    let mut sync = json!({
+    json!({
         "sync_config_id": record.sync_id,
         "bucket_id": record.bucket_id,
         "connection_id": record.connection_id,
@@ -466,8 +499,6 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "sync_from": render::time(echoed.sync_from),
         "reconcile": reconcile,
         "deletion_limit": {"percent": record.deletion_limit.percent, "files": record.deletion_limit.files},
-        "status": status_name(record, known),
-        "is_active": is_active(record, known),
         "created_at": render::time(record.created_at),
         "updated_at": render::time(record.updated_at),
         "created_by_user_id": record.created_by,
@@ -476,8 +507,14 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "sync_concurrency": record.sync_concurrency,
         "max_objects_per_run": record.max_objects_per_run.map(render::integer),
         "max_class_c_per_day": record.max_class_c_per_day.map(render::integer),
-    });
-    let live = json!({
+        "feed_retention_hours": record.feed_retention_hours,
+    })
+}
+
+/// How it stands.
+fn render_live(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Value {
+    let job = status.current_job.as_ref();
+    json!({
         "total_files_discovered": render::integer(status.files_known),
         "total_files_synced": render::integer(status.total_delivered),
         "total_files_failed": render::integer(status.total_failed),
@@ -487,7 +524,6 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "sync_run_counter": render::integer(status.runs),
         "last_sync_at": render::time(status.last_sync_at),
         "next_sync_at": render::time(status.next_sync_at),
-        "last_error": last_error,
         "paused": is_paused(record, status),
         "pause_reason": status.pause_reason,
         "paused_at": render::time(status.paused_at),
@@ -496,14 +532,22 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         "current_sync_run_id": job.map(|job| &job.job_id),
         "sync_progress": job.map(|job| jobs::render_progress(job, now)),
         "stats": status.last_job.as_ref().map(|_| render_stats(status)),
-        "dead_letters": status.dead_letters.as_ref().map(|letters| render::integer(letters.values().sum())),
+        "dead_letters": dead_letters(status).map(|letters| render::integer(letters.values().sum())),
+        "feed": {
+            "first": render::integer(status.feed_first.max(1)),
+            "last": render::integer(status.feed_last),
+        },
+        "sinks": render_sinks(record, status),
         "stretched": status.stretched,
         "cost": render_cost(record, status),
-    });
-    if let (Value::Object(sync), Value::Object(live)) = (&mut sync, live) {
-        sync.extend(live);
-    }
-    sync
+    })
+}
+
+/// The dead letters of the catalogue, by their type; `None`: they are not known at the moment.
+fn dead_letters(status: &SyncStatus) -> Option<BTreeMap<String, u64>> {
+    let sinks = status.sinks.as_ref()?;
+    let catalogue = sinks.iter().find(|sink| sink.sink_id == CATALOGUE);
+    Some(catalogue.map(|sink| sink.dead_letters.clone()).unwrap_or_default())
 }
 
 /// Seconds from the start of one job to the start of the next, as it is planned now.
@@ -512,8 +556,8 @@ fn interval_s(record: &SyncRecord, status: &SyncStatus) -> u64 {
     status.stretched.as_ref().map_or(interval_s, |stretched| stretched.interval_seconds.max(interval_s))
 }
 
-/// What the latest job cost, and what a day of jobs like the latest that completed would. A sync that does not poll has no
-/// forecast.
+/// What the latest job cost, and what a day of jobs like the latest that completed would. A sync that does not poll has
+/// no forecast.
 fn render_cost(record: &SyncRecord, status: &SyncStatus) -> Value {
     let last_job = status.last_job.as_ref().map(|job| {
         let mut cost = jobs::render_cost(&job.cost);
@@ -541,7 +585,7 @@ fn render_stats(status: &SyncStatus) -> Value {
         "total_objects_failed": render::integer(status.total_failed),
         "total_objects_discovered": render::integer(status.files_known),
         "total_bytes_synced": render::integer(status.total_bytes_delivered),
-        "last_run_objects_synced": of_last(|counts| counts.delivered()),
+        "last_run_objects_synced": of_last(|counts| counts.changes()),
         "last_run_objects_failed": of_last(|counts| counts.failed),
         "last_run_objects_discovered": of_last(|counts| counts.matched),
         "last_run_objects_verified": render::integer(last.map_or(0, jobs::verified)),
@@ -588,8 +632,8 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "stale_after_seconds": stale_after_s,
         "failure_rate": if discovered > 0.0 { (failed / discovered).min(1.0) } else { 0.0 },
         "healthy": (active || done) && !paused && status.consecutive_failures == 0 && !stale && !stalled,
-        "dlq_total": render::integer(status.dead_letters.iter().flatten().map(|(_, count)| *count).sum()),
-        "dlq_by_error": status.dead_letters.clone().unwrap_or_default(),
+        "dlq_total": render::integer(dead_letters(status).unwrap_or_default().values().sum()),
+        "dlq_by_error": dead_letters(status).unwrap_or_default(),
         "stretched": status.stretched,
         "cost": render_cost(record, status),
         "running_job": status.current_job.is_some(),

@@ -1,10 +1,11 @@
 //! A catalogue as a sink that the core's suite can judge.
 
 use b2sync_core::{
+    change::Change,
     conformance::sink::ReadableSink,
     entry::Entry,
     error::Error,
-    sink::{Change, Delivery, Sink},
+    sink::{Delivery, Sink},
 };
 
 use crate::catalogue::{ObjectQuery, Objects};
@@ -88,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_catalogue_in_memory_conforms() {
-        let catalogues: Vec<_> = (0..10).map(|_| MemoryCatalogue::new()).collect();
+        let catalogues: Vec<_> = (0..32).map(|_| MemoryCatalogue::new()).collect();
         let unused = RefCell::new(catalogues.iter());
         block_on(sink_conformance(async || {
             let catalogue = unused.borrow_mut().next().unwrap();

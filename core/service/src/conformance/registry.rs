@@ -5,9 +5,9 @@ use crate::registry::{
 };
 use b2sync_core::{
     conformance::{Outcome, check, check_kind},
-    engine::{Reconcile, limit::DeletionLimit},
     error::{Error, ErrorKind},
     filter::FilterSpec,
+    policy::{DeletionLimit, Reconcile},
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -64,6 +64,8 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         batch_size: 50,
         reconcile: Reconcile { on_delete: false, ..Reconcile::default() },
         deletion_limit: DeletionLimit { percent: 0, files: 10_000_000 },
+        sinks: crate::registry::usual_sinks(),
+        feed_retention_hours: crate::registry::FEED_RETENTION_HOURS,
         skip_duplicates: true,
         max_objects_per_run: None,
         max_class_c_per_day: Some(10_000_000),

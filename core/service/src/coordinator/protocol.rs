@@ -1,15 +1,18 @@
 //! What the API and the cron say to a coordinator, and what it answers. On Workers this crosses, as JSON, from the
 //! Worker to the sync's Durable Object; both are always of the same deployment.
 //!
-//! Every enum that crosses is tagged from outside (`{"trigger": {…}}`), serde's default: a tag inside would have each type
-//! below it compiled twice, and the bundle of the Worker has a limit.
+//! Every enum that crosses is tagged from outside (`{"trigger": {…}}`), serde's default: a tag inside would have each
+//! type below it compiled twice, and the bundle of the Worker has a limit.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{
+    catalogue::ChangeWire,
+    sinks::{SinkState, dead_letters::DeadLetter},
+};
 use b2sync_core::{
-    dead_letters::DeadLetter,
     job::{ErrorRecord, JobCost, JobRecord, JobStatus, Trigger},
     time::Timestamp,
 };
@@ -18,7 +21,7 @@ use b2sync_core::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Command {
-    /// The sync was created or changed: plan its next poll anew.
+    /// The sync was created or changed: plan its next poll again.
     Configured,
     /// The connection's suspension was lifted: where the latest job failed, begin the next at once.
     ConnectionLifted,
@@ -65,7 +68,23 @@ pub enum Command {
         /// Its id.
         job_id: String,
     },
-    /// Changes that the sink refused for good, newest first. Answer: [`Answer::DeadLetters`].
+    /// Changes of the feed. Answer: [`Answer::Changes`].
+    Changes {
+        /// Behind this position; `None`: from the oldest that is there.
+        after: Option<u64>,
+        /// At most this many.
+        limit: u64,
+        /// Wait so long for the first one, in milliseconds, if there is none yet.
+        wait_ms: u64,
+    },
+    /// Move the cursor of a sink back, so that it gets what is behind that position again.
+    Replay {
+        /// The sink.
+        sink_id: String,
+        /// The position.
+        after: u64,
+    },
+    /// Changes that the catalogue refused for good, newest first. Answer: [`Answer::DeadLetters`].
     DeadLetters {
         /// Without those that are on their way again.
         #[serde(default)]
@@ -78,8 +97,7 @@ pub enum Command {
         /// At most this many.
         limit: u64,
     },
-    /// Send dead letters back: the next job offers them first. Starts one if none runs and the sync is not paused; if one
-    /// runs, the next begins as soon as that one has completed. Answer: [`Answer::Marked`].
+    /// Send dead letters back: they are offered again at once. Answer: [`Answer::Marked`].
     Requeue {
         /// Only these types; all, if none is named.
         #[serde(default)]
@@ -124,6 +142,15 @@ pub enum Answer {
         /// `None` when there is no such job (any more).
         job: Option<Box<JobRecord>>,
     },
+    /// Of [`Command::Changes`].
+    Changes {
+        /// In order, without gaps.
+        changes: Vec<ChangeWire>,
+        /// The position of the oldest change that is still there; `last + 1` where none is.
+        first: u64,
+        /// The position of the newest change; 0: there never was one.
+        last: u64,
+    },
     /// Of [`Command::DeadLetters`].
     DeadLetters {
         /// Newest first.
@@ -135,8 +162,6 @@ pub enum Answer {
     Marked {
         /// How many dead letters were not marked so already.
         letters: u64,
-        /// The job that was started for them.
-        job: Option<Box<JobRecord>>,
     },
     /// Of [`Command::Forget`].
     Forgotten,
@@ -155,7 +180,7 @@ pub enum SyncState {
     Suspended,
     /// A one-time sync that is done.
     Completed,
-    /// Its latest job failed with an error that somebody must mend; it goes on polling.
+    /// Its latest job failed with an error that its user must fix; it goes on polling.
     Failed,
 }
 
@@ -196,20 +221,50 @@ pub struct SyncStatus {
     pub files_known: u64,
     /// Bytes of those files.
     pub bytes_known: u64,
-    /// Changes delivered by all jobs.
+    /// Changes that all jobs appended to the feed.
     pub total_delivered: u64,
-    /// Bytes of the created and updated files delivered by all jobs.
+    /// Bytes of the created and updated files among them.
     pub total_bytes_delivered: u64,
-    /// Changes refused by the sink, in all jobs.
+    /// Changes that sinks refused for good.
     pub total_failed: u64,
     /// Why the next poll is later than the sync's interval says, if a cap puts it off.
     pub stretched: Option<Stretched>,
     /// What the latest job that completed has spent: what the next ones are forecast from.
     pub completed_cost: Option<JobCost>,
-    /// How many dead letters there are of each type; `None` when that is not known at the moment. Only in answers: they
-    /// have a document of their own.
+    /// The position of the oldest change in the feed, as the latest step left it; one more than `feed_last` where there
+    /// is none.
+    pub feed_first: u64,
+    /// The position of the newest change.
+    pub feed_last: u64,
+    /// How the sinks stand; `None` when that is not known at the moment. Only in answers: they have documents of their
+    /// own.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dead_letters: Option<BTreeMap<String, u64>>,
+    pub sinks: Option<Vec<SinkStatus>>,
+}
+
+/// How a sink stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SinkStatus {
+    /// Names it within its sync.
+    pub sink_id: String,
+    /// Whether it takes changes.
+    pub state: SinkState,
+    /// The position up to which it has taken the feed.
+    pub cursor: u64,
+    /// Changes that it took.
+    pub taken: u64,
+    /// Deliveries that failed since one last succeeded.
+    pub failures: u32,
+    /// When the first of them failed.
+    pub first_failure_at: Option<Timestamp>,
+    /// When the latest failed.
+    pub last_failure_at: Option<Timestamp>,
+    /// Why the latest failed.
+    pub last_error: Option<ErrorRecord>,
+    /// When the next attempt is due, while it backs off.
+    pub next_attempt_at: Option<Timestamp>,
+    /// How many dead letters there are of each type.
+    pub dead_letters: BTreeMap<String, u64>,
 }
 
 #[cfg(test)]
@@ -224,7 +279,8 @@ mod tests {
             Answer::Jobs { jobs: Vec::new(), total: 0 },
             Answer::Job { job: None },
             Answer::DeadLetters { letters: Vec::new(), total: 0 },
-            Answer::Marked { letters: 2, job: None },
+            Answer::Marked { letters: 2 },
+            Answer::Changes { changes: Vec::new(), first: 1, last: 0 },
             Answer::Forgotten,
         ];
         for answer in answers {

@@ -1,14 +1,17 @@
 //! Ranges of a listing that are read elsewhere: by *shards*, which have connections of their own.
 //!
-//! The coordinator of a sync remains its only writer. A shard keeps nothing: it is handed a range that somebody began or is
-//! to begin, reads pages of it, and hands back what became of it, to be merged in the order of keys as if it had been read
-//! here. A shard that cannot be asked costs nothing but time: the range is read here then.
+//! The coordinator of a sync remains its only writer. A shard keeps nothing: it is handed a range that was begun
+//! or is to begin, reads pages of it, and hands back what became of it, to be merged in the order of keys as if it had
+//! been read here. A shard that cannot be asked costs nothing but time: the range is read here then.
 
 use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Config, Home, STREAMS_HERE_MAX, credentials, cut};
+use super::{
+    Config, Home,
+    step::{credentials, cut},
+};
 use crate::registry::{ConnectionRecord, SyncRecord};
 use b2sync_core::{
     b2::{
@@ -17,10 +20,12 @@ use b2sync_core::{
         source::B2Source,
     },
     engine::{
-        Order,
-        listing::RangeReader,
-        source::{Source, SourceCost},
-        wire::ReaderWire,
+        listing::{
+            RangeReader, Rules,
+            source::{Source, SourceCost},
+            wire::ReaderWire,
+        },
+        meter::STREAMS_HERE_MAX,
     },
     entropy::Entropy,
     error::Error,
@@ -32,10 +37,10 @@ use b2sync_core::{
 
 /// Pages that a shard reads in one call, at most.
 const PAGES_MAX: u32 = 64;
-/// A shard hands back what it has once that is so many bytes long: many of them are on their way at once.
+/// A shard hands back what it has from this many bytes on: many answers are on their way at once.
 const ANSWER_BYTES_MAX: usize = 512 << 10;
-/// What is held back, and becomes a reference where nothing changed, may be longer: else a long leaf would go to and fro
-/// with each of its pages.
+/// What is held back, and becomes a reference where nothing changed, may be longer: else a long leaf would go to and
+/// fro with each of its pages.
 const HELD_BYTES_MAX: usize = 4 << 20;
 /// With no more than that in hand, in bytes, a leaf has just begun: the best place to hand back, once half of the pages
 /// are read.
@@ -89,13 +94,12 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     let credentials = credentials(config, &connection)?;
     let client = B2Client::new(http, clock, entropy, config.retry);
     let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
-    // What a reader asks of an order is where segments begin, and which files are taken.
-    let order = Order::new("", &sync.sync_id, cut(config, &sync)?, &filter, "");
+    let rules = Rules { cut: cut(config, &sync)?, filter: &filter };
     let began = clock.now();
     let mut read = Ok(());
     let pages_max = pages_max.clamp(1, PAGES_MAX);
     for page in 1..=pages_max {
-        read = reader.read(&source, &order).await.map_err(ErrorWire::from);
+        read = reader.read(&source, &rules).await.map_err(ErrorWire::from);
         let long = reader.complete_weight() >= ANSWER_BYTES_MAX || reader.weight() >= HELD_BYTES_MAX;
         let full = long || clock.now().millis_since(began) >= CALL_MS_MAX;
         let little = page >= pages_max.div_ceil(2) && pages_max > 1 && reader.weight() <= BEGUN_BYTES_MAX;
@@ -165,7 +169,7 @@ impl<'a, H: Home> Ranges<'a, H> {
         &self,
         source: &S,
         reader: &mut RangeReader,
-        order: &Order<'_>,
+        rules: &Rules<'_>,
     ) -> Result<(), Error> {
         if self.here.get() >= STREAMS_HERE_MAX
             && let Some((shard, count)) = self.free_shard()
@@ -177,7 +181,7 @@ impl<'a, H: Home> Ranges<'a, H> {
             }
         }
         let _reading = Reading::begin(&self.here);
-        reader.read(source, order).await
+        reader.read(source, rules).await
     }
 
     /// The shard that reads the fewest ranges, if it can read one more.

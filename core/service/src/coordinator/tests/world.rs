@@ -1,9 +1,10 @@
-//! A home in memory: a small bucket behind an HTTP client, stores that break or stop for ever at any effect, a clock that
-//! moves only when told to, and the alarm as it was last set.
+//! A home in memory: a small bucket behind an HTTP client, stores that break or stop for ever at any effect, up to
+//! three sinks of any manner, a clock that moves when it is told to or when nothing else can happen, and the alarm as
+//! it was last set.
 
 use std::{
     cell::{Cell, RefCell},
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, VecDeque},
     fmt::Write as _,
     future::{Future, pending, poll_fn},
     pin::{Pin, pin},
@@ -11,17 +12,14 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use bytes::Bytes;
-
-use super::super::*;
+use super::*;
 use crate::{conformance::registry as records, registry::MemoryRegistry};
 use b2sync_core::{
     http::{ExchangeLimits, Request, Response, StatusCode, TransportError},
     secret::SecretString,
-    sink::{Change, ChangeKind, Delivery, MemorySink},
     snapshot::root,
     source_path::SourcePath,
-    store::{Document, MemoryBlobs, MemoryDocuments},
+    store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     testing::{Seeded, VirtualClock},
 };
 
@@ -52,9 +50,16 @@ pub(super) struct Inner {
     pub(super) page_size: Cell<usize>,
     pub(super) blobs: MemoryBlobs,
     pub(super) documents: MemoryDocuments,
-    pub(super) sink: MemorySink,
+    /// The sinks of the sync, unless its record says that it has none.
+    pub(super) sinks: RefCell<Vec<Rc<TestSink>>>,
     pub(super) registry: MemoryRegistry,
     pub(super) clock: VirtualClock,
+    /// When those that sleep wake up.
+    timers: RefCell<BTreeMap<u64, i64>>,
+    /// Counts whatever happens: where nothing does, time passes.
+    activity: Cell<u64>,
+    /// Calls to the stores and to sinks.
+    pub(super) calls: Cell<u64>,
     entropy: Seeded,
     pub(super) effects: Cell<u64>,
     pub(super) break_at: Cell<Option<(u64, Break)>>,
@@ -96,33 +101,100 @@ fn broken() -> Error {
     Error::new(ErrorKind::Storage, "Broken off.", "Try again.").with_retry(Retry::Temporary)
 }
 
+thread_local! {
+    static KILLED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Kills whoever runs: [`poll_to_end`] polls it no more.
+pub(super) async fn kill<T>() -> T {
+    KILLED.set(true);
+    pending().await
+}
+
+/// Whether [`kill`] was called since this was last asked.
+pub(super) fn was_killed() -> bool {
+    KILLED.take()
+}
+
 async fn yield_once() {
     let mut yielded = false;
     poll_fn(|_| if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }).await;
 }
 
 impl Inner {
+    async fn called(&self) {
+        self.calls.set(self.calls.get() + 1);
+        self.turn().await;
+    }
+
     async fn turn(&self) {
+        self.activity.set(self.activity.get() + 1);
         if self.interleaved.get() {
             yield_once().await;
         }
     }
 
-    async fn effect<T>(&self, apply: impl AsyncFnOnce() -> Result<T, Error>) -> Result<T, Error> {
-        self.turn().await;
+    pub(super) async fn effect<T>(&self, apply: impl AsyncFnOnce() -> Result<T, Error>) -> Result<T, Error> {
+        self.called().await;
         self.effects.set(self.effects.get() + 1);
         let broke = self.break_at.get().filter(|(at, _)| *at == self.effects.get()).map(|(_, how)| how);
         match broke {
             Some(Break::Before) => return Err(broken()),
-            Some(Break::KillBefore) => pending().await,
+            Some(Break::KillBefore) => kill().await,
             _ => {}
         }
         let answer = apply().await?;
         match broke {
             Some(Break::After) => Err(broken()),
-            Some(Break::KillAfter) => pending().await,
+            Some(Break::KillAfter) => kill().await,
             _ => Ok(answer),
         }
+    }
+
+    /// Time passes when nothing else happens between two looks at whoever wakes up next.
+    pub(super) async fn sleep(&self, millis: u64) {
+        /// One that was forgotten never wakes up: it holds up the others for so many looks.
+        const LOOKS_MAX: u32 = 50;
+        let at = self.clock.now_ms.get() + i64::try_from(millis).unwrap();
+        let timer = Timer::new(self, at);
+        let (mut seen, mut looks) = (None, 0);
+        poll_fn(|_| {
+            if self.clock.now_ms.get() >= at {
+                return Poll::Ready(());
+            }
+            let idle = seen.replace(self.activity.get()) == Some(self.activity.get());
+            looks = if idle { looks + 1 } else { 0 };
+            let is_next = self.timers.borrow().values().all(|other| *other >= at);
+            if !idle || (!is_next && looks < LOOKS_MAX) {
+                return Poll::Pending;
+            }
+            self.clock.now_ms.set(at);
+            self.activity.set(self.activity.get() + 1);
+            Poll::Ready(())
+        })
+        .await;
+        drop(timer);
+    }
+}
+
+/// One that sleeps.
+struct Timer<'a> {
+    inner: &'a Inner,
+    id: u64,
+}
+
+impl<'a> Timer<'a> {
+    fn new(inner: &'a Inner, at: i64) -> Self {
+        inner.activity.set(inner.activity.get() + 1);
+        let id = inner.activity.get();
+        inner.timers.borrow_mut().insert(id, at);
+        Self { inner, id }
+    }
+}
+
+impl Drop for Timer<'_> {
+    fn drop(&mut self) {
+        self.inner.timers.borrow_mut().remove(&self.id);
     }
 }
 
@@ -200,7 +272,7 @@ impl Inner {
 
 impl BlobStore for Seam {
     async fn get(&self, name: &str) -> Result<Option<Bytes>, Error> {
-        self.0.turn().await;
+        self.0.called().await;
         let hidden = self.0.invisible_until.get();
         if hidden.is_some_and(|(until, prefix)| self.0.clock.now_ms.get() < until && name.starts_with(prefix)) {
             return Ok(None);
@@ -219,22 +291,12 @@ impl BlobStore for Seam {
 
 impl DocumentStore for Seam {
     async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
-        self.0.turn().await;
+        self.0.called().await;
         self.0.documents.load(name).await
     }
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
         self.0.effect(async || self.0.documents.swap(name, expected, value).await).await
-    }
-}
-
-impl Sink for Seam {
-    fn batch_max(&self) -> usize {
-        7
-    }
-
-    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
-        self.0.effect(async || self.0.sink.deliver(changes).await).await
     }
 }
 
@@ -245,7 +307,7 @@ impl Clock for Seam {
 
     async fn sleep(&self, millis: u64) {
         self.0.turn().await;
-        self.0.clock.sleep(millis).await;
+        self.0.sleep(millis).await;
     }
 }
 
@@ -270,7 +332,7 @@ impl Home for TestHome {
     type Clock = Seam;
     type Entropy = Seam;
     type Registry = MemoryRegistry;
-    type Sink = Seam;
+    type Sink = SinkSeam;
 
     fn http(&self) -> &Seam {
         &self.seam
@@ -296,8 +358,13 @@ impl Home for TestHome {
         &self.seam.0.registry
     }
 
-    fn sink(&self, _: &SyncRecord) -> Seam {
-        self.seam.clone()
+    fn sinks(&self, sync: &SyncRecord) -> Vec<(String, SinkSeam)> {
+        if sync.sinks.is_empty() {
+            return Vec::new();
+        }
+        let inner = &self.seam.0;
+        let seam = |sink: &Rc<TestSink>| SinkSeam::new(inner, sink);
+        inner.sinks.borrow().iter().map(|sink| (sink.sink_id.clone(), seam(sink))).collect()
     }
 
     fn config(&self) -> &Config {
@@ -361,7 +428,8 @@ impl Home for TestHome {
         for name in self.seam.0.blobs.names() {
             self.seam.0.blobs.delete(&name).await?;
         }
-        for name in [DOCUMENT, root::DOCUMENT] {
+        let sinks: Vec<_> = self.seam.0.sinks.borrow().iter().map(|it| SinkRecord::document(&it.sink_id)).collect();
+        for name in [DOCUMENT, root::DOCUMENT].into_iter().chain(sinks.iter().map(String::as_str)) {
             if let Some(document) = self.seam.0.documents.load(name).await? {
                 self.seam.0.documents.swap(name, document.revision, None).await?;
             }
@@ -386,11 +454,15 @@ fn config(budget: Budget) -> Config {
 pub(super) fn poll_to_end<T>(future: impl Future<Output = T>) -> Option<T> {
     let mut future = pin!(future);
     for _ in 0..100_000 {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+        if was_killed() {
+            return None;
+        }
+        if let Poll::Ready(value) = polled {
             return Some(value);
         }
     }
-    None
+    panic!("it neither ends nor dies");
 }
 
 pub(super) type Task = Pin<Box<dyn Future<Output = Result<(), Error>>>>;
@@ -402,9 +474,12 @@ impl World {
             page_size: Cell::new(10),
             blobs: MemoryBlobs::default(),
             documents: MemoryDocuments::default(),
-            sink: MemorySink::default(),
+            sinks: RefCell::new(vec![Rc::new(TestSink::new("catalogue"))]),
             registry: MemoryRegistry::new(),
             clock: VirtualClock::at("2024-01-01T00:00:00Z"),
+            timers: RefCell::default(),
+            activity: Cell::new(0),
+            calls: Cell::new(0),
             entropy: Seeded(Cell::new(1)),
             effects: Cell::new(0),
             break_at: Cell::new(None),
@@ -456,6 +531,26 @@ impl World {
         change(&mut new);
         self.config = Rc::new(new);
         self
+    }
+
+    /// With one more sink.
+    pub(super) fn with_sink(self, sink_id: &str, manner: Manner) -> Self {
+        let sink = TestSink::new(sink_id);
+        sink.manner.set(manner);
+        self.inner.sinks.borrow_mut().push(Rc::new(sink));
+        self.ask(Command::Configured);
+        self
+    }
+
+    /// Without the last sink.
+    pub(super) fn without_sink(&self) {
+        self.inner.sinks.borrow_mut().pop();
+        self.ask(Command::Configured);
+    }
+
+    /// The n-th sink; 0 is the catalogue.
+    pub(super) fn sink(&self, n: usize) -> Rc<TestSink> {
+        Rc::clone(&self.inner.sinks.borrow()[n])
     }
 
     /// A step for every page.
@@ -545,10 +640,83 @@ impl World {
         })
     }
 
-    /// Lets the alarm drive until no job runs, and says how often it did.
+    /// As time goes by: the alarm drives, the cron pokes every minute, and whoever dies is followed by the next
+    /// instance. Answers by how much a poll began too late at most, in milliseconds.
+    pub(super) fn live(&mut self, millis: i64) -> u64 {
+        let end = self.now().as_millis() + millis;
+        let mut late = 0;
+        loop {
+            let now = self.now().as_millis();
+            let cron = (now / POKE_RUNNING_MS + 1) * POKE_RUNNING_MS;
+            let alarm = self.inner.alarm.get().map_or(i64::MAX, Timestamp::as_millis);
+            let next = alarm.min(cron).max(now);
+            if next > end {
+                self.wait((end - now).max(0));
+                return late;
+            }
+            self.wait(next - now);
+            let (runs, due) = (self.status().runs, self.status().next_sync_at);
+            if cron <= next {
+                self.survive(Some(Command::Poke { at: self.now() }));
+            }
+            if self.inner.alarm.get().is_some_and(|at| at <= self.now()) {
+                self.inner.alarm.set(None);
+                self.survive(None);
+            }
+            let status = self.status();
+            if status.runs > runs {
+                let job = status.current_job.or(status.last_job).unwrap();
+                late = late.max(job.created_at.millis_since(due.unwrap_or(job.created_at)));
+            }
+        }
+    }
+
+    /// A drive or a command that may fail for a while, or kill: then there is another instance.
+    fn survive(&mut self, command: Option<Command>) {
+        match poll_to_end(self.task(command)) {
+            None => *self = self.next_instance(),
+            Some(Err(error)) => assert!(error.is_transient(), "{error}"),
+            Some(Ok(())) => {}
+        }
+    }
+
+    /// Sends the letters of any sink back, as the API does for the catalogue.
+    pub(super) fn send_back(&self, sink_id: &str) -> Task {
+        let (home, sink_id) = (self.home(), sink_id.to_owned());
+        Box::pin(
+            async move { Coordinator::new(&home).send_back(SYNC, &sink_id, &[], home.clock().now()).await.map(|_| ()) },
+        )
+    }
+
+    /// Lets the alarm drive as long as it goes off at once: jobs that are due begin, and sinks get what they wait for.
+    pub(super) fn rest(&self) {
+        for _ in 0..1_000 {
+            if self.inner.alarm.get().is_none_or(|at| at > self.now()) {
+                return;
+            }
+            self.drive();
+        }
+        panic!("it does not come to rest: {:?}", self.status());
+    }
+
+    /// Lets the alarm drive until no job runs and no sink waits for anything.
+    pub(super) fn catch_up(&self) {
+        for _ in 0..1_000 {
+            self.rest();
+            if self.state().pumps.due_at.is_none() {
+                return;
+            }
+            let at = self.inner.alarm.get().expect("a sink waits and there is no alarm");
+            self.wait((at.as_millis() - self.now().as_millis()).max(0));
+        }
+        panic!("the sinks do not catch up: {:?}", self.status().sinks);
+    }
+
+    /// Lets the alarm drive until no job runs, and says how often it did. Then comes to rest.
     pub(super) fn run(&self) -> u64 {
         for drives in 0..1_000 {
             if self.status().current_job.is_none() {
+                self.rest();
                 return drives;
             }
             let at = self.inner.alarm.get().expect("a job runs and there is no alarm");
@@ -599,49 +767,6 @@ impl World {
 
     pub(super) fn delete(&self, key: &str) {
         self.inner.bucket.borrow_mut().remove(key);
-    }
-
-    pub(super) fn delivered(&self) -> BTreeMap<String, u64> {
-        self.inner.sink.current().into_iter().map(|(key, entry)| (key, entry.size)).collect()
-    }
-
-    /// What was delivered is what the bucket holds, each version under one id, and what is stored is whole.
-    pub(super) fn check(&self) {
-        self.check_delivered();
-        let mut ids: BTreeMap<(String, String), BTreeSet<String>> = BTreeMap::new();
-        for change in self.inner.sink.deliveries().into_iter().filter(|it| it.kind != ChangeKind::Deleted) {
-            ids.entry((change.entry.key, change.entry.etag)).or_default().insert(change.id);
-        }
-        let second: Vec<_> = ids.iter().filter(|(_, ids)| ids.len() > 1).collect();
-        assert!(second.is_empty(), "delivered under a second id: {second:?}");
-    }
-
-    /// What was delivered is what the bucket holds, and what is stored is whole.
-    pub(super) fn check_delivered(&self) {
-        assert_eq!(self.delivered(), *self.inner.bucket.borrow(), "what was delivered is not what the bucket holds");
-        self.check_stored();
-    }
-
-    pub(super) fn check_stored(&self) {
-        let snapshot = self.snapshot();
-        assert!(snapshot.checkpoint.is_none(), "a checkpoint is left");
-        let names: BTreeSet<String> = self.inner.blobs.names().into_iter().collect();
-        let Some(index) = snapshot.root.index else { return };
-        self.check_node(&names, &index);
-    }
-
-    fn check_node(&self, names: &BTreeSet<String>, name: &str) {
-        assert!(names.contains(name), "the root names {name}, which is not stored");
-        let bytes = poll_to_end(self.inner.blobs.get(name)).unwrap().unwrap().unwrap();
-        let (level, items) = b2sync_core::snapshot::index::decode(&bytes).unwrap();
-        for item in items {
-            if level == b2sync_core::snapshot::index::Level::Top {
-                self.check_node(names, &b2sync_core::engine::state::node_name(item.hash));
-                continue;
-            }
-            let name = b2sync_core::engine::state::segment_name(item.hash);
-            assert!(names.contains(&name), "the root names {name}, which is not stored");
-        }
     }
 }
 

@@ -1,0 +1,242 @@
+//! The feed of a sync, and where it goes.
+
+use super::*;
+use crate::{coordinator::CHANGES_WAIT_MS_MAX, sinks::SinkSpec};
+use b2sync_core::{change::Previous, feed::read::PAGE_CHANGES_MAX, snapshot::EtagTag};
+
+/// A created, an updated, a deleted file, and one that a full sync hands over again.
+fn feed() -> Vec<Change> {
+    let at = Timestamp::from_millis(NOW);
+    let entry = |key: &str, etag: &str| Entry { key: key.into(), etag: etag.into(), size: 7, last_modified: at };
+    let previous = Some(Previous {
+        size: 5,
+        last_modified: at.plus_millis(-9_000),
+        tag: EtagTag(*b"\x00\x01\x02\x03\xfc\xfd\xfe\xff"),
+    });
+    let updated = Change { kind: ChangeKind::Updated, previous, ..created(2, entry("2024/ü 😀.mp4", "e2")) };
+    let deleted = Change { kind: ChangeKind::Deleted, previous, ..created(3, entry("2024/b.mp4", "")) };
+    let again = Change { kind: ChangeKind::Updated, again: true, ..created(4, entry("2024/c.mp4", "e4")) };
+    vec![created(1, entry("2024/a.mp4", "e1")), updated, deleted, again]
+}
+
+fn positions(page: &Value) -> Vec<u64> {
+    page["changes"].as_array().unwrap().iter().map(|change| change["position"].as_u64().unwrap()).collect()
+}
+
+#[test]
+fn changes_are_shown_with_what_was_known_before() {
+    let home = Home::new();
+    let sync = home.sync();
+    home.feed.replace(feed());
+    let page = home.ok("GET", &format!("{sync}/changes"), Value::Null);
+    check_keys(&page, "changes next_after has_more first last");
+    let changes = page["changes"].as_array().unwrap();
+    let common = "position id kind key etag size last_modified found_at job_id";
+    for (change, more) in changes.iter().zip(["", " previous", " previous", " again"]) {
+        check_keys(change, &format!("{common}{more}"));
+    }
+    assert_eq!(
+        changes[1],
+        json!({
+            "position": 2, "id": "chg_2", "kind": "updated", "key": "2024/ü 😀.mp4", "etag": "e2", "size": 7,
+            "last_modified": "2023-11-14T22:13:20Z", "found_at": "2023-11-14T22:13:20Z", "job_id": "job_1",
+            "previous": {"size": 5, "last_modified": "2023-11-14T22:13:11Z", "tag": "00010203fcfdfeff"},
+        })
+    );
+    let kinds: Vec<_> = changes.iter().map(|it| it["kind"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["created", "updated", "deleted", "updated"]);
+    assert_eq!(changes[3]["again"], true);
+    assert_eq!((&page["first"], &page["last"]), (&1.into(), &4.into()));
+}
+
+#[test]
+fn pages_of_the_feed_follow_each_other() {
+    let home = Home::new();
+    let changes = format!("{}/changes", home.sync());
+    // Nothing was found yet.
+    let page = home.ok("GET", &changes, Value::Null);
+    assert_eq!(page, json!({"changes": [], "next_after": 0, "has_more": false, "first": 1, "last": 0}));
+
+    home.feed.replace(feed());
+    let (mut after, mut seen) = (0, Vec::new());
+    loop {
+        let page = home.ok("GET", &format!("{changes}?limit=3&after={after}"), Value::Null);
+        seen.extend(positions(&page));
+        after = page["next_after"].as_u64().unwrap();
+        if page["has_more"] == false {
+            break;
+        }
+    }
+    assert_eq!((seen, after), (vec![1, 2, 3, 4], 4));
+    let page = home.ok("GET", &format!("{changes}?after=4"), Value::Null);
+    assert_eq!(page, json!({"changes": [], "next_after": 4, "has_more": false, "first": 1, "last": 4}));
+
+    // What is asked for is what the coordinator is asked.
+    home.commands.borrow_mut().clear();
+    home.ok("GET", &changes, Value::Null);
+    home.ok("GET", &format!("{changes}?after=2&limit={PAGE_CHANGES_MAX}&wait=25"), Value::Null);
+    let (most, longest) = (PAGE_CHANGES_MAX as u64, CHANGES_WAIT_MS_MAX);
+    assert_eq!(
+        *home.commands.borrow(),
+        [
+            Command::Changes { after: None, limit: 100, wait_ms: 0 },
+            Command::Changes { after: Some(2), limit: most, wait_ms: longest },
+        ]
+    );
+    // Reading starts nothing: the cron has nothing to look after.
+    home.ok("HEAD", &changes, Value::Null);
+}
+
+#[test]
+fn what_is_no_longer_in_the_feed_is_gone() {
+    let home = Home::new();
+    let changes = format!("{}/changes", home.sync());
+    home.feed.replace(feed()[2..].to_vec());
+    home.dropped.set(2);
+    for after in [0, 1] {
+        let (status, answer) = home.call("GET", &format!("{changes}?after={after}&wait=25"), Value::Null);
+        let error = &answer["error"];
+        assert_eq!((status, &error["type"], &error["code"]), (410, &"GoneError".into(), &"feed_gap".into()));
+        let details = &error["details"];
+        assert_eq!((&details["first"], &details["retryable"]), (&3.into(), &false.into()));
+        assert_eq!(details["advice"], "Read on behind another.");
+        assert!(error["message"].as_str().unwrap().starts_with(&format!("Not after {after}.")));
+    }
+    assert_eq!(positions(&home.ok("GET", &format!("{changes}?after=2"), Value::Null)), [3, 4]);
+    // Without a position it begins with the oldest that is there.
+    let page = home.ok("GET", &format!("{changes}?limit=1"), Value::Null);
+    assert_eq!((positions(&page), &page["first"], &page["next_after"]), (vec![3], &3.into(), &3.into()));
+    home.feed.borrow_mut().clear();
+    let page = home.ok("GET", &changes, Value::Null);
+    assert_eq!(page, json!({"changes": [], "next_after": 2, "has_more": false, "first": 3, "last": 2}));
+}
+
+#[test]
+fn a_wrong_question_about_the_feed_says_where() {
+    let home = Home::new();
+    let sync = home.sync();
+    home.feed.replace(feed());
+    for (query, wrong) in [
+        ("after=-1", "query.after"),
+        ("after=x", "query.after"),
+        ("after=5", "query.after"),
+        ("after=18446744073709551615", "query.after"),
+        ("limit=0", "query.limit"),
+        ("limit=1001", "query.limit"),
+        ("wait=26", "query.wait"),
+        ("wait=0.5", "query.wait"),
+    ] {
+        assert_eq!(home.wrong("GET", &format!("{sync}/changes?{query}"), Value::Null), [wrong], "{query}");
+    }
+    let many = home.wrong("GET", &format!("{sync}/changes?after=x&limit=0&wait=99"), Value::Null);
+    assert_eq!(many, ["query.after", "query.limit", "query.wait"]);
+    assert_eq!(home.refused("GET", &format!("{SYNCS}/sync_none/changes"), Value::Null).0, 404);
+    assert_eq!(home.call("POST", &format!("{sync}/changes"), Value::Null).0, 405);
+    home.unreachable.set(true);
+    assert_eq!(home.refused("GET", &format!("{sync}/changes"), Value::Null).0, 503);
+}
+
+#[test]
+fn a_sync_says_where_its_changes_go() {
+    let home = Home::new();
+    let connection_id = home.connection("A");
+    let create = |n: u32, sinks: Value| {
+        let source_path = format!("my-videos/{n}/");
+        let body = json!({"connection_id": connection_id, "source_path": source_path, "sinks": sinks});
+        home.ok("POST", SYNCS, body)
+    };
+    let catalogue = json!([{"sink_id": "catalogue", "kind": "catalogue"}]);
+    for (n, sinks) in (0..).zip([Value::Null, json!(["catalogue"]), json!([{"kind": "catalogue"}]), catalogue.clone()])
+    {
+        assert_eq!(create(n, sinks.clone())["sinks"], catalogue, "{sinks}");
+    }
+    let feed_alone = create(9, json!([]));
+    assert_eq!(feed_alone["sinks"], json!([]));
+    let sync = format!("{SYNCS}/{}", feed_alone["sync_config_id"].as_str().unwrap());
+    assert_eq!(home.record(&sync).sinks, []);
+
+    // It can be changed, and the coordinator hears of it.
+    home.commands.borrow_mut().clear();
+    assert_eq!(home.ok("PATCH", &sync, json!({"sinks": null}))["sinks"], catalogue);
+    assert!(home.commands.borrow().contains(&Command::Configured));
+    assert_eq!(home.record(&sync).sinks, [SinkSpec::catalogue()]);
+    assert_eq!(home.ok("PATCH", &sync, json!({"description": "d"}))["sinks"], catalogue);
+    assert_eq!(home.ok("PATCH", &sync, json!({"sinks": []}))["sinks"], json!([]));
+
+    for sinks in [
+        json!("catalogue"),
+        json!({}),
+        json!([1]),
+        json!([null]),
+        json!(["webhook"]),
+        json!(["catalogue", "catalogue"]),
+        json!([{}]),
+        json!([{"sink_id": "catalogue"}]),
+        json!([{"kind": "webhook"}]),
+        json!([{"kind": "catalogue", "sink_id": "mine"}]),
+        json!([{"kind": "catalogue", "url": "https://example.com"}]),
+    ] {
+        assert_eq!(home.wrong("PATCH", &sync, json!({"sinks": sinks})), ["body.sinks"], "{sinks}");
+    }
+}
+
+#[test]
+fn a_sync_shows_how_its_feed_and_its_sinks_stand() {
+    let home = Home::new();
+    let sync = home.sync();
+    let at = Timestamp::from_millis(NOW);
+    let error = Error::new(ErrorKind::Sink, "The catalogue is away.", "Wait.");
+    {
+        let mut status = home.status.borrow_mut();
+        (status.feed_first, status.feed_last) = (12, 90);
+        status.sinks = Some(vec![SinkStatus {
+            state: SinkState::BackingOff,
+            cursor: 70,
+            taken: 69,
+            failures: 3,
+            first_failure_at: Some(at),
+            last_failure_at: Some(at.plus_millis(6_000)),
+            last_error: Some(ErrorRecord::from(&error)),
+            next_attempt_at: Some(at.plus_millis(14_000)),
+            dead_letters: [("delivery_refused".to_owned(), 1)].into(),
+            ..sink_status()
+        }]);
+    }
+    let shown = home.ok("GET", &sync, Value::Null);
+    assert_eq!((&shown["feed"], &shown["dead_letters"]), (&json!({"first": 12, "last": 90}), &1.into()));
+    assert_eq!(
+        shown["sinks"],
+        json!([{
+            "sink_id": "catalogue", "kind": "catalogue", "state": "backing_off", "cursor": 70, "lag": 20, "taken": 69,
+            "failures": 3, "first_failure_at": "2023-11-14T22:13:20Z", "last_failure_at": "2023-11-14T22:13:26Z",
+            "last_error": "The catalogue is away. Wait.", "next_attempt_at": "2023-11-14T22:13:34Z", "dead_letters": 1,
+        }])
+    );
+    for (state, name) in [(SinkState::Active, "active"), (SinkState::Disabled, "disabled")] {
+        home.status.borrow_mut().sinks.as_mut().unwrap()[0].state = state;
+        assert_eq!(home.ok("GET", &sync, Value::Null)["sinks"][0]["state"], name);
+    }
+    // How they stand is not known at the moment.
+    home.status.borrow_mut().sinks = None;
+    let shown = home.ok("GET", &sync, Value::Null);
+    assert_eq!(shown["sinks"], json!([{"sink_id": "catalogue", "kind": "catalogue"}]));
+    assert_eq!(shown["dead_letters"], Value::Null);
+}
+
+#[test]
+fn a_feed_keeps_changes_as_long_as_is_asked_for() {
+    let home = Home::new();
+    let connection_id = home.connection("A");
+    let body = json!({"connection_id": connection_id, "source_path": "my-videos", "feed_retention_hours": 720});
+    let created = home.ok("POST", SYNCS, body);
+    assert_eq!(created["feed_retention_hours"], 720);
+    let sync = format!("{SYNCS}/{}", created["sync_config_id"].as_str().unwrap());
+    assert_eq!(home.ok("PATCH", &sync, json!({"feed_retention_hours": 1}))["feed_retention_hours"], 1);
+    assert_eq!(home.record(&sync).feed_retention_hours, 1);
+    assert_eq!(home.ok("PATCH", &sync, json!({"description": "d"}))["feed_retention_hours"], 1);
+    for hours in [json!(0), json!(721), json!(-1), json!(1.5), json!("1"), json!(true)] {
+        let wrong = home.wrong("PATCH", &sync, json!({"feed_retention_hours": hours}));
+        assert_eq!(wrong, ["body.feed_retention_hours"], "{hours}");
+    }
+    assert_eq!(home.record(&sync).feed_retention_hours, 1);
+}

@@ -1,0 +1,277 @@
+//! What the alarm does: a step of the running job, or a turn that feeds the sinks.
+
+use super::{
+    Coordinator, Home, PUMP_CALLS_MIN, WIPE_AGAIN_MS,
+    lease::{Begun, PumpTurn, Turn},
+    pumps::{AllPumped, Pumps},
+    step::cut,
+};
+use crate::registry::{Registry, SyncRecord};
+use b2sync_core::{
+    engine::{self, StepReport},
+    error::Error,
+    filter::FilterSpec,
+    job::{JobCounts, JobStatus},
+    mutation::{self, Mutation},
+    snapshot::root::SnapshotDocument,
+    time::{Clock, Timestamp},
+};
+
+/// What is left to do once a step has reported.
+#[derive(Clone, Debug, Default)]
+struct Reported {
+    /// The job goes on in another step.
+    goes_on: bool,
+    /// The job ended before it was done: its checkpoint is settled.
+    broke_off: bool,
+    /// The sinks are fed, until then.
+    pumps: Option<Pumps>,
+    pump_until: Timestamp,
+}
+
+impl<H: Home> Coordinator<'_, H> {
+    /// Runs one step of the running job, or starts the job that is due and runs its first. Call it when the alarm goes
+    /// off; too early or too often is harmless.
+    ///
+    /// # Errors
+    /// Only those of the home's own stores. Set the alarm again after one; the cron does so too.
+    pub async fn drive(&self) -> Result<(), Error> {
+        let now = self.home.clock().now();
+        let Some(state) = self.stored().await? else { return Ok(()) };
+        let sync_id = state.sync_id.clone();
+        if state.forgotten {
+            let again = match self.held_until(&state, now) {
+                Some(until) => until,
+                // An alarm that is set by now is that of a call which found nothing any more and began anew: it ends
+                // that.
+                None if mutation::is_on(Mutation::KeepForgotten) => return Ok(()),
+                None if self.home.wipe(&sync_id).await? => return Ok(()),
+                None => now.plus_millis(WIPE_AGAIN_MS),
+            };
+            return self.home.set_alarm(Some(again)).await;
+        }
+        let Some(sync) = self.home.registry().sync(&sync_id).await? else {
+            // Deleted, and the call that deleted it was cut off before it said so.
+            self.forget(&sync_id, now).await?;
+            return Ok(());
+        };
+        self.publish_jobs(&sync_id).await?;
+        match self.begin_turn(&sync, now).await? {
+            None => Ok(()),
+            Some(Turn::Step(begun)) => self.drive_job(&sync, &begun).await,
+            Some(Turn::Pump(turn)) => self.drive_pumps(&sync, &turn).await,
+        }
+    }
+
+    /// Runs one step of the running job, takes in its report, and feeds the sinks from what it appended.
+    async fn drive_job(&self, sync: &SyncRecord, begun: &Begun) -> Result<(), Error> {
+        let sync_id = &sync.sync_id;
+        let filters = sync.effective_filters();
+        let (report, used) = self.step(sync, &filters, begun).await;
+        let now = self.home.clock().now();
+        let warning = nothing_found(sync, &filters, &report.counts);
+        let mut attempt = Reported::default();
+        let reported = self
+            .update_persistently(sync_id, |state| {
+                if state.lease.as_ref().is_some_and(|lease| lease.step == begun.step && lease.is_reported) {
+                    // The report is stored, and the answer to that was lost.
+                    return Ok(attempt.clone());
+                }
+                let mut reported = Reported::default();
+                if state.forgotten {
+                    state.lease = None;
+                    return Ok(reported);
+                }
+                if !state.has_lease(begun.step) {
+                    // It took so long that another step has begun: that one's report counts.
+                    return Ok(reported);
+                }
+                // Before the job ends: one that fails has the sinks looked at once more.
+                reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), now);
+                reported.broke_off = true;
+                if state.is_running(&begun.job.job_id) {
+                    let ended = state.apply_report(&report, warning.clone(), now);
+                    reported.goes_on = ended.is_none();
+                    if let Some(job) = &ended {
+                        state.plan_next(sync, now);
+                        if reported.pumps.is_some() {
+                            state.pumps.show_until_fed(job);
+                        }
+                    }
+                    reported.broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
+                }
+                reported.pump_until = state.pump_until(now);
+                if !reported.broke_off && reported.pumps.is_none() {
+                    state.lease = None;
+                } else if let Some(lease) = &mut state.lease {
+                    lease.is_reported = true;
+                }
+                attempt.clone_from(&reported);
+                Ok(reported)
+            })
+            .await;
+        if let Some(memory) = self.home.memory().filter(|_| !reported.as_ref().is_ok_and(|it| it.goes_on)) {
+            memory.forget();
+        }
+        let reported = reported?;
+        // One failure must not keep the others from being done; each is made up for later by the next call.
+        let ended = self.end_step(sync, begun, &report, &reported).await;
+        let noted = self.note_connection(sync, &report.outcome, used).await;
+        let published = self.publish_jobs(sync_id).await;
+        ended.and(noted).and(published)
+    }
+
+    /// Does what is left to do behind a step that has reported, and gives the lease back.
+    async fn end_step(
+        &self,
+        sync: &SyncRecord,
+        begun: &Begun,
+        report: &StepReport,
+        reported: &Reported,
+    ) -> Result<(), Error> {
+        let Reported { pumps, pump_until, broke_off, .. } = reported;
+        let mut pumped = None;
+        if let Some(pumps) = pumps {
+            let feed = match &report.feed {
+                Some(feed) => Ok(feed.clone()),
+                // A step of a job that is held in memory does not read the document.
+                None => self.load_snapshot(&sync.sync_id).await.map(|document| document.feed),
+            };
+            let calls_max = self.home.config().budget.internal_requests_max;
+            let left = calls_max.saturating_sub(report.spent.internal_requests).max(PUMP_CALLS_MIN);
+            let all = match feed {
+                Ok(feed) => Ok(self.pump(sync, pumps, &feed, &report.appended, (left, *pump_until)).await),
+                Err(error) => Err(error),
+            };
+            pumped = Some((pumps, all));
+        }
+        if pumped.is_none() && !broke_off {
+            return Ok(());
+        }
+        self.end_turn(sync, begun.step, Some(&begun.job.job_id), pumped, *broke_off).await
+    }
+
+    /// Feeds the sinks while no step runs, and gives the lease back.
+    async fn drive_pumps(&self, sync: &SyncRecord, turn: &PumpTurn) -> Result<(), Error> {
+        let calls_max = self.home.config().budget.internal_requests_max.max(PUMP_CALLS_MIN);
+        let (pumped, has_checkpoint) = match self.load_snapshot(&sync.sync_id).await {
+            Ok(document) => {
+                let until = turn.until;
+                let pumped = self.pump(sync, &turn.pumps, &document.feed, &[], (calls_max, until)).await;
+                (Ok(pumped), document.checkpoint.is_some())
+            }
+            Err(error) => (Err(error), false),
+        };
+        self.end_turn(sync, turn.step, None, Some((&turn.pumps, pumped)), has_checkpoint).await
+    }
+
+    async fn load_snapshot(&self, sync_id: &str) -> Result<SnapshotDocument, Error> {
+        let blobs = self.home.blobs(sync_id);
+        let stored = engine::state::State::new(&blobs, self.home.documents());
+        stored.load_document().await.map(|(document, _)| document)
+    }
+
+    /// Takes in what feeding the sinks came to, settles the checkpoint where it `may_settle` and no job runs, and gives
+    /// the lease back.
+    async fn end_turn(
+        &self,
+        sync: &SyncRecord,
+        step: u64,
+        job_id: Option<&str>,
+        pumped: Option<(&Pumps, Result<AllPumped, Error>)>,
+        may_settle: bool,
+    ) -> Result<(), Error> {
+        let now = self.home.clock().now();
+        let settles = self
+            .update_persistently(&sync.sync_id, |state| {
+                if !state.has_lease(step) {
+                    return Ok(false);
+                }
+                // Once, also if the answer to storing this was lost.
+                if let Some((before, pumped)) = pumped.as_ref().filter(|_| state.pumps.running) {
+                    state.end_pumping(before, pumped.as_ref(), job_id, now);
+                }
+                let settles = may_settle && state.status.current_job.is_none() && !state.forgotten;
+                if !settles {
+                    state.lease = None;
+                }
+                Ok(settles)
+            })
+            .await?;
+        let settled = if settles { self.settle(sync, step).await } else { Ok(()) };
+        match pumped {
+            Some((_, Err(error))) => Err(error),
+            _ => settled,
+        }
+    }
+
+    /// Settles the checkpoint of a job that was ended between two steps. A step that is on its way does so itself.
+    pub(super) async fn clean_up(&self, sync_id: &str, now: Timestamp) -> Result<(), Error> {
+        // Before the lease is taken: an error would leave it taken.
+        let sync = self.sync(sync_id).await?;
+        let step = self
+            .update_taking_lease(sync_id, |state| {
+                let free = state.status.current_job.is_none() && self.held_until(state, now).is_none();
+                let step = free.then(|| self.take_lease(state, now));
+                Ok((step, step))
+            })
+            .await?;
+        match step {
+            Some(step) => self.settle(&sync, step).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Settles the checkpoint of the job that ended, and gives the lease back.
+    async fn settle(&self, sync: &SyncRecord, step: u64) -> Result<(), Error> {
+        let sync_id = &sync.sync_id;
+        let blobs = self.home.blobs(sync_id);
+        // Should it fail, the next job does it before it begins.
+        let settled = match cut(self.home.config(), sync) {
+            Ok(cut) => engine::settle_checkpoint(&blobs, self.home.documents(), cut).await,
+            Err(error) => Err(error),
+        };
+        let root = match &settled {
+            Ok(root) => Some((root.entries, root.bytes)),
+            Err(_) => None,
+        };
+        self.update_persistently(sync_id, |state| {
+            if state.has_lease(step) {
+                state.lease = None;
+                if let Some((entries, bytes)) = root {
+                    (state.status.files_known, state.status.bytes_known) = (entries, bytes);
+                }
+            }
+            Ok(())
+        })
+        .await?;
+        settled.map(|_| ())
+    }
+}
+
+/// What its user should know of a job that completed and found nothing.
+fn nothing_found(sync: &SyncRecord, filters: &FilterSpec, counts: &JobCounts) -> Option<String> {
+    if counts.matched > 0 {
+        return None;
+    }
+    if counts.listed == 0 {
+        return Some(format!(
+            "There are no files below {}. Names are case-sensitive and a prefix is part of the name: check the source \
+             path, or use b2://{}/ for the whole bucket.",
+            sync.source,
+            sync.source.bucket().as_str()
+        ));
+    }
+    let patterns = |what: &str, list: &[String]| {
+        if list.is_empty() { String::new() } else { format!(" {what} {list:?};") }
+    };
+    Some(format!(
+        "Nothing matched: {} files were listed below {} and none passed the filters.{}{} check that they fit your file \
+         names and extensions (a pattern without / matches the file name in any folder; names are case-sensitive), and \
+         the date and size limits.",
+        counts.listed,
+        sync.source,
+        patterns("include_patterns are", &filters.include_patterns),
+        patterns("exclude_patterns are", &filters.exclude_patterns),
+    ))
+}

@@ -1,0 +1,287 @@
+//! What a coordinator stores, and what becomes of it as jobs begin, go on and end.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    protocol::{SyncState, SyncStatus},
+    pumps::Pumps,
+};
+use crate::documents::Stored;
+use b2sync_core::{
+    engine::{Outcome, StepReport, resume::bookmark::Bookmark},
+    error::{Error, ErrorKind},
+    job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    time::Timestamp,
+};
+
+/// The name of the coordinator's document.
+pub const DOCUMENT: &str = "coordinator";
+/// The version that this code reads and writes.
+pub const VERSION: u32 = 1;
+/// Jobs that ended and are kept in the document; older ones are only in the job history.
+pub const JOBS_KEPT_MAX: usize = 50;
+/// Steps that may fail in a row with a transient error before the job fails.
+pub const STEP_FAILURES_MAX: u32 = 5;
+/// The wait before the first repetition of a failed step, in milliseconds; it doubles each time.
+pub const STEP_BACKOFF_BASE_MS: u64 = 2_000;
+/// The longest wait before a failed step is repeated, in milliseconds.
+pub const STEP_BACKOFF_CAP_MS: u64 = 120_000;
+
+/// The right to run a step, and to touch the snapshot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Lease {
+    pub(super) holder: String,
+    pub(super) until: Timestamp,
+    /// Which step: a random number.
+    #[serde(default)]
+    pub(super) step: u64,
+    /// Whether its report is counted already, and the lease is kept for what comes behind that.
+    #[serde(default)]
+    pub(super) is_reported: bool,
+}
+
+/// The coordinator's document. Stored: fields are only ever added, each with a default.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct State {
+    pub(super) v: u32,
+    pub(super) sync_id: String,
+    #[serde(default)]
+    pub(super) status: SyncStatus,
+    /// Jobs that ended, newest first.
+    #[serde(default)]
+    pub(super) jobs: Vec<JobRecord>,
+    #[serde(default)]
+    pub(super) lease: Option<Lease>,
+    #[serde(default)]
+    pub(super) step_failures: u32,
+    /// When the failed step is repeated.
+    #[serde(default)]
+    pub(super) step_not_before: Option<Timestamp>,
+    /// The running job may delete as much as it finds.
+    #[serde(default)]
+    pub(super) confirm_deletes: bool,
+    /// Whether the running job hands over every file.
+    #[serde(default)]
+    pub(super) resync: bool,
+    /// The sync was deleted: only its state remains to be.
+    #[serde(default)]
+    pub(super) forgotten: bool,
+    /// Jobs that ended and whose records are not known to be published, oldest first.
+    #[serde(default)]
+    pub(super) unpublished: Vec<JobRecord>,
+    /// How far the sinks are.
+    #[serde(default)]
+    pub(super) pumps: Pumps,
+    /// Where the running job goes on, if it has found nothing so far.
+    #[serde(default)]
+    pub(super) bookmark: Option<Bookmark>,
+    /// Which step took the lease last, whatever became of it.
+    #[serde(default)]
+    pub(super) last_step: Option<u64>,
+}
+
+/// Reads a coordinator's document and writes it again: all that those who try the decoder need to see of it.
+///
+/// # Errors
+/// [`ErrorKind::StateCorrupt`] for bytes that are none of this version.
+pub fn document_read_and_written(bytes: &[u8]) -> Result<Vec<u8>, Error> {
+    Ok(State::decode(bytes)?.encode()?.into())
+}
+
+impl Stored for State {
+    fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let corrupt = |why: String| {
+            Error::new(
+                ErrorKind::StateCorrupt,
+                format!("The coordinator's stored document cannot be read: {why}."),
+                "Use the version of b2sync that wrote it, or delete the sync and create it again.",
+            )
+        };
+        let state: Self = serde_json::from_slice(bytes).map_err(|error| corrupt(error.to_string()))?;
+        if state.v != VERSION {
+            return Err(corrupt(format!("it has version {}, and this b2sync reads version {VERSION}", state.v)));
+        }
+        Ok(state)
+    }
+
+    fn encode(&self) -> Result<Bytes, Error> {
+        let bytes = serde_json::to_vec(self)
+            .map_err(|error| Error::internal(format!("The coordinator's document does not encode: {error}.")))?;
+        Ok(bytes.into())
+    }
+}
+
+impl State {
+    pub(super) fn new(sync_id: &str) -> Self {
+        Self {
+            v: VERSION,
+            sync_id: sync_id.to_owned(),
+            status: SyncStatus::default(),
+            jobs: Vec::new(),
+            lease: None,
+            step_failures: 0,
+            step_not_before: None,
+            confirm_deletes: false,
+            resync: false,
+            forgotten: false,
+            unpublished: Vec::new(),
+            pumps: Pumps::default(),
+            bookmark: None,
+            last_step: None,
+        }
+    }
+
+    pub(super) fn has_lease(&self, step: u64) -> bool {
+        self.lease.as_ref().is_some_and(|lease| lease.step == step)
+    }
+
+    pub(super) fn is_running(&self, job_id: &str) -> bool {
+        self.status.current_job.as_ref().is_some_and(|job| job.job_id == job_id)
+    }
+
+    pub(super) fn start_job(&mut self, job_id: String, trigger: Trigger, now: Timestamp) -> JobRecord {
+        let job = JobRecord {
+            job_id,
+            sync_id: self.sync_id.clone(),
+            trigger,
+            status: JobStatus::Running,
+            phase: Phase::Queued,
+            created_at: now,
+            started_at: None,
+            updated_at: now,
+            completed_at: None,
+            counts: JobCounts::default(),
+            cost: JobCost::default(),
+            known_before: self.status.files_known,
+            error: None,
+            warning: None,
+            limited: false,
+        };
+        self.status.runs += 1;
+        self.status.state = SyncState::Active;
+        self.status.next_sync_at = None;
+        self.status.current_job = Some(job.clone());
+        self.step_failures = 0;
+        self.step_not_before = None;
+        self.confirm_deletes = false;
+        self.resync = false;
+        self.bookmark = None;
+        job
+    }
+
+    /// Ends the running job, and answers its record. A step that is on its way keeps the lease.
+    pub(super) fn end_job(&mut self, status: JobStatus, error: Option<&Error>, now: Timestamp) -> Option<JobRecord> {
+        let mut job = self.status.current_job.take()?;
+        job.status = status;
+        job.updated_at = now;
+        job.completed_at = Some(now);
+        job.error = error.map(ErrorRecord::from).or(job.error.filter(|_| status != JobStatus::Completed));
+        if status == JobStatus::Completed {
+            job.phase = Phase::Done;
+            self.status.last_sync_at = Some(now);
+            self.status.consecutive_failures = 0;
+            self.status.last_error = None;
+            self.status.completed_cost = Some(job.cost);
+        } else if status == JobStatus::Failed {
+            self.status.consecutive_failures += 1;
+            self.status.last_error.clone_from(&job.error);
+        }
+        self.status.total_delivered += job.counts.changes();
+        self.status.total_bytes_delivered =
+            self.status.total_bytes_delivered.saturating_add(job.counts.delivered_bytes);
+        self.status.last_job = Some(job.clone());
+        self.jobs.insert(0, job.clone());
+        self.jobs.truncate(JOBS_KEPT_MAX);
+        if is_worth_publishing(&job) {
+            self.unpublished.push(job.clone());
+            let over = self.unpublished.len().saturating_sub(JOBS_KEPT_MAX);
+            self.unpublished.drain(..over);
+        }
+        self.step_failures = 0;
+        self.step_not_before = None;
+        self.confirm_deletes = false;
+        self.resync = false;
+        self.bookmark = None;
+        if status != JobStatus::Completed && job.started_at.is_some() {
+            // A step that broke off may have appended changes and not reported them.
+            self.pumps.ask(now);
+        }
+        Some(job)
+    }
+
+    /// Takes in what a step of the running job did. Answers the job when that ended it.
+    pub(super) fn apply_report(
+        &mut self,
+        report: &StepReport,
+        warning: Option<String>,
+        now: Timestamp,
+    ) -> Option<JobRecord> {
+        let job = self.status.current_job.as_mut()?;
+        job.updated_at = now;
+        job.cost = add_cost(job.cost, report.cost);
+        // A step that failed before it had read anything knows nothing.
+        if report.outcome.is_ok() || report.phase != Phase::Queued {
+            job.phase = report.phase;
+            // The engine knows nothing of what sinks refuse.
+            job.counts = JobCounts { failed: job.counts.failed, ..report.counts };
+            job.known_before = report.known_before;
+            self.status.files_known = report.files_known;
+            self.status.bytes_known = report.bytes_known;
+        }
+        if let Some(feed) = &report.feed {
+            self.status.feed_last = feed.last();
+            self.status.feed_first = feed.first().unwrap_or(self.status.feed_first);
+        }
+        // One that is older than a checkpoint stays, and does not count beside it.
+        if report.bookmark.is_some() {
+            self.bookmark.clone_from(&report.bookmark);
+        }
+        match &report.outcome {
+            Ok(outcome) => {
+                job.error = None;
+                self.step_failures = 0;
+                self.step_not_before = None;
+                if *outcome == Outcome::Continue {
+                    return None;
+                }
+                job.limited = report.limited;
+                job.warning = if report.limited {
+                    Some(format!(
+                        "Stopped after {} files, as max_objects_per_run says; the next run goes on with the others.",
+                        report.counts.created + report.counts.updated
+                    ))
+                } else {
+                    warning
+                };
+                self.end_job(JobStatus::Completed, None, now)
+            }
+            Err(error) if error.is_transient() && self.step_failures + 1 < STEP_FAILURES_MAX => {
+                self.step_failures += 1;
+                job.error = Some(ErrorRecord::from(error));
+                let backoff = STEP_BACKOFF_BASE_MS.saturating_mul(1 << (self.step_failures - 1).min(20));
+                let wait = error.retry_after_ms().unwrap_or(0).max(backoff).min(STEP_BACKOFF_CAP_MS);
+                self.step_not_before = Some(now.plus_millis(i64::try_from(wait).unwrap_or(i64::MAX)));
+                None
+            }
+            Err(error) => self.end_job(JobStatus::Failed, Some(error), now),
+        }
+    }
+}
+
+pub(super) fn add_cost(a: JobCost, b: JobCost) -> JobCost {
+    JobCost {
+        class_b: a.class_b.saturating_add(b.class_b),
+        class_c: a.class_c.saturating_add(b.class_c),
+        bytes_received: a.bytes_received.saturating_add(b.bytes_received),
+        state_reads: a.state_reads.saturating_add(b.state_reads),
+        state_writes: a.state_writes.saturating_add(b.state_writes),
+        state_deletions: a.state_deletions.saturating_add(b.state_deletions),
+        steps: a.steps.saturating_add(b.steps),
+    }
+}
+
+/// A poll that found nothing is not history.
+fn is_worth_publishing(job: &JobRecord) -> bool {
+    job.status != JobStatus::Completed || job.counts.changes() > 0 || job.counts.failed > 0
+}

@@ -1,0 +1,286 @@
+//! One step of a job: the connection, the engine, and what became of both.
+
+use std::cell::Cell;
+
+use super::{
+    Config, Coordinator, DOCUMENT, Home,
+    lease::Begun,
+    ranges::Ranges,
+    state::{State, add_cost},
+};
+use crate::{
+    documents::{self, Stored},
+    registry::{ConnectionRecord, Registry, SyncRecord},
+    seal::Sealed,
+};
+use b2sync_core::{
+    b2::{
+        account::{Account, Credentials, StoredAccount},
+        client::B2Client,
+        source::B2Source,
+    },
+    engine::{
+        Engine, JobSpec, Outcome, StepReport,
+        listing::{
+            RangeReader, Rules,
+            source::{Page, PageStart, Source, SourceCost},
+        },
+        meter::STREAMS_HERE_MAX,
+        resume::memory::Holding,
+    },
+    error::{Error, ErrorKind},
+    filter::{Filter, FilterSpec},
+    job::{JobCost, JobCounts, Phase},
+    mutation::{self, Mutation},
+    secret::ExposeSecret,
+    snapshot::cut::Cut,
+    store::DocumentStore,
+    time::Clock,
+};
+
+/// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
+pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
+/// Files for each range that is read at the same time, where a sync does not say how many; at most
+/// [`STREAMS_HERE_MAX`] ranges.
+pub const STREAM_FILES: u64 = 100_000;
+
+/// What a step used of the connection, and what it learned of the account.
+#[derive(Debug, Default)]
+pub(super) struct Used {
+    pub(super) key_id: String,
+    pub(super) application_key: Option<Sealed>,
+    pub(super) account: Option<Account>,
+}
+
+/// A source that is read only while the step holds the lease and its job runs.
+struct Leased<'a, S, H> {
+    source: &'a S,
+    ranges: Ranges<'a, H>,
+    coordinator: &'a Coordinator<'a, H>,
+    begun: &'a Begun,
+    /// The revision of the coordinator's document that was looked at last: reading it for every page would cost.
+    seen: Cell<u64>,
+}
+
+impl<S: Source, H: Home> Source for Leased<'_, S, H> {
+    async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
+        self.source.page(start).await
+    }
+
+    fn cost(&self) -> SourceCost {
+        self.ranges.cost(self.source.cost())
+    }
+
+    async fn read(&self, reader: &mut RangeReader, rules: &Rules<'_>) -> Result<(), Error> {
+        self.ranges.read(self, reader, rules).await
+    }
+
+    fn prefix(&self) -> &str {
+        self.source.prefix()
+    }
+
+    async fn still_wanted(&self) -> Result<(), Error> {
+        let document = self.coordinator.home.documents().load(DOCUMENT).await?;
+        let revision = document.as_ref().map_or(0, |document| document.revision);
+        if revision > 0 && revision == self.seen.get() {
+            return Ok(());
+        }
+        let state = document.map(|document| State::decode(&document.value)).transpose()?;
+        if state.is_some_and(|it| it.has_lease(self.begun.step) && it.is_running(&self.begun.job.job_id)) {
+            self.seen.set(revision);
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            "The job was stopped while this step ran.",
+            "No changes were lost; the next job resumes.",
+        ))
+    }
+}
+
+impl<H: Home> Coordinator<'_, H> {
+    pub(super) async fn step(&self, sync: &SyncRecord, filters: &FilterSpec, begun: &Begun) -> (StepReport, Used) {
+        let job = &begun.job;
+        let mut used = Used::default();
+        match self.try_step(sync, filters, begun, &mut used).await {
+            Ok(report) => (report, used),
+            Err((error, cost)) => {
+                let report = StepReport {
+                    outcome: Err(error),
+                    phase: Phase::Queued,
+                    counts: job.counts,
+                    cost,
+                    known_before: job.known_before,
+                    files_known: job.known_before,
+                    bytes_known: 0,
+                    limited: false,
+                    spent: Default::default(),
+                    bookmark: None,
+                    feed: None,
+                    appended: Vec::new(),
+                };
+                (report, used)
+            }
+        }
+    }
+
+    async fn try_step(
+        &self,
+        sync: &SyncRecord,
+        filters: &FilterSpec,
+        begun: &Begun,
+        used: &mut Used,
+    ) -> Result<StepReport, (Error, JobCost)> {
+        let home = self.home;
+        let config = home.config();
+        let free = |error: Error| (error, JobCost { steps: 1, ..JobCost::default() });
+        let connection = home.registry().connection(&sync.connection_id).await.map_err(free)?;
+        let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
+        connection.check_usable().map_err(free)?;
+        used.application_key.clone_from(&connection.application_key);
+        used.key_id.clone_from(&connection.key_id);
+        let credentials = credentials(config, &connection).map_err(free)?;
+        let filter = Filter::compile(filters, &sync.source).map_err(free)?;
+        let cut = cut(config, sync).map_err(free)?;
+        let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
+        let now = home.clock().now();
+        let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
+        let cached = connection.account.clone().filter(|_| fresh).and_then(|account| Account::try_from(account).ok());
+        let mut authorizing = JobCost::default();
+        let account = match cached {
+            Some(account) => account,
+            None => {
+                let result = client.authorize(&config.b2_api_url, &credentials).await;
+                let counts = client.counts();
+                authorizing.class_c = counts.class_c;
+                authorizing.bytes_received = counts.bytes_received;
+                let account = result.map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
+                used.account = Some(account.clone());
+                account
+            }
+        };
+        account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
+        let ranges = Ranges::new(home, sync, &connection, StoredAccount::from(&account));
+        // The platform counts the whole invocation, and the engine what comes from here on.
+        let spent_before = client.counts();
+        let budget = config.budget.without(spent_before.subrequests, spent_before.bytes_received);
+        let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
+        let blobs = home.blobs(&sync.sync_id);
+        let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
+        let engine = Engine { source: &source, blobs: &blobs, documents: home.documents(), clock: home.clock() };
+        let fingerprint = fingerprint(sync, filters);
+        let spec = JobSpec {
+            reconcile: sync.reconcile,
+            deletion_limit: sync.deletion_limit,
+            confirm_deletes: begun.confirm_deletes,
+            objects_max: sync.max_objects_per_run,
+            streams: streams(sync, begun.job.known_before, home.shards_max()),
+            resync: begun.resync,
+            retention: begun.pumps.retention(sync, &self.sink_ids(sync), now),
+            thresholds: config.thresholds,
+            bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
+            held: self.holding(begun),
+            ..JobSpec::new(&begun.job.job_id, cut, &filter, &fingerprint)
+        };
+        let mut report = engine.step(&spec, &budget).await;
+        if mutation::is_on(Mutation::LeakSecret) {
+            let quote = |it: Error| Error::new(it.kind(), credentials.application_key().expose_secret(), it.advice());
+            report.outcome = report.outcome.map_err(|error| quote(error.clone()).with_retry(error.retry()));
+        }
+        report.cost = add_cost(report.cost, authorizing);
+        used.account = source.source.refreshed().or(used.account.take());
+        Ok(report)
+    }
+
+    /// Where the job of a step is held. A job that was lost from there is not entrusted to it again: its steps store
+    /// how far they come, however often instances die.
+    fn holding(&self, begun: &Begun) -> Option<Holding<'_>> {
+        let holding = self.home.memory()?.for_step(begun.step_before, begun.step);
+        let has_read_nothing = begun.job.counts == JobCounts::default() && begun.bookmark.is_none();
+        (has_read_nothing || holding.has(&begun.job.job_id)).then_some(holding)
+    }
+
+    /// Notes with the connection that it worked or failed, and what B2 said of the account. Nothing is written while
+    /// it just works.
+    pub(super) async fn note_connection(
+        &self,
+        sync: &SyncRecord,
+        outcome: &Result<Outcome, Error>,
+        Used { key_id, application_key, account }: Used,
+    ) -> Result<(), Error> {
+        let refused = outcome.as_ref().err().filter(|error| blames_connection(error.kind()));
+        let registry = self.home.registry();
+        for _ in 0..documents::SWAP_ATTEMPTS_MAX {
+            let Some(mut connection) = registry.connection(&sync.connection_id).await? else { return Ok(()) };
+            let recovered = outcome.is_ok() && (connection.consecutive_failures > 0 || connection.last_error.is_some());
+            if connection.archived || (refused.is_none() && account.is_none() && !recovered) {
+                return Ok(());
+            }
+            if connection.key_id != key_id || connection.application_key != application_key {
+                // Its credentials were replaced meanwhile: nothing of this is about the new ones.
+                return Ok(());
+            }
+            let now = self.home.clock().now();
+            if let Some(error) = refused {
+                connection.note_failure(error);
+                connection.account = None;
+            } else if outcome.is_ok() {
+                connection.note_success(now);
+            }
+            if let Some(account) = &account {
+                connection.account = Some(StoredAccount::from(account));
+                connection.authorized_at = Some(now);
+            }
+            connection.updated_at = now;
+            let expected = connection.revision;
+            match registry.update_connection(connection, expected).await {
+                Err(error) if error.kind() == ErrorKind::StateConflict => {}
+                result => return result.map(|_| ()),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Changes with whatever makes a checkpoint worthless.
+fn fingerprint(sync: &SyncRecord, filters: &FilterSpec) -> String {
+    format!("{} {}", sync.source, filters.fingerprint())
+}
+
+/// Where the segments of a sync begin.
+pub(super) fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
+    let cut = Cut::parse(sync.salt.as_str()).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
+    Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
+}
+
+pub(super) fn credentials(config: &Config, connection: &ConnectionRecord) -> Result<Credentials, Error> {
+    let sealed = connection.application_key.as_ref().ok_or_else(|| gone(&connection.connection_id))?;
+    let key = config.master_keys.open(sealed, &connection.connection_id)?;
+    Credentials::new(&connection.key_id, key.expose_secret())
+}
+
+/// Whether an error is the connection's fault rather than the sync's or B2's.
+const fn blames_connection(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::Sealing)
+}
+
+/// How many ranges of a listing are read at the same time.
+fn streams(sync: &SyncRecord, files_known: u64, shards: usize) -> usize {
+    if let Some(asked) = sync.sync_concurrency {
+        let most = STREAMS_HERE_MAX.saturating_mul(shards.saturating_add(1));
+        return usize::try_from(asked).unwrap_or(most).clamp(1, most);
+    }
+    match files_known {
+        // Of a first run nothing is known: it reads ranges side by side once it turns out to be long.
+        0 => STREAMS_HERE_MAX,
+        known => usize::try_from(known / STREAM_FILES).unwrap_or(STREAMS_HERE_MAX).clamp(1, STREAMS_HERE_MAX),
+    }
+}
+
+fn gone(connection_id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("The connection {connection_id} was deleted."),
+        "Delete this sync and create one with another connection.",
+    )
+}

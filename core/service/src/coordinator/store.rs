@@ -1,0 +1,134 @@
+//! Changing a coordinator's document: each change sets the alarm.
+
+use super::{Coordinator, DOCUMENT, Home, State, answer::no_sync};
+use crate::documents;
+use b2sync_core::{error::Error, time::Clock};
+
+/// How soon the rest of a deleted sync is deleted, in milliseconds: a store may go on listing what is gone for a while.
+pub const WIPE_AGAIN_MS: i64 = 65_000;
+/// The wait before a store that failed is asked once more, in milliseconds.
+const STORE_AGAIN_MS: u64 = 500;
+
+impl<H: Home> Coordinator<'_, H> {
+    /// How things stand; `None`: nothing is stored.
+    pub(super) async fn stored(&self) -> Result<Option<State>, Error> {
+        let document = documents::load(self.home.documents(), DOCUMENT, &State::new("")).await?;
+        Ok((document.revision > 0).then_some(document.value))
+    }
+
+    /// How things stand; as for a new sync if nothing is stored.
+    pub(super) async fn load(&self, sync_id: &str) -> Result<State, Error> {
+        Ok(documents::load(self.home.documents(), DOCUMENT, &State::new(sync_id)).await?.value)
+    }
+
+    /// Reads the coordinator's document, lets `decide` change it, stores what changed, and sets the alarm. `decide` is
+    /// called again when another call moved the document first.
+    pub(super) async fn update<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut answer = None;
+        let mut note = |state: &mut State| decide(state).map(|it| answer = Some(it));
+        self.update_by(sync_id, &mut note).await?;
+        answer.ok_or_else(|| Error::internal("A change of the coordinator's document decided nothing."))
+    }
+
+    /// [`Self::update`] for a decision of whatever type: compiled once, and not for each of them.
+    pub(super) async fn update_by(
+        &self,
+        sync_id: &str,
+        decide: &mut dyn FnMut(&mut State) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let (home, fresh) = (self.home, State::new(sync_id));
+        let mut document = documents::load(home.documents(), DOCUMENT, &fresh).await?;
+        // The sync may be deleted already: what is stored first is looked at, whatever breaks off behind it.
+        let before_first = async || home.set_alarm(Some(home.clock().now().plus_millis(WIPE_AGAIN_MS))).await;
+        let updated =
+            documents::update_loaded(home.documents(), DOCUMENT, &fresh, &mut document, decide, before_first).await?;
+        let now = home.clock().now();
+        let alarm = document.value.next_alarm(now, self.held_until(&document.value, now));
+        if alarm.is_none() && !updated.is_changed {
+            // A call that changes nothing clears no alarm: another may have set it since this was read.
+            return Ok(());
+        }
+        home.set_alarm(alarm).await
+    }
+
+    /// [`Self::update`] of a sync that was not deleted.
+    pub(super) async fn update_live<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.update(sync_id, |state| if state.forgotten { Err(no_sync(sync_id)) } else { decide(state) }).await
+    }
+
+    /// [`Self::update_live`] for what may take the lease, and answers which: where it fails all the same, the lease is
+    /// given back, since nothing will use it.
+    pub(super) async fn update_taking_lease<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<(T, Option<u64>), Error>,
+    ) -> Result<T, Error> {
+        let mut taken = None;
+        let result = self
+            .update_live(sync_id, |state| {
+                taken = None;
+                let (answer, step) = decide(state)?;
+                taken = step;
+                Ok(answer)
+            })
+            .await;
+        if let (Err(_), Some(step)) = (&result, taken) {
+            let _ = self
+                .update_persistently(sync_id, |state| {
+                    if state.has_lease(step) {
+                        state.lease = None;
+                        // No sink was called, so none is to blame.
+                        state.pumps.running = false;
+                    }
+                    Ok(())
+                })
+                .await;
+        }
+        result
+    }
+
+    /// [`Self::update`], once more if the stores fail: for what gives the lease back, since nothing else of this sync
+    /// is done until then.
+    pub(super) async fn update_persistently<T>(
+        &self,
+        sync_id: &str,
+        mut decide: impl FnMut(&mut State) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        match self.update(sync_id, &mut decide).await {
+            Err(error) if error.is_transient() => {
+                self.home.clock().sleep(STORE_AGAIN_MS).await;
+                self.update(sync_id, decide).await
+            }
+            result => result,
+        }
+    }
+
+    /// Publishes the records of jobs that ended. One that cannot be published is tried again by the next call: what
+    /// was asked for is done all the same.
+    pub(super) async fn publish_jobs(&self, sync_id: &str) -> Result<(), Error> {
+        let state = self.load(sync_id).await?;
+        let mut published = Vec::new();
+        for job in &state.unpublished {
+            if self.home.publish_job(job).await.is_err() {
+                break;
+            }
+            published.push(&job.job_id);
+        }
+        if published.is_empty() {
+            return Ok(());
+        }
+        documents::update(self.home.documents(), DOCUMENT, &State::new(sync_id), |state| {
+            state.unpublished.retain(|job| !published.contains(&&job.job_id));
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,231 @@
+//! Commands that cross a job: pausing, unlocking, other filters, and deleting the sync.
+
+use super::*;
+
+#[test]
+fn pausing_in_the_middle_of_a_step_interrupts_the_job_and_resuming_delivers_everything_once() {
+    for request in 0..5 {
+        let world = World::new(keys(35, 4));
+        let (job, _) = world.trigger();
+        world.at_request(request, |world| {
+            world.ask(pause());
+        });
+        world.drive();
+        let status = world.status();
+        let last = status.last_job.unwrap();
+        assert_eq!((&last.job_id, last.status), (&job.job_id, JobStatus::Interrupted));
+        assert_eq!((status.state, status.next_sync_at, status.current_job), (SyncState::Suspended, None, None));
+        assert_eq!(world.inner.alarm.get(), None);
+        assert!(
+            world
+                .try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false })
+                .is_err()
+        );
+        world.check_stored();
+        // It stopped soon.
+        assert!(world.inner.requests.borrow().len() as u64 <= request + 2, "{:?}", world.inner.requests);
+
+        world.ask(Command::Resume);
+        let resumed = world.status().current_job.unwrap();
+        assert_eq!(resumed.trigger, Trigger::Resume);
+        world.run();
+        assert_eq!(world.status().last_job.unwrap().job_id, resumed.job_id);
+        world.check();
+    }
+}
+
+#[test]
+fn pausing_between_two_steps_leaves_no_checkpoint() {
+    let commands = [pause(), Command::Unlock];
+    for command in commands {
+        let world = World::new(keys(35, 4)).a_page_a_step();
+        world.trigger();
+        world.drive();
+        world.drive();
+        assert!(world.snapshot().checkpoint.is_some());
+        world.ask(command.clone());
+        assert_eq!(world.status().last_job.unwrap().status, JobStatus::Interrupted);
+        world.check_stored();
+        world.ask(Command::Resume);
+        world.run();
+        world.check();
+    }
+}
+
+#[test]
+fn what_an_interrupted_job_delivered_is_remembered() {
+    let all = keys(35, 4);
+    // Deleted before the next job lists, and hidden by other filters.
+    for hidden in [false, true] {
+        for steps in 1..4 {
+            let world = World::new(all.clone()).a_page_a_step();
+            world.trigger();
+            (0..steps).for_each(|_| world.drive());
+            world.ask(pause());
+            if hidden {
+                world.change_sync(|sync| sync.filters.exclude_patterns = vec!["k0001-*".to_owned()]);
+            } else {
+                world.delete(&all[1]);
+            }
+            world.put(&all[2], 2);
+            world.ask(Command::Resume);
+            world.run();
+            world.delete(&all[1]);
+            world.check();
+        }
+    }
+}
+
+#[test]
+fn changing_the_filters_while_a_job_runs_takes_back_what_it_delivered() {
+    let all = keys(35, 4);
+    let world = World::new(all.clone()).a_page_a_step();
+    world.trigger();
+    (0..3).for_each(|_| world.drive());
+    assert!(world.delivered().contains_key(&all[1]));
+    world.change_sync(|sync| sync.filters.exclude_patterns = vec!["k0001-*".to_owned()]);
+    world.ask(Command::Configured);
+    world.run();
+    world.delete(&all[1]);
+    world.check();
+}
+
+#[test]
+fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
+    let world = World::new(keys(300, 40));
+    world.inner.page_size.set(60);
+    let first = world.job();
+    assert_eq!(first.error, None);
+    let moved: Vec<String> = world.inner.bucket.borrow().keys().map(|key| format!("a{key}")).collect();
+    world.inner.bucket.borrow_mut().clear();
+    moved.iter().for_each(|key| world.put(key, 1));
+    for budget in [60, 120, u64::MAX] {
+        let world = world.clone().with_config(|config| config.budget.keys_max = budget);
+        let job = world.job();
+        assert_eq!(job.error.unwrap().kind, "too_many_deletions");
+        world.check_stored();
+        let gone = world.feed().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
+        assert_eq!(gone, 0);
+    }
+    world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false });
+    world.run();
+    world.check();
+}
+
+#[test]
+fn unlocking_gives_a_job_up_and_goes_on_polling() {
+    let world = World::new(keys(35, 4));
+    let (job, _) = world.trigger();
+    world.at_request(2, |world| {
+        world.wait(INTERVAL_MS - 1_000);
+        world.ask(Command::Unlock);
+    });
+    world.drive();
+    let status = world.status();
+    assert_eq!((status.last_job.unwrap().job_id, status.current_job), (job.job_id, None));
+    let next = status.next_sync_at.unwrap();
+    assert_eq!(next, Timestamp::from_millis(START + INTERVAL_MS));
+    world.check_stored();
+    world.wait(1_000);
+    world.drive();
+    assert_eq!(world.status().last_job.unwrap().status, JobStatus::Completed);
+    world.check();
+}
+
+#[test]
+fn forgetting_wipes_everything_even_in_the_middle_of_a_step() {
+    for request in [None, Some(0), Some(2)] {
+        let world = World::new(keys(35, 4)).a_page_a_step();
+        world.trigger();
+        world.drive();
+        let forget = |world: &World| {
+            assert_eq!(world.ask(Command::Forget), Answer::Forgotten);
+            // The record goes last, and in between nothing may begin.
+            assert_eq!(
+                world
+                    .try_ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false })
+                    .unwrap_err()
+                    .kind(),
+                ErrorKind::NotFound
+            );
+            poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
+        };
+        match request {
+            None => forget(&world),
+            Some(request) => {
+                let inside = world.clone();
+                world.at_request(request, move |_| {
+                    forget(&inside);
+                    inside.drive();
+                });
+                world.drive();
+                world.drive();
+            }
+        }
+        for _ in 0..5 {
+            let Some(at) = world.inner.alarm.get() else { break };
+            world.wait((at.as_millis() - world.now().as_millis()).max(0));
+            world.drive();
+        }
+        assert_eq!(world.inner.alarm.get(), None);
+        assert_eq!(world.inner.blobs.names(), Vec::<String>::new());
+        assert_eq!(world.inner.documents.values(), Vec::<Bytes>::new());
+        world.drive();
+    }
+}
+
+#[test]
+fn a_sync_that_was_deleted_without_a_word_is_forgotten() {
+    let world = World::new(keys(35, 4)).a_page_a_step();
+    world.trigger();
+    world.drive();
+    poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
+    assert_eq!(world.poke(), None);
+    world.drive();
+    world.drive();
+    assert_eq!((world.inner.alarm.get(), world.inner.blobs.names()), (None, Vec::new()));
+}
+
+#[test]
+fn a_call_that_finds_a_deleted_sync_wiped_leaves_nothing_behind() {
+    let mut context = Context::from_waker(Waker::noop());
+    for (turns_before, turns_between) in (0..8).flat_map(|a| (0..16).map(move |b| (a, b))) {
+        let world = World::new(keys(5, 100));
+        world.job();
+        world.inner.interleaved.set(true);
+        let trigger = Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false };
+        let mut late = world.task(Some(trigger));
+        let mut is_late = (0..turns_before).all(|_| late.as_mut().poll(&mut context).is_pending());
+        assert_eq!(world.ask(Command::Forget), Answer::Forgotten);
+        poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
+        world.inner.alarm.set(None);
+        let mut wiping = world.task(None);
+        let mut is_wiping = (0..turns_between).all(|_| wiping.as_mut().poll(&mut context).is_pending());
+        while is_late {
+            is_late = late.as_mut().poll(&mut context).is_pending();
+        }
+        while is_wiping {
+            is_wiping = wiping.as_mut().poll(&mut context).is_pending();
+        }
+        while world.inner.alarm.get().is_some() {
+            world.drive();
+        }
+        assert_eq!(world.inner.documents.values(), Vec::<Bytes>::new(), "{turns_before} {turns_between}");
+    }
+}
+
+#[test]
+fn a_sync_that_was_switched_off_without_a_word_is_paused_and_not_driven_in_a_loop() {
+    for poked in [false, true] {
+        let world = World::new(keys(5, 100));
+        world.change_sync(|sync| sync.is_active = false);
+        world.wait(INTERVAL_MS);
+        if poked {
+            assert_eq!(world.poke(), None);
+        } else {
+            world.drive();
+        }
+        assert_eq!((world.status().state, world.inner.alarm.get()), (SyncState::Suspended, None));
+        assert_eq!(world.status().runs, 0);
+    }
+}
