@@ -5,17 +5,17 @@
 
 use std::mem;
 
-use b2sync_core::{Error, ids};
+use b2sync_core::{Error, change::ChangeKind, ids};
 use b2sync_service::catalogue::{
-    CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeKindWire, ChangeWire, ObjectCursor, ObjectPage, ObjectQuery,
-    ObjectRecord,
+    CatalogueAnswer, CatalogueApply, CatalogueCall, ChangeWire, ObjectCursor, ObjectPage, ObjectQuery, ObjectRecord,
 };
 use serde::Deserialize;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};
 
 use crate::{bindings::reply, failure::storage_error, sql};
 
-const SCHEMA: [&str; 2] = [
+const SCHEMA: [&str; 3] = [
+    "CREATE TABLE IF NOT EXISTS applied (sync_id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS objects (object_id TEXT PRIMARY KEY, bucket_id TEXT NOT NULL, sync_id TEXT NOT NULL, \
      connection_id TEXT NOT NULL, source_bucket TEXT NOT NULL, key TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT \
      NULL, last_modified INTEGER NOT NULL, change_id TEXT NOT NULL, version INTEGER NOT NULL, created_at INTEGER NOT \
@@ -23,7 +23,11 @@ const SCHEMA: [&str; 2] = [
     "CREATE INDEX IF NOT EXISTS objects_by_key ON objects (key, object_id)",
 ];
 
-/// A change that was applied before alters nothing: its id is already on the row.
+/// Up to which position the changes of a sync are applied. Written in the transaction of the rows, so that each change is
+/// applied exactly once.
+const MOVE_APPLIED: &str = "INSERT INTO applied (sync_id, position) VALUES (?1, ?2) ON CONFLICT (sync_id) DO UPDATE SET \
+    position = max(position, excluded.position)";
+
 const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, \
     last_modified, change_id, version, created_at, updated_at) \
     SELECT value ->> 0, ?1, ?2, ?3, ?4, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, 1, ?5, ?5 \
@@ -31,7 +35,7 @@ const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connectio
     ON CONFLICT (object_id) DO UPDATE SET bucket_id = excluded.bucket_id, connection_id = excluded.connection_id, \
     source_bucket = excluded.source_bucket, etag = excluded.etag, size = excluded.size, \
     last_modified = excluded.last_modified, change_id = excluded.change_id, version = version + 1, \
-    updated_at = excluded.updated_at WHERE objects.change_id <> excluded.change_id";
+    updated_at = excluded.updated_at";
 
 /// A statement takes rows until they are this long, in bytes. A row more has some kilobytes at most, and a value of a
 /// Durable Object's SQLite at most 2 MB.
@@ -43,6 +47,11 @@ const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_buck
 #[derive(Deserialize)]
 struct Count {
     count: u64,
+}
+
+#[derive(Deserialize)]
+struct Applied {
+    position: u64,
 }
 
 /// Bucket objects, with their metadata.
@@ -82,6 +91,7 @@ impl Catalogue {
             }
             CatalogueCall::DropSync { sync_id } => {
                 let count = self.count("sync_id = ?1", vec![sync_id.clone().into()])?;
+                self.sql.exec("DELETE FROM applied WHERE sync_id = ?", vec![sync_id.clone().into()])?;
                 self.sql.exec("DELETE FROM objects WHERE sync_id = ?", vec![sync_id.into()])?;
                 CatalogueAnswer::Count { count }
             }
@@ -89,8 +99,15 @@ impl Catalogue {
     }
 
     fn apply(&self, apply: &CatalogueApply) -> Result<()> {
-        let deletes = |change: &ChangeWire| change.kind == ChangeKindWire::Deleted;
-        for run in apply.changes.chunk_by(|a, b| deletes(a) == deletes(b)) {
+        let applied = sql::first::<Applied>(
+            &self.sql,
+            "SELECT position FROM applied WHERE sync_id = ?",
+            vec![apply.sync_id.clone().into()],
+        )?;
+        let changes = apply.behind(applied.map_or(0, |row| row.position));
+        let Some(last) = changes.last() else { return Ok(()) };
+        let deletes = |change: &ChangeWire| change.kind == ChangeKind::Deleted;
+        for run in changes.chunk_by(|a, b| deletes(a) == deletes(b)) {
             let object_id = |change: &ChangeWire| ids::object_id(&apply.sync_id, &change.key);
             if run.first().is_some_and(deletes) {
                 let ids = serde_json::to_string(&run.iter().map(object_id).collect::<Vec<_>>())?;
@@ -102,6 +119,8 @@ impl Catalogue {
             }
             self.put(apply, run)?;
         }
+        let position = i64::try_from(last.position).unwrap_or(i64::MAX);
+        self.sql.exec(MOVE_APPLIED, vec![apply.sync_id.clone().into(), position.into()])?;
         Ok(())
     }
 

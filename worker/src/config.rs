@@ -3,7 +3,7 @@
 use b2sync_core::{
     Error, ErrorKind,
     b2::account::API_URL,
-    engine::{budget::Budget, thresholds::Thresholds},
+    engine::{meter::Budget, thresholds::Thresholds},
     retry::RetryPolicy,
 };
 use b2sync_service::{api::ApiKey, coordinator::Config, seal::MasterKeys};

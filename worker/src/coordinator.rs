@@ -4,10 +4,11 @@ use std::cell::Cell;
 
 use b2sync_core::{
     Error,
-    engine::memory::Memory,
+    change::Change,
+    engine::resume::memory::Memory,
     ids,
     job::JobRecord,
-    sink::{Change, Delivery, Sink},
+    sink::{Delivery, Sink},
     store::{Document, DocumentStore, Swapped},
     time::{Clock, Timestamp},
 };
@@ -19,6 +20,7 @@ use b2sync_service::{
         ranges::{RangeAnswer, RangeCall},
     },
     registry::{Registry, SyncRecord},
+    sinks::{SinkKind, SinkSpec},
 };
 use bytes::Bytes;
 use serde::Deserialize;
@@ -150,17 +152,20 @@ impl<R: Registry> Home for WorkerHome<'_, R> {
         &self.registry
     }
 
-    fn sink(&self, sync: &SyncRecord) -> BucketSink {
-        BucketSink {
-            env: self.env.clone(),
-            namespace_id: sync.namespace_id.clone(),
-            target: CatalogueTarget {
-                bucket_id: sync.bucket_id.clone(),
-                sync_id: sync.sync_id.clone(),
-                connection_id: sync.connection_id.clone(),
-                source_bucket: sync.source.bucket().as_str().to_owned(),
+    fn sinks(&self, sync: &SyncRecord) -> Vec<(String, BucketSink)> {
+        let sink = |spec: &SinkSpec| match spec.kind {
+            SinkKind::Catalogue => BucketSink {
+                env: self.env.clone(),
+                namespace_id: sync.namespace_id.clone(),
+                target: CatalogueTarget {
+                    bucket_id: sync.bucket_id.clone(),
+                    sync_id: sync.sync_id.clone(),
+                    connection_id: sync.connection_id.clone(),
+                    source_bucket: sync.source.bucket().as_str().to_owned(),
+                },
             },
-        }
+        };
+        sync.sinks.iter().map(|spec| (spec.sink_id.clone(), sink(spec))).collect()
     }
 
     fn config(&self) -> &Config {

@@ -2,19 +2,18 @@
 
 use b2sync_core::{
     Error,
-    engine::{Outcome, Reconcile, budget::Budget, limit::DeletionLimit},
+    change::{Change, ChangeKind, Previous},
+    engine::{Outcome, meter::Budget},
     entry::Entry,
+    feed::Page,
     filter::{FilterSpec, Verdict},
     job::JobCounts,
-    sink::{Change, ChangeKind, Delivery},
+    policy::{DeletionLimit, Reconcile},
     source_path::SourcePath,
     time::Timestamp,
 };
 
-use crate::bindings::{
-    b2sync::embed::{sink, types},
-    exports::b2sync::embed::sync as wit,
-};
+use crate::bindings::{b2sync::embed::types, exports::b2sync::embed::sync as wit};
 
 impl From<Error> for types::Error {
     fn from(error: Error) -> Self {
@@ -36,34 +35,51 @@ impl From<types::Entry> for Entry {
     }
 }
 
-impl From<&Entry> for types::Entry {
-    fn from(entry: &Entry) -> Self {
+impl From<Entry> for types::Entry {
+    fn from(entry: Entry) -> Self {
+        let Entry { key, etag, size, last_modified } = entry;
+        Self { key, etag, size, last_modified_ms: last_modified.as_millis() }
+    }
+}
+
+impl From<ChangeKind> for types::ChangeKind {
+    fn from(kind: ChangeKind) -> Self {
+        match kind {
+            ChangeKind::Created => Self::Created,
+            ChangeKind::Updated => Self::Updated,
+            ChangeKind::Deleted => Self::Deleted,
+        }
+    }
+}
+
+impl From<Previous> for types::Previous {
+    fn from(previous: Previous) -> Self {
+        let Previous { size, last_modified, tag } = previous;
+        let tag = format!("{:016x}", u64::from_be_bytes(tag.0));
+        Self { size, last_modified_ms: last_modified.as_millis(), tag }
+    }
+}
+
+impl From<Change> for types::Change {
+    fn from(change: Change) -> Self {
+        let Change { position, id, kind, entry, previous, again, found_at, job_id } = change;
         Self {
-            key: entry.key.clone(),
-            etag: entry.etag.clone(),
-            size: entry.size,
-            last_modified_ms: entry.last_modified.as_millis(),
+            position,
+            id,
+            kind: kind.into(),
+            entry: entry.into(),
+            previous: previous.map(Into::into),
+            again,
+            found_at_ms: found_at.as_millis(),
+            job_id,
         }
     }
 }
 
-impl From<&Change> for types::Change {
-    fn from(change: &Change) -> Self {
-        let kind = match change.kind {
-            ChangeKind::Created => types::ChangeKind::Created,
-            ChangeKind::Updated => types::ChangeKind::Updated,
-            ChangeKind::Deleted => types::ChangeKind::Deleted,
-        };
-        Self { id: change.id.clone(), kind, entry: (&change.entry).into() }
-    }
-}
-
-impl From<sink::Delivery> for Delivery {
-    fn from(delivery: sink::Delivery) -> Self {
-        match delivery {
-            sink::Delivery::Delivered => Self::Delivered,
-            sink::Delivery::Refused(reason) => Self::Refused(reason),
-        }
+impl From<Page> for wit::ChangePage {
+    fn from(page: Page) -> Self {
+        let Page { changes, first, last } = page;
+        Self { changes: changes.into_iter().map(Into::into).collect(), first, last }
     }
 }
 
@@ -138,7 +154,7 @@ impl From<Outcome> for wit::Progress {
 
 impl From<JobCounts> for wit::Counts {
     fn from(counts: JobCounts) -> Self {
-        let JobCounts { listed, matched, matched_bytes, created, updated, deleted, failed, delivered_bytes } = counts;
-        Self { listed, matched, matched_bytes, created, updated, deleted, failed, delivered_bytes }
+        let JobCounts { listed, matched, matched_bytes, created, updated, deleted, delivered_bytes, .. } = counts;
+        Self { listed, matched, matched_bytes, created, updated, deleted, appended_bytes: delivered_bytes }
     }
 }

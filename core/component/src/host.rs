@@ -1,26 +1,24 @@
-//! State and sink, as the host implements them.
+//! The stores of a sync, as the host implements them.
 
 use b2sync_core::{
     Error, ErrorKind, Retry,
-    sink::{Change, Delivery, Sink},
     store::{BlobStore, Document, DocumentStore, Swapped},
 };
 use bytes::Bytes;
 
-use crate::bindings::b2sync::embed::{sink, state};
+use crate::bindings::b2sync::embed::state;
 
-/// The host's state and sink, for one job of one sync.
+/// The host's `state`, for one sync.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Host<'a> {
     pub(crate) sync_id: &'a str,
-    pub(crate) job_id: &'a str,
 }
 
 fn storage(what: &str, name: &str, reason: &str) -> Error {
     Error::new(
         ErrorKind::Storage,
         format!("The host's store could not {what} {name:?}: {reason}."),
-        "The step can be repeated once the store works again; nothing is lost.",
+        "Nothing is lost. Make the same call again once the store works.",
     )
     .with_retry(Retry::Temporary)
 }
@@ -52,24 +50,5 @@ impl DocumentStore for Host<'_> {
             state::Swapped::Done(revision) => Swapped::Done(revision),
             state::Swapped::Conflict => Swapped::Conflict,
         })
-    }
-}
-
-impl Sink for Host<'_> {
-    fn batch_max(&self) -> usize {
-        usize::try_from(sink::batch_max()).unwrap_or(usize::MAX)
-    }
-
-    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
-        let changes: Vec<sink::Change> = changes.iter().map(Into::into).collect();
-        let answers = sink::deliver(self.sync_id, self.job_id, &changes).map_err(|reason| {
-            Error::new(
-                ErrorKind::Sink,
-                format!("It is unknown what became of {} changes: {reason}.", changes.len()),
-                "The step can be repeated once the sink works again; they come again, under the same ids.",
-            )
-            .with_retry(Retry::Temporary)
-        })?;
-        Ok(answers.into_iter().map(Into::into).collect())
     }
 }

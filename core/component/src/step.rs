@@ -8,10 +8,11 @@ use b2sync_core::{
         source::B2Source,
     },
     engine::{
-        Engine, Order, StepReport,
-        budget::Budget,
-        source::{Source, SourceCost},
+        Engine, JobSpec, StepReport,
+        listing::source::{Source, SourceCost},
+        meter::Budget,
     },
+    feed::Feed,
     filter::{Filter, FilterSpec},
     job::JobCounts,
     retry::RetryPolicy,
@@ -56,8 +57,8 @@ impl Job {
         let cut = Cut::parse(&order.salt).ok_or_else(|| {
             Error::new(
                 ErrorKind::InvalidInput,
-                "The salt is not 32 hexadecimal digits.",
-                "Draw 16 random bytes once for each sync and keep them with it.",
+                "The salt must be 32 hexadecimal digits.",
+                "Draw 16 random bytes once for each sync, and keep them with it as hexadecimal digits.",
             )
             .with_field("salt")
         })?;
@@ -97,16 +98,16 @@ impl Job {
             wall_ms_max: self.budget.wall_ms_max.saturating_sub(Wasi.now().millis_since(started)),
             ..self.budget
         };
-        let host = Host { sync_id: &self.order.sync_id, job_id: &self.order.job_id };
+        let host = Host { sync_id: &self.order.sync_id };
         let source = B2Source::new(client, &self.api_url, &self.credentials, &self.path, account.clone());
-        let engine = Engine { source: &source, blobs: &host, documents: &host, sink: &host, clock: &Wasi };
-        let order = Order {
+        let engine = Engine { source: &source, blobs: &host, documents: &host, clock: &Wasi };
+        let spec = JobSpec {
             reconcile: self.order.reconcile.into(),
             deletion_limit: self.order.deletion_limit.map(Into::into).unwrap_or_default(),
             confirm_deletes: self.order.confirm_deletes,
-            ..Order::new(&self.order.job_id, &self.order.sync_id, self.cut, &self.filter, &self.fingerprint)
+            ..JobSpec::new(&self.order.job_id, self.cut, &self.filter, &self.fingerprint)
         };
-        let report = engine.step(&order, &budget).await;
+        let report = engine.step(&spec, &budget).await;
         let account = source.refreshed().unwrap_or(account);
         // The report's own cost begins after authorizing.
         answer(report, source.cost(), &account)
@@ -130,6 +131,8 @@ fn answer(report: StepReport, spent: SourceCost, account: &Account) -> wit::Step
         cost: cost(spent, report.cost.state_reads, report.cost.state_writes),
         files_known: report.files_known,
         bytes_known: report.bytes_known,
+        feed_first: report.feed.as_ref().and_then(|feed| feed.first().ok()),
+        feed_last: report.feed.as_ref().map(Feed::last),
         account_cache: serde_json::to_string(&StoredAccount::from(account)).ok(),
     }
 }
@@ -142,12 +145,14 @@ fn failed(error: Error, spent: SourceCost) -> wit::StepResult {
         cost: cost(spent, 0, 0),
         files_known: 0,
         bytes_known: 0,
+        feed_first: None,
+        feed_last: None,
         account_cache: None,
     }
 }
 
 fn cost(spent: SourceCost, state_reads: u64, state_writes: u64) -> wit::Cost {
-    // Nobody reads for the component.
+    // The component reads every page itself.
     let SourceCost { class_b, class_c, requests, bytes_received, .. } = spent;
     wit::Cost { class_b, class_c, requests, bytes_received, state_reads, state_writes }
 }

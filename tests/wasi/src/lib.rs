@@ -1,7 +1,7 @@
-//! A host for the WASI component of b2sync: Wasmtime, with the state and the sink in memory. Also the shortest example
-//! of how to embed it.
+//! A host for the WASI component of b2sync: Wasmtime, with the state in memory. Also the shortest example of how to
+//! embed it: see [`EmbedHost::run_job`].
 //!
-//! Every call gets a fresh instance, so nothing can survive one but what the host keeps.
+//! Every call gets a fresh instance, so nothing survives a call except what the host keeps.
 
 #![forbid(unsafe_code)]
 
@@ -18,11 +18,16 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 /// What `bindgen!` makes of `wit/`. The documentation is there.
 #[allow(missing_docs, unreachable_pub, unused_qualifications, rust_2018_idioms, clippy::all)]
 pub mod bindings {
-    wasmtime::component::bindgen!({ path: "../../wit", world: "embed", additional_derives: [PartialEq] });
+    wasmtime::component::bindgen!({
+        path: "../../wit",
+        world: "embed",
+        imports: { default: trappable },
+        additional_derives: [PartialEq],
+    });
 }
 
 use bindings::Embed;
-use bindings::b2sync::embed::{sink, state, types};
+use bindings::b2sync::embed::{state, types};
 use bindings::exports::b2sync::embed::sync;
 
 /// Names the component to test, in place of the one that `cargo xtask build --component` makes.
@@ -33,32 +38,51 @@ const COMPONENT_PATH: &str = "wasm32-wasip2/release/b2sync_component.wasm";
 /// A sync, and a name that is its own.
 pub type Name = (String, String);
 
-/// What this host keeps for the component, and what it was given.
-#[derive(Debug, Default)]
+/// What the host's store answers: an error is a reason in words.
+type Answer<T> = Result<T, String>;
+
+/// The state that this host keeps for the component, and what goes wrong in it.
+#[derive(Clone, Debug, Default)]
 pub struct Home {
     /// Blobs.
     pub blobs: BTreeMap<Name, Vec<u8>>,
     /// Documents: revision and content. A deleted one leaves its revision behind.
     pub documents: BTreeMap<Name, (u64, Option<Vec<u8>>)>,
-    /// Every change delivered, repetitions included, with its job.
-    pub deliveries: Vec<(String, types::Change)>,
-    /// What to answer to the next calls of the sink, last first; empty: all is taken.
-    pub sink_faults: Vec<SinkFault>,
+    /// How many calls the component has made.
+    pub calls: u64,
+    /// Where the instance is cut off.
+    pub cut: Option<CutOff>,
     /// How many of the next calls to the blobs fail.
     pub blob_faults: u32,
+    /// Before how many of the next swaps another call changes the document.
+    pub races: u32,
 }
 
-/// What goes wrong in the sink.
+/// A call, counted by [`Home::calls`] from 1, at which the instance is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SinkFault {
-    /// The batch is taken, and the answer gets lost.
-    AnswerLost,
-    /// The first change of the batch is refused.
-    FirstRefused,
+pub enum CutOff {
+    /// Before the host does what is asked.
+    Before(u64),
+    /// After the host has done it, and before the instance is told.
+    After(u64),
 }
 
 impl Home {
-    fn blobs(&mut self) -> Result<&mut BTreeMap<Name, Vec<u8>>, String> {
+    /// Runs a call of the component, unless it is cut off there.
+    fn call<T>(&mut self, run: impl FnOnce(&mut Self) -> Answer<T>) -> Result<Answer<T>> {
+        self.calls += 1;
+        let cut = |cut| Err(wasmtime::Error::msg(format!("cut off: {cut:?}")));
+        match self.cut.take_if(|cut| matches!(*cut, CutOff::Before(call) | CutOff::After(call) if call == self.calls)) {
+            Some(CutOff::Before(call)) => cut(CutOff::Before(call)),
+            Some(CutOff::After(call)) => {
+                let _lost = run(self);
+                cut(CutOff::After(call))
+            }
+            None => Ok(run(self)),
+        }
+    }
+
+    fn blobs(&mut self) -> Answer<&mut BTreeMap<Name, Vec<u8>>> {
         match self.blob_faults.checked_sub(1) {
             None => Ok(&mut self.blobs),
             Some(left) => {
@@ -67,28 +91,48 @@ impl Home {
             }
         }
     }
+
+    fn swap(&mut self, name: Name, expected: u64, value: Option<Vec<u8>>) -> state::Swapped {
+        let document = self.documents.entry(name).or_default();
+        if let Some(left) = self.races.checked_sub(1) {
+            self.races = left;
+            document.0 += 1;
+        }
+        let shown = if document.1.is_some() { document.0 } else { 0 };
+        if shown != expected {
+            return state::Swapped::Conflict;
+        }
+        *document = (document.0 + 1, value);
+        state::Swapped::Done(document.0)
+    }
 }
 
 impl types::Host for Home {}
 
 impl state::Host for Home {
-    fn get_blob(&mut self, sync_id: String, name: String) -> Result<Option<Vec<u8>>, String> {
-        Ok(self.blobs()?.get(&(sync_id, name)).cloned())
+    fn get_blob(&mut self, sync_id: String, name: String) -> Result<Answer<Option<Vec<u8>>>> {
+        self.call(|home| Ok(home.blobs()?.get(&(sync_id, name)).cloned()))
     }
 
-    fn put_blob(&mut self, sync_id: String, name: String, value: Vec<u8>) -> Result<(), String> {
-        self.blobs()?.insert((sync_id, name), value);
-        Ok(())
+    fn put_blob(&mut self, sync_id: String, name: String, value: Vec<u8>) -> Result<Answer<()>> {
+        self.call(|home| {
+            home.blobs()?.insert((sync_id, name), value);
+            Ok(())
+        })
     }
 
-    fn delete_blob(&mut self, sync_id: String, name: String) -> Result<(), String> {
-        self.blobs()?.remove(&(sync_id, name));
-        Ok(())
+    fn delete_blob(&mut self, sync_id: String, name: String) -> Result<Answer<()>> {
+        self.call(|home| {
+            home.blobs()?.remove(&(sync_id, name));
+            Ok(())
+        })
     }
 
-    fn load_document(&mut self, sync_id: String, name: String) -> Result<Option<state::Document>, String> {
-        let found = self.documents.get(&(sync_id, name)).cloned();
-        Ok(found.and_then(|(revision, value)| Some(state::Document { revision, value: value? })))
+    fn load_document(&mut self, sync_id: String, name: String) -> Result<Answer<Option<state::Document>>> {
+        self.call(|home| {
+            let found = home.documents.get(&(sync_id, name)).cloned();
+            Ok(found.and_then(|(revision, value)| Some(state::Document { revision, value: value? })))
+        })
     }
 
     fn swap_document(
@@ -97,36 +141,8 @@ impl state::Host for Home {
         name: String,
         expected: u64,
         value: Option<Vec<u8>>,
-    ) -> Result<state::Swapped, String> {
-        let document = self.documents.entry((sync_id, name)).or_default();
-        let shown = if document.1.is_some() { document.0 } else { 0 };
-        if shown != expected {
-            return Ok(state::Swapped::Conflict);
-        }
-        *document = (document.0 + 1, value);
-        Ok(state::Swapped::Done(document.0))
-    }
-}
-
-impl sink::Host for Home {
-    fn batch_max(&mut self) -> u32 {
-        100
-    }
-
-    fn deliver(
-        &mut self,
-        _sync_id: String,
-        job_id: String,
-        mut changes: Vec<types::Change>,
-    ) -> Result<Vec<sink::Delivery>, String> {
-        let mut answers = vec![sink::Delivery::Delivered; changes.len()];
-        let fault = self.sink_faults.pop();
-        if fault == Some(SinkFault::FirstRefused) {
-            answers[0] = sink::Delivery::Refused("not now".to_owned());
-            changes.remove(0);
-        }
-        self.deliveries.extend(changes.into_iter().map(|change| (job_id.clone(), change)));
-        if fault == Some(SinkFault::AnswerLost) { Err("the line went dead".to_owned()) } else { Ok(answers) }
+    ) -> Result<Answer<state::Swapped>> {
+        self.call(|home| Ok(home.swap((sync_id, name), expected, value)))
     }
 }
 
@@ -197,8 +213,10 @@ fn component_path() -> Result<PathBuf, String> {
 /// The component in its host.
 #[derive(Debug, Default)]
 pub struct EmbedHost {
-    /// State and sink.
+    /// The state.
     pub home: Home,
+    /// For each sync, the position up to which its changes are read.
+    pub cursors: BTreeMap<String, u64>,
 }
 
 impl EmbedHost {
@@ -244,5 +262,55 @@ impl EmbedHost {
     /// The component is not there, or trapped.
     pub fn run_step(&mut self, job: &sync::JobOrder) -> Result<sync::StepResult> {
         self.with_instance(|sync, store| sync.call_run_step(store, job))
+    }
+
+    /// `changes`.
+    ///
+    /// # Errors
+    /// The component is not there, or trapped.
+    pub fn changes(&mut self, sync_id: &str, after: u64, limit: u32) -> Result<Result<sync::ChangePage, types::Error>> {
+        self.with_instance(|sync, store| sync.call_changes(store, sync_id, after, limit))
+    }
+
+    /// `forget`.
+    ///
+    /// # Errors
+    /// The component is not there, or trapped.
+    pub fn forget(&mut self, sync_id: &str, up_to: u64) -> Result<Result<u64, types::Error>> {
+        self.with_instance(|sync, store| sync.call_forget(store, sync_id, up_to))
+    }
+
+    /// What a host does: runs a job to its end, and hands each change to `apply`.
+    ///
+    /// A real host stores the cursor as durably as what it applies, and best with it.
+    ///
+    /// # Errors
+    /// The component is not there or trapped, or it answered an error. After a transient one, the same call goes on.
+    pub fn run_job(&mut self, job: &mut sync::JobOrder, mut apply: impl FnMut(types::Change)) -> Result<()> {
+        loop {
+            let result = self.run_step(job)?;
+            job.account_cache = result.account_cache.or(job.account_cache.take());
+            let progress = result.outcome?;
+            self.read_on(&job.sync_id, &mut apply)?;
+            let cursor = self.cursors.get(&job.sync_id).copied().unwrap_or_default();
+            self.forget(&job.sync_id, cursor)??;
+            if progress == sync::Progress::Done {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Hands the changes after the cursor to `apply`, and moves the cursor behind them.
+    ///
+    /// # Errors
+    /// As [`Self::run_job`].
+    pub fn read_on(&mut self, sync_id: &str, mut apply: impl FnMut(types::Change)) -> Result<()> {
+        loop {
+            let cursor = self.cursors.get(sync_id).copied().unwrap_or_default();
+            let page = self.changes(sync_id, cursor, 1_000)??;
+            let Some(last) = page.changes.last().map(|change| change.position) else { return Ok(()) };
+            page.changes.into_iter().for_each(&mut apply);
+            self.cursors.insert(sync_id.to_owned(), last);
+        }
     }
 }

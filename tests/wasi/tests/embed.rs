@@ -2,16 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use b2sync_core::change::{Change, ChangeKind, Previous};
 use b2sync_core::entry::Entry;
 use b2sync_core::filter::{Filter, FilterSpec};
-use b2sync_core::sink::Change;
 use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::time::Timestamp;
 use b2sync_tests::twin::Twin;
 use b2sync_wasi_tests::bindings::b2sync::embed::types;
 use b2sync_wasi_tests::bindings::exports::b2sync::embed::sync;
-use b2sync_wasi_tests::{EmbedHost, SinkFault};
+use b2sync_wasi_tests::{CutOff, EmbedHost, Home};
 use fake_b2::Config;
 use fake_b2::content::Content;
 use fake_b2::faults::{Fault, Rule, Target};
@@ -86,15 +86,40 @@ impl World {
         panic!("the job is not done after {STEPS_MAX} steps");
     }
 
-    /// What the component delivered under a job's id.
-    fn delivered(&self, job_id: &str) -> Vec<types::Change> {
-        self.host.home.deliveries.iter().filter(|(job, _)| job == job_id).map(|(_, change)| change.clone()).collect()
+    /// What the component has appended since this was last asked, all of it by that job.
+    fn appended(&mut self, job_id: &str) -> Vec<types::Change> {
+        let mut changes = Vec::new();
+        self.host.read_on(SYNC_ID, |change| changes.push(change)).expect("the feed is read");
+        for change in &changes {
+            assert_eq!(change.job_id, job_id, "{change:?}");
+            assert!(change.found_at_ms > 1_700_000_000_000, "{change:?}");
+        }
+        changes
     }
 
-    /// What the native twin delivers now.
-    fn twin_delivers(&mut self) -> Vec<types::Change> {
+    /// What the native twin appends now.
+    fn twin_appends(&mut self) -> Vec<types::Change> {
         let changes = self.twin.run(self.server.clock().now()).expect("the twin runs");
         changes.iter().map(wire_change).collect()
+    }
+
+    fn page(&mut self, after: u64, limit: u32) -> Result<sync::ChangePage, types::Error> {
+        self.host.changes(SYNC_ID, after, limit).expect("the component runs")
+    }
+
+    fn forget(&mut self, up_to: u64) -> Result<u64, types::Error> {
+        self.host.forget(SYNC_ID, up_to).expect("the component runs")
+    }
+
+    /// How many batches of the feed are stored.
+    fn batches(&self) -> usize {
+        self.host.home.blobs.keys().filter(|(_, name)| name.starts_with("feed/")).count()
+    }
+
+    /// Puts a file of that name.
+    fn put(&self, key: &str) {
+        let now = self.server.clock().now();
+        self.server.model().put(BUCKET, key, NewFile::generated(1, 5_000), now).expect("the bucket is there");
     }
 
     fn error(&mut self, change: impl FnOnce(&mut sync::JobOrder)) -> types::Error {
@@ -104,7 +129,8 @@ impl World {
         let error = result.outcome.expect_err("the step fails");
         assert!(!format!("{error:?}").contains(&self.key.secret), "{error:?}");
         assert!(!error.advice.is_empty(), "{error:?}");
-        assert_eq!(self.host.home.deliveries, []);
+        assert_eq!(result.feed_last.unwrap_or_default(), 0);
+        assert_eq!(self.page(0, 1), Ok(sync::ChangePage { changes: vec![], first: 1, last: 0 }));
         error
     }
 }
@@ -132,12 +158,18 @@ fn wire_entry(entry: &Entry) -> types::Entry {
 }
 
 fn wire_change(change: &Change) -> types::Change {
-    let kind = match change.kind.as_str() {
-        "created" => types::ChangeKind::Created,
-        "updated" => types::ChangeKind::Updated,
-        _ => types::ChangeKind::Deleted,
+    let Change { position, id, kind, entry, previous, again, found_at, job_id } = change.clone();
+    let kind = match kind {
+        ChangeKind::Created => types::ChangeKind::Created,
+        ChangeKind::Updated => types::ChangeKind::Updated,
+        ChangeKind::Deleted => types::ChangeKind::Deleted,
     };
-    types::Change { id: change.id.clone(), kind, entry: wire_entry(&change.entry) }
+    let previous = previous.map(|Previous { size, last_modified, tag }| {
+        let tag = tag.0.iter().map(|byte| format!("{byte:02x}")).collect();
+        types::Previous { size, last_modified_ms: last_modified.as_millis(), tag }
+    });
+    let (entry, found_at_ms) = (wire_entry(&entry), found_at.as_millis());
+    types::Change { position, id, kind, entry, previous, again, found_at_ms, job_id }
 }
 
 fn wire_error(error: &b2sync_core::Error) -> types::Error {
@@ -151,21 +183,13 @@ fn wire_error(error: &b2sync_core::Error) -> types::Error {
     }
 }
 
-/// Each change once, as a receiver has them who remembers ids; no id may come with two contents.
-fn once_each(changes: Vec<types::Change>) -> BTreeMap<String, types::Change> {
-    let mut once = BTreeMap::new();
-    for change in changes {
-        let before = once.insert(change.id.clone(), change.clone());
-        assert!(before.is_none_or(|before| before == change), "{change:?}");
-    }
-    once
-}
-
-/// Many changes, compared without printing thousands of them.
+/// Compares many changes without printing thousands of them. Who found a change, and when, is each one's own.
 #[track_caller]
 fn assert_same(ours: &[types::Change], twins: &[types::Change]) {
-    let differing = ours.iter().zip(twins).find(|(ours, twins)| ours != twins);
-    assert!(differing.is_none(), "{differing:?}");
+    for (ours, twins) in ours.iter().zip(twins) {
+        let (found_at_ms, job_id) = (ours.found_at_ms, ours.job_id.clone());
+        assert_eq!(ours, &types::Change { found_at_ms, job_id, ..twins.clone() });
+    }
     assert_eq!(ours.len(), twins.len());
 }
 
@@ -276,8 +300,8 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
 
     // First everything.
     let (first, costs) = world.run("job_1");
-    let ours = world.delivered("job_1");
-    assert_same(&ours, &world.twin_delivers());
+    let ours = world.appended("job_1");
+    assert_same(&ours, &world.twin_appends());
     let visible = model.visible(BUCKET);
     let matching = visible.iter().filter(|file| !file.key.ends_with(".tmp")).count();
     assert_eq!((visible.len(), ours.len()), (3_500, matching));
@@ -288,9 +312,12 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
         (first.counts.listed, first.counts.created, first.files_known),
         (3_500, ours.len() as u64, ours.len() as u64)
     );
-    // A page a step, and one call to authorize: later steps got it from the cache. The first page has names that tell the
-    // order of keys apart, which takes one call, once. A step that closes a segment goes on behind it, and so four pages may
-    // take a fifth.
+    assert_eq!((first.feed_first, first.feed_last), (Some(1), Some(ours.len() as u64)));
+    assert!(ours.iter().zip(1..).all(|(change, position)| change.position == position && !change.again));
+    assert_eq!(first.counts.appended_bytes, ours.iter().map(|change| change.entry.size).sum::<u64>());
+    // A page a step, and one call to authorize: later steps got it from the cache. The first page has names that tell
+    // the order of keys apart, which takes one call, once. A step that closes a segment goes on behind it, and so four
+    // pages may take a fifth.
     let calls: Vec<_> = costs.iter().map(|cost| cost.class_c).collect();
     assert!(calls == [3, 1, 1, 1] || calls == [3, 1, 1, 1, 1], "{calls:?}");
 
@@ -312,8 +339,13 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
     model.finish_large(BUCKET, &late, Content::Generated { seed: 5, size: 250_000_000 }).unwrap();
 
     let (second, _) = world.run("job_2");
-    let ours = world.delivered("job_2");
-    assert_same(&ours, &world.twin_delivers());
+    let ours = world.appended("job_2");
+    assert_same(&ours, &world.twin_appends());
+    let update = ours.iter().find(|change| change.kind == types::ChangeKind::Updated).expect("an update");
+    let previous = update.previous.as_ref().expect("what was known");
+    assert_eq!((previous.size, previous.last_modified_ms), (overwritten.size, overwritten.last_modified_ms));
+    // The ETag of a small file is an MD5, of which a snapshot keeps the first half.
+    assert_eq!((overwritten.etag.len(), previous.tag.as_str()), (32, &overwritten.etag[..16]));
     let found: BTreeSet<_> =
         ours.iter().map(|change| (change.entry.key.as_str(), format!("{:?}", change.kind))).collect();
     let gone = [2, 3, 4, 6].map(of);
@@ -332,15 +364,17 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
     job.budget = no_limits();
     let third = world.step(&job);
     assert_eq!(third.outcome, Ok(sync::Progress::Done));
-    assert_same(&world.delivered("job_3"), &world.twin_delivers());
-    assert_eq!(world.delivered("job_3"), []);
+    assert_eq!(world.twin_appends(), []);
+    assert_eq!(world.appended("job_3"), []);
+    assert_eq!(third.feed_last, second.feed_last);
     assert_eq!((third.cost.state_writes, third.cost.class_c), (0, 5));
     assert_eq!(state, world.host.home.blobs);
 
-    // Both keep the same segments, and neither keeps a secret.
-    // What only a job of several steps writes is removed when the root moves next.
-    let names = state.keys().map(|(_, name)| name.clone()).filter(|name| !name.starts_with("scratch/"));
-    assert_eq!(names.collect::<Vec<_>>(), world.twin.blob_names());
+    // Both keep the same segments, and neither keeps a secret. What only a job of several steps writes is removed when
+    // the root moves next, and a batch says who found its changes.
+    let is_snapshot = |name: &String| !name.starts_with("scratch/") && !name.starts_with("feed/");
+    let names: Vec<_> = state.keys().map(|(_, name)| name.clone()).filter(is_snapshot).collect();
+    assert_eq!(names, world.twin.blob_names().into_iter().filter(is_snapshot).collect::<Vec<_>>());
     let home = &world.host.home;
     let secret = world.key.secret.as_bytes();
     let documents = home.documents.values().filter_map(|(_, value)| value.as_ref());
@@ -351,7 +385,7 @@ fn a_bucket_syncs_with_the_changes_and_ids_of_the_native_twin() {
 }
 
 #[test]
-fn a_job_goes_on_after_faults_of_the_network_the_state_and_the_sink() {
+fn a_job_goes_on_after_faults_of_the_network_and_the_state() {
     let mut world = World::with_objects(2_500);
     let model = world.server.model().clone();
     for fault in [Fault::Reset, Fault::CutBody { after_bytes: 10 }, Fault::slow_down(1), Fault::Garbage] {
@@ -359,7 +393,6 @@ fn a_job_goes_on_after_faults_of_the_network_the_state_and_the_sink() {
     }
     model.inject(Rule { target: Target::List, skip: 1, times: 1, fault: Fault::CutBody { after_bytes: 100_000 } });
     world.host.home.blob_faults = 1;
-    world.host.home.sink_faults = vec![SinkFault::AnswerLost, SinkFault::FirstRefused];
 
     let job = world.order("job_1");
     let mut failures = Vec::new();
@@ -367,18 +400,188 @@ fn a_job_goes_on_after_faults_of_the_network_the_state_and_the_sink() {
         match world.step(&job).outcome {
             Ok(sync::Progress::Continue) => {}
             Ok(sync::Progress::Done) => break,
-            Err(error) => failures.push(error),
+            Err(error) => {
+                failures.push(error);
+                // Another call changes the document in the middle of the next step.
+                world.host.home.races = u32::from(failures.len() == 1);
+            }
         }
     }
     let kinds: Vec<_> = failures.iter().map(|error| (error.kind.as_str(), error.transient)).collect();
-    assert_eq!(kinds, [("storage", true), ("sink", true)], "{failures:?}");
+    assert_eq!(kinds, [("storage", true), ("state_conflict", true)], "{failures:?}");
     assert!(failures[0].message.contains("the disk is on fire"), "{failures:?}");
-    assert!(failures[1].message.contains("the line went dead"), "{failures:?}");
+    assert_same(&world.appended("job_1"), &world.twin_appends());
+}
 
-    let repeated = world.delivered("job_1");
-    let once = once_each(repeated.clone());
-    assert!(repeated.len() > once.len(), "the batch whose answer was lost came again");
-    assert_eq!(once, once_each(world.twin_delivers()));
+/// Runs a job by the loop of a host that has read up to `cursor`, cut off at `cut`, from a copy of `home`; the changes
+/// as they were applied.
+fn run_cut(world: &mut World, job_id: &str, home: &Home, cursor: u64, cut: Option<CutOff>) -> Vec<types::Change> {
+    world.host.home = Home { calls: 0, cut, ..home.clone() };
+    world.host.cursors = BTreeMap::from([(SYNC_ID.to_owned(), cursor)]);
+    let mut job = world.order(job_id);
+    let mut applied: Vec<types::Change> = Vec::new();
+    let mut tries = 0;
+    while let Err(error) = world.host.run_job(&mut job, |change| applied.push(change)) {
+        tries += 1;
+        assert!(tries == 1 && cut.is_some(), "{cut:?}: {error:?}");
+    }
+    applied
+}
+
+#[test]
+fn a_host_that_is_cut_off_anywhere_gets_each_change_once() {
+    let mut world = World::with_objects(1_200);
+    let model = world.server.model().clone();
+    let mut home = Home::default();
+    let mut cursor = 0;
+    for round in 0..2 {
+        let job_id = format!("job_{round}");
+        if round > 0 {
+            let keys: Vec<_> = model.visible(BUCKET).into_iter().map(|file| file.key).collect();
+            world.put("videos/new.mp4");
+            world.put(&keys[500]);
+            for key in [&keys[10], &keys[700], &keys[1_100]] {
+                model.delete_key(BUCKET, key).unwrap();
+            }
+        }
+        let expected = world.twin_appends();
+        let whole = run_cut(&mut world, &job_id, &home, cursor, None);
+        assert_same(&whole, &expected);
+        let (calls, after) = (world.host.home.calls, world.host.home.clone());
+        assert!(calls > 5, "{calls}");
+        for call in 1..=calls {
+            for cut in [CutOff::Before(call), CutOff::After(call)] {
+                let applied = run_cut(&mut world, &job_id, &home, cursor, Some(cut));
+                assert_eq!(world.host.home.cut, None, "{cut:?}");
+                assert_same(&applied, &expected);
+            }
+        }
+        (home, cursor) = (after, cursor + expected.len() as u64);
+    }
+}
+
+#[test]
+fn the_feed_is_read_in_pages_and_forgotten() {
+    let mut world = World::with_objects(2_500);
+    world.run("job_1");
+    let mut all = world.appended("job_1");
+    assert_same(&all, &world.twin_appends());
+    let of_first = all.len() as u64;
+    (0..600).for_each(|index| world.put(&format!("videos/later {index}.mp4")));
+    world.run("job_2");
+    all.extend(world.appended("job_2"));
+    let last = all.len() as u64;
+    assert_eq!((of_first > 2_000, last - of_first), (true, 600));
+
+    // Pages.
+    let page = |from: usize, to: usize| sync::ChangePage { changes: all[from..to].to_vec(), first: 1, last };
+    for (after, limit, expected) in
+        [(0, 0, page(0, 1)), (0, 7, page(0, 7)), (998, 1_001, page(998, 1_998)), (998, u32::MAX, page(998, 1_998))]
+    {
+        assert_eq!(world.page(after, limit), Ok(expected), "{after} {limit}");
+    }
+    let (newest, nothing) = (page(all.len() - 1, all.len()), page(0, 0));
+    assert_eq!((world.page(last - 1, 9), world.page(last, 9)), (Ok(newest), Ok(nothing)));
+    for after in [last + 1, u64::MAX] {
+        let error = world.page(after, 9).expect_err("there is nothing");
+        assert_eq!((error.kind.as_str(), error.field.as_deref()), ("invalid_input", Some("after")), "{error:?}");
+        assert!(error.message.contains(&last.to_string()) && !error.advice.is_empty(), "{error:?}");
+    }
+
+    // Only whole batches are dropped, and only those that are read to their end.
+    let home = world.host.home.clone();
+    assert_eq!(world.forget(0), Ok(1));
+    assert_eq!(world.host.home.documents, home.documents);
+    assert!((1..=of_first).contains(&world.forget(of_first - 1).expect("it forgets")));
+    let oldest = of_first + 1;
+    assert_eq!(world.forget(of_first + 300), Ok(oldest));
+    assert_eq!(
+        world.page(of_first, 1_000),
+        Ok(sync::ChangePage { first: oldest, ..page(of_first as usize, all.len()) })
+    );
+    let error = world.page(oldest - 2, 9).expect_err("it is forgotten");
+    assert_eq!((error.kind.as_str(), error.transient), ("feed_gap", false), "{error:?}");
+    assert_eq!(error.field.as_deref(), Some("after"));
+    assert!(error.message.contains(&(oldest - 1).to_string()) && !error.advice.is_empty(), "{error:?}");
+
+    // All of it, and what comes next has the next position. A position beyond the end is as good as the last one.
+    assert_eq!(world.forget(u64::MAX), Ok(last + 1));
+    let empty = sync::ChangePage { changes: vec![], first: last + 1, last };
+    assert_eq!(world.page(last, 9), Ok(empty));
+    assert_eq!(world.page(0, 9).expect_err("it is forgotten").kind, "feed_gap");
+    assert!(world.batches() > 1);
+    for round in 0..3 {
+        world.put(&format!("videos/new {round}.mp4"));
+        let (result, _) = world.run(&format!("job_new{round}"));
+        assert_eq!((result.feed_first, result.feed_last), (Some(last + 1), Some(last + 1 + round)));
+        let ours = world.appended(&format!("job_new{round}"));
+        assert_eq!(ours.iter().map(|change| change.position).collect::<Vec<_>>(), [last + 1 + round]);
+    }
+    // Three batches came, and later jobs have deleted those that were forgotten.
+    assert_eq!(world.batches(), 3);
+
+    // Each sync has a feed of its own.
+    let other = world.host.changes("sync_other", 0, 9).unwrap();
+    assert_eq!(other, Ok(sync::ChangePage { changes: vec![], first: 1, last: 0 }));
+    assert_eq!(world.host.forget("sync_other", 7).unwrap(), Ok(1));
+}
+
+#[test]
+fn a_feed_between_two_steps_is_read_and_forgotten() {
+    let mut world = World::with_objects(3_500);
+    let mut job = world.order("job_1");
+    let mut applied = Vec::new();
+    let mut steps = 0;
+    loop {
+        let result = world.step(&job);
+        steps += 1;
+        let last = result.feed_last.expect("a feed");
+        world.host.read_on(SYNC_ID, |change| applied.push(change)).unwrap();
+        assert_eq!(applied.len() as u64, last);
+        // A call at the same time: it ends, nothing is lost, and it may be repeated.
+        world.host.home.races = 1;
+        match world.forget(last) {
+            Ok(oldest) => assert_eq!((oldest, world.host.home.races), (last + 1, 1)),
+            Err(error) => {
+                assert_eq!((error.kind.as_str(), error.transient), ("state_conflict", true), "{error:?}");
+                assert_eq!(world.forget(last), Ok(last + 1));
+            }
+        }
+        world.host.home.races = 0;
+        job.account_cache = result.account_cache;
+        match result.outcome {
+            Ok(sync::Progress::Continue) => assert!(steps < STEPS_MAX),
+            Ok(sync::Progress::Done) => break,
+            Err(error) => panic!("step {steps} failed: {error:?}"),
+        }
+    }
+    assert!(steps > 2, "{steps}");
+    assert_same(&applied, &world.twin_appends());
+}
+
+#[test]
+fn a_feed_that_cannot_be_read_says_why() {
+    let mut world = World::with_objects(10);
+    world.run("job_1");
+
+    world.host.home.blob_faults = 1;
+    let error = world.page(0, 9).expect_err("a fault");
+    assert_eq!((error.kind.as_str(), error.transient), ("storage", true), "{error:?}");
+    assert!(error.message.contains("the disk is on fire") && !error.advice.is_empty(), "{error:?}");
+
+    let home = world.host.home.clone();
+    for ((_, name), value) in &mut world.host.home.blobs {
+        if name.starts_with("feed/") {
+            value.push(0);
+        }
+    }
+    let error = world.page(0, 9).expect_err("an altered batch");
+    assert_eq!((error.kind.as_str(), error.transient), ("state_corrupt", false), "{error:?}");
+
+    world.host.home = home;
+    world.host.home.blobs.retain(|(_, name), _| !name.starts_with("feed/"));
+    let error = world.page(0, 9).expect_err("no batch");
+    assert_eq!((error.kind.as_str(), error.transient), ("state_missing", true), "{error:?}");
 }
 
 #[test]
