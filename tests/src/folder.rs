@@ -1,24 +1,23 @@
-//! Blobs, documents and deliveries in folders of this machine's disk: for native embedders, and for tests.
+//! Blobs, documents and a log of the feed in folders of this machine's disk: for native embedders, and for tests.
 //!
 //! - [`FolderBlobs`] and [`FolderDocuments`] write into a temporary file, have it written through to the disk, and
 //!   rename it: a reader sees the old value or the new one, also after a crash, and never a part.
 //! - [`FolderDocuments`] compares and swaps under a lock on a file, which the system releases when its process dies.
 //!   Any number of threads and processes of one machine may share a folder; over a network file system the locks
 //!   are as good as that file system's.
-//! - [`FolderSink`] appends to a log of JSON lines, which a receiver reads at its own pace.
+//! - [`FolderLog`] follows a feed, and writes its changes as JSON lines for other programs to read.
 //!
 //! Every call blocks until the disk has answered. Where that is too long for a thread of an executor, run the step on
 //! one of its own. A crash can leave a file `.tmp…` behind that nothing reads; it may be deleted while nothing runs.
 
-use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind as IoErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use b2sync_core::conformance::sink::ReadableSink;
-use b2sync_core::entry::Entry;
-use b2sync_core::sink::{Change, ChangeKind, Delivery, Sink};
+use b2sync_core::change::Change;
+use b2sync_core::feed::read::PAGE_CHANGES_MAX;
+use b2sync_core::feed::read_changes;
 use b2sync_core::snapshot::ContentHash;
 use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::{Error, ErrorKind, Retry};
@@ -30,8 +29,6 @@ use tempfile::NamedTempFile;
 /// The longest name that becomes a file name as it is, in bytes of its encoding; a longer one is hashed. File systems
 /// end at 255.
 const ENCODED_BYTES_MAX: usize = 200;
-/// The most changes one delivery takes.
-const BATCH_MAX: usize = 500;
 /// The version of the documents' header and of the log's lines.
 const VERSION: u32 = 1;
 /// The longest header of a document, in bytes.
@@ -151,14 +148,14 @@ impl DocumentStore for FolderDocuments {
     }
 }
 
-/// Changes as lines of a log, `deliveries.jsonl`: see [the module](self).
+/// A sync's feed as lines of a log, `feed.jsonl`: see [the module](self).
 ///
-/// A line is one change as JSON: `v` (1), `id`, `kind` (`created`, `updated`, `deleted`), `key`, `etag`, `size` in
-/// bytes, `last_modified` in milliseconds since 1970. A change may stand there more than once, under the same id; who
-/// applies the lines in their order has what the bucket has. A crash can leave a part of a line at the end: readers
-/// leave it out, and the next delivery removes it, because it was never acknowledged and is delivered again.
+/// A line is one change as JSON: `v` (1), `position`, `id`, `kind` (`created`, `updated`, `deleted`), `key`, `etag`,
+/// `size` in bytes, `last_modified` and `found_at` in milliseconds since 1970, `job_id`, and, where there is one,
+/// `previous` and `again`. The last line is the cursor, so that every change is in the log once. A crash can leave a
+/// part of a line at the end: readers leave it out, and the next [`FolderLog::append`] removes it.
 #[derive(Clone, Debug)]
-pub struct FolderSink {
+pub struct FolderLog {
     folder: PathBuf,
 }
 
@@ -169,7 +166,7 @@ struct Line {
     change: ChangeWire,
 }
 
-impl FolderSink {
+impl FolderLog {
     /// In `folder`, which is created where it is missing and should hold nothing else.
     ///
     /// # Errors
@@ -182,80 +179,95 @@ impl FolderSink {
 
     /// The log.
     pub fn path(&self) -> PathBuf {
-        self.folder.join("deliveries.jsonl")
+        self.folder.join("feed.jsonl")
     }
 
-    /// Every change delivered so far, repetitions included, in order.
+    /// Every change in the log, in order.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`]; [`ErrorKind::StateCorrupt`] when a whole line is no change of this version.
-    pub fn deliveries(&self) -> Result<Vec<Change>, Error> {
+    pub fn changes(&self) -> Result<Vec<Change>, Error> {
         let path = self.path();
         let log = read(&path)?.unwrap_or_default();
         let whole = log.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
         let lines = log.get(..whole).unwrap_or_default().split_inclusive(|byte| *byte == b'\n');
-        let mut changes = Vec::new();
-        for (number, line) in (1..).zip(lines) {
-            match serde_json::from_slice::<Line>(line) {
-                Ok(Line { v: VERSION, change }) => changes.push(change.into()),
-                Ok(Line { v, .. }) => return Err(corrupt(&path, format!("line {number} has version {v}"))),
-                Err(error) => return Err(corrupt(&path, format!("line {number} is no change ({error})"))),
-            }
-        }
-        Ok(changes)
+        (1_u64..).zip(lines).map(|(number, line)| parse(&path, &format!("line {number}"), line)).collect()
     }
 
-    fn append(&self, lines: &[u8]) -> Result<(), Error> {
+    /// Writes the changes of the sync's feed that are not in the log yet. Answers the position of the last one in the
+    /// log: up to there the feed may be forgotten.
+    ///
+    /// # Errors
+    /// As [`Self::append`], and as [`read_changes`].
+    pub async fn follow<B: BlobStore, D: DocumentStore>(
+        &self,
+        blobs: &B,
+        documents: &D,
+        sync_id: &str,
+    ) -> Result<u64, Error> {
+        let mut cursor = self.append(&[])?;
+        loop {
+            let page = read_changes(blobs, documents, sync_id, Some(cursor), PAGE_CHANGES_MAX).await?;
+            if page.changes.is_empty() {
+                return Ok(cursor);
+            }
+            cursor = self.append(&page.changes)?;
+        }
+    }
+
+    /// Writes those of the changes that come after the last one in the log. Answers the position of the last one then,
+    /// 0 if there is none.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`]; [`ErrorKind::StateCorrupt`] when the last whole line is no change of this version.
+    pub fn append(&self, changes: &[Change]) -> Result<u64, Error> {
         let _locked = lock(&self.folder)?;
         let path = self.path();
         let wrong = |error| failed("written", &path, &error);
         let new = !path.exists();
         let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
         let mut log = options.map_err(wrong)?;
-        let end = whole_lines_end(&mut log).map_err(wrong)?;
-        log.set_len(end).map_err(wrong)?;
-        log.seek(SeekFrom::Start(end)).map_err(wrong)?;
-        log.write_all(lines).map_err(wrong)?;
-        log.sync_data().map_err(wrong)?;
-        if new { write_through(&self.folder) } else { Ok(()) }
-    }
-}
-
-impl Sink for FolderSink {
-    fn batch_max(&self) -> usize {
-        BATCH_MAX
-    }
-
-    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
+        let last = last_whole_line(&mut log).map_err(wrong)?;
+        let end = log.stream_position().map_err(wrong)?;
+        let cursor = if last.is_empty() { 0 } else { parse(&path, "the last line", &last)?.position };
         let mut lines = Vec::new();
-        for change in changes {
+        for change in changes.iter().filter(|change| change.position > cursor) {
             let line = Line { v: VERSION, change: ChangeWire::from(change) };
             serde_json::to_writer(&mut lines, &line).map_err(|error| Error::internal(error.to_string()))?;
             lines.push(b'\n');
         }
-        if !lines.is_empty() {
-            self.append(&lines)?;
+        log.set_len(end).map_err(wrong)?;
+        log.write_all(&lines).map_err(wrong)?;
+        log.sync_data().map_err(wrong)?;
+        if new {
+            write_through(&self.folder)?;
         }
-        Ok(vec![Delivery::Delivered; changes.len()])
+        Ok(changes.last().map_or(cursor, |change| change.position.max(cursor)))
     }
 }
 
-impl ReadableSink for FolderSink {
-    async fn current(&self) -> Result<Vec<Entry>, Error> {
-        let mut current = BTreeMap::new();
-        for Change { kind, entry, .. } in self.deliveries()? {
-            match kind {
-                ChangeKind::Deleted => current.remove(&entry.key),
-                ChangeKind::Created | ChangeKind::Updated => current.insert(entry.key.clone(), entry),
-            };
-        }
-        Ok(current.into_values().collect())
+fn parse(path: &Path, which: &str, line: &[u8]) -> Result<Change, Error> {
+    match serde_json::from_slice::<Line>(line) {
+        Ok(Line { v: VERSION, change }) => Ok(change.into()),
+        Ok(Line { v, .. }) => Err(corrupt(path, format!("{which} has version {v}"))),
+        Err(error) => Err(corrupt(path, format!("{which} is no change ({error})"))),
     }
 }
 
-/// Where the last whole line ends. Reads backwards: the log may be large, and what is torn off is short.
-fn whole_lines_end(log: &mut File) -> std::io::Result<u64> {
-    let mut end = log.seek(SeekFrom::End(0))?;
+/// The last whole line, empty if there is none; the log then stands behind it. Reads backwards, because the log may be
+/// large.
+fn last_whole_line(log: &mut File) -> std::io::Result<Vec<u8>> {
+    let end = log.seek(SeekFrom::End(0))?;
+    let end = line_start(log, end)?;
+    let start = line_start(log, end.saturating_sub(1))?;
+    let mut line = vec![0; (end - start) as usize];
+    log.seek(SeekFrom::Start(start))?;
+    log.read_exact(&mut line)?;
+    Ok(line)
+}
+
+/// Where the line begins that holds the byte before `end`, if there is one.
+fn line_start(log: &mut File, mut end: u64) -> std::io::Result<u64> {
     let mut chunk = [0; 4 << 10];
     while end > 0 {
         let begin = end.saturating_sub(chunk.len() as u64);

@@ -25,6 +25,8 @@ use fake_b2::{Config, FakeB2};
 /// How often a job is looked at while somebody waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(25);
 /// Objects a page: the most that the API answers.
+/// Changes of a page of the feed.
+const CHANGES_PAGE: u64 = 1_000;
 const OBJECTS_PAGE: u64 = 1_000;
 /// The newest lines of the log that an error shows.
 const ERROR_LOG_LINES: usize = 30;
@@ -421,6 +423,32 @@ impl Service {
             cursor = next;
             if cursor.is_none() {
                 return Ok(objects);
+            }
+        }
+    }
+
+    /// The whole feed of a sync behind a position, page by page.
+    ///
+    /// # Errors
+    /// A page fails, a position is missing or comes twice, or a page says something else of the feed than the one before.
+    pub fn changes(&self, sync: &SyncRef, after: u64) -> Result<Vec<Value>> {
+        let mut changes: Vec<Value> = Vec::new();
+        let mut after = after;
+        loop {
+            let path = format!("{}/changes?after={after}&limit={CHANGES_PAGE}", sync.path());
+            let page = self.call("GET", &path, None)?;
+            for change in page["changes"].as_array().into_iter().flatten() {
+                after += 1;
+                if change["position"].as_u64() != Some(after) {
+                    return Err(self.error(format!("The change at {after} has another position: {change}")));
+                }
+                changes.push(change.clone());
+            }
+            if page["next_after"].as_u64() != Some(after) || page["has_more"] == (after == number(&page, "/last")) {
+                return Err(self.error(format!("The page behind {after} does not say where it ends: {page}")));
+            }
+            if page["has_more"] == false {
+                return Ok(changes);
             }
         }
     }

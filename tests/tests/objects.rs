@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 
+use b2sync_core::change::ChangeKind;
 use b2sync_core::conformance::sink::{SYNC_ID, sink_conformance};
 use b2sync_core::error::Error;
 use b2sync_core::error_wire::ErrorWire;
 use b2sync_core::time::Timestamp;
 use b2sync_service::catalogue::{
-    APPLY_BATCH_MAX, CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeKindWire,
-    ChangeWire, MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
+    APPLY_BATCH_MAX, CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeWire,
+    MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
 };
 use b2sync_service::conformance::catalogue::CatalogueReader;
 use b2sync_service::conformance::registry::registry_conformance;
@@ -128,15 +129,20 @@ impl Draw {
         keys[self.below(keys.len() as u64) as usize].to_owned()
     }
 
-    fn change(&self) -> ChangeWire {
+    fn change(&self, position: u64) -> ChangeWire {
         let version = self.below(3);
         ChangeWire {
-            id: format!("chg_{version}"),
-            kind: [ChangeKindWire::Created, ChangeKindWire::Updated, ChangeKindWire::Deleted][self.below(3) as usize],
+            position,
+            id: format!("chg_{position}"),
+            kind: [ChangeKind::Created, ChangeKind::Updated, ChangeKind::Deleted][self.below(3) as usize],
             key: self.key(),
             etag: format!("etag-{version}"),
             size: [0, 1, 5_000_000_000_000][version as usize],
             last_modified: Timestamp::from_millis([-5, 0, 1_700_000_000_123][version as usize]),
+            previous: None,
+            again: false,
+            found_at: Timestamp::from_millis(7),
+            job_id: "job_1".to_owned(),
         }
     }
 
@@ -161,13 +167,17 @@ impl Draw {
                     include_total: self.below(2) == 0,
                 },
             },
+            // Often behind what was applied before, as after a replay.
             _ => CatalogueCall::Apply(CatalogueApply {
                 bucket_id: BUCKET.to_owned(),
                 sync_id: self.sync_id(),
                 connection_id: format!("conn_{}", self.below(2)),
                 source_bucket: "media".to_owned(),
                 at: Timestamp::from_millis(at),
-                changes: (0..self.below(8)).map(|_| self.change()).collect(),
+                changes: {
+                    let first = 1 + self.below(60);
+                    (first..first + self.below(8)).map(|position| self.change(position)).collect()
+                },
             }),
         }
     }
@@ -197,12 +207,17 @@ fn a_call_may_be_longer_than_a_statement() -> Outcome {
     let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
     // Every other byte is escaped: about 6 MB of rows.
     let change = |index: usize| ChangeWire {
+        position: 1 + index as u64,
         id: format!("chg_{index}"),
-        kind: ChangeKindWire::Created,
+        kind: ChangeKind::Created,
         key: format!("{index:06}{}", "\u{1}x".repeat(500)),
         etag: "etag".to_owned(),
         size: 1,
         last_modified: Timestamp::from_millis(1_700_000_000_000),
+        previous: None,
+        again: false,
+        found_at: Timestamp::from_millis(7),
+        job_id: "job_1".to_owned(),
     };
     let apply = CatalogueCall::Apply(CatalogueApply {
         bucket_id: BUCKET.to_owned(),

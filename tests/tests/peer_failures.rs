@@ -1,14 +1,14 @@
 //! Ten ways in which other sync tools have lost, doubled or destroyed files, each as a story that b2sync must survive: the
 //! real coordinator and engine against the embedded B2, in virtual time.
 
-use b2sync_core::engine::budget::Budget;
+use b2sync_core::change::ChangeKind;
+use b2sync_core::engine::meter::Budget;
 use b2sync_core::job::{JobRecord, JobStatus};
 use b2sync_core::mutation::{self, Mutation};
-use b2sync_core::sink::ChangeKind;
 use b2sync_core::time::Timestamp;
 use b2sync_tests::simulation::faults::{Break, Trouble};
 use b2sync_tests::simulation::history::Call;
-use b2sync_tests::simulation::{BUCKET, Event, Options, Sim};
+use b2sync_tests::simulation::{BUCKET, Event, Options, Sim, SinkOptions};
 use fake_b2::content::Content;
 use fake_b2::model::NewFile;
 
@@ -244,7 +244,7 @@ fn two_instances() -> Story {
 /// learns of the new version; here each version is delivered as it was listed, and the next poll finds the next.
 #[test]
 fn overwritten_between_listing_and_reading() {
-    let mut story = Story::new(Options { page_keys: 5, batch_max: 1, ..Options::calm() });
+    let mut story = Story::new(Options { page_keys: 5, sinks: vec![SinkOptions::catalogue(1)], ..Options::calm() });
     files(&story, 20);
     // The job dies amid the delivery of what it listed; meanwhile every file is another.
     let delivered = |story: &Story| story.0.inner.deliveries.borrow().len();

@@ -45,6 +45,8 @@ const INTERVAL_S: i64 = 3_600;
 const STEP_MS: u64 = 1_000;
 /// The longest a job may take.
 const JOB_LIMIT: Duration = Duration::from_secs(600);
+/// Changes of the feed that are shown.
+const FIRST_CHANGES: usize = 5;
 const FIRST_OBJECTS: usize = 8;
 const BAR_CELLS: usize = 40;
 /// Between two firings of the cron while the demo stays up.
@@ -244,7 +246,17 @@ fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
     let changed = planned.created.len() + planned.updated.len();
     checks.same("objects left as they were", untouched, after.len() - changed);
 
-    screen.heading("6. The cron fires again: nothing changed, and nothing is written");
+    screen.heading("6. The feed says the same: every change, in order, each with a position");
+    let feed = show_feed(screen, &service, &sync, before.len() as u64)?;
+    let of_kind = |kind: &str| -> BTreeSet<String> {
+        let changes = feed.iter().filter(|change| change["kind"] == kind);
+        changes.filter_map(|change| change["key"].as_str().map(str::to_owned)).collect()
+    };
+    checks.same_keys("created", &of_kind("created"), &planned.created);
+    checks.same_keys("updated", &of_kind("updated"), &planned.updated);
+    checks.same_keys("deleted", &of_kind("deleted"), &planned.deleted);
+
+    screen.heading("7. The cron fires again: nothing changed, and nothing is written");
     let job = fire_cron(screen, &service, &sync, now_ms() + (2 * INTERVAL_S + 120) * 1_000)?;
     show_job(screen, &job);
     checks.same("created, updated, deleted", changes(&job), (0, 0, 0));
@@ -478,6 +490,21 @@ fn show_job(screen: &Screen, job: &Value) {
     }
 }
 
+/// The changes behind a position, as a reader of the feed sees them: the first few are shown.
+fn show_feed(screen: &Screen, service: &Service, sync: &SyncRef, after: u64) -> Result<Vec<Value>> {
+    screen.curl(service, "GET", &format!("{}/changes?after={after}&limit={FIRST_CHANGES}", sync.path()), None);
+    let changes = service.changes(sync, after)?;
+    for change in changes.iter().take(FIRST_CHANGES) {
+        let shown = |field: &str| change[field].as_str().unwrap_or("?").to_owned();
+        screen.line(&format!("   {:>15}  {:<8} {:?}", number(change, "/position"), shown("kind"), shown("key")));
+    }
+    let more = changes.len().saturating_sub(FIRST_CHANGES);
+    if more > 0 {
+        screen.line(&format!("   {:>15}  … and {} more", "", grouped(more as u64)));
+    }
+    Ok(changes)
+}
+
 fn show_objects(screen: &Screen, service: &Service, objects: &BTreeMap<String, Value>) {
     screen.curl(service, "GET", &format!("/v1/buckets/{TARGET}/objects?limit={FIRST_OBJECTS}"), None);
     screen.line(&format!("   {:>15}  {:<24}  {}", "bytes", "last modified", "key"));
@@ -501,6 +528,7 @@ fn stay_up(screen: &Screen, service: &Service, sync: &SyncRef) -> Result<()> {
     screen.line("");
     let get = |path: &str| format!("curl -H 'Authorization: Bearer {}' '{}{path}'", service.api_key(), service.url());
     screen.command(&get(&format!("/v1/buckets/{TARGET}/objects?limit=3")));
+    screen.command(&get(&format!("{}/changes?after=0&limit=3", sync.path())));
     screen.command(&get(&format!("{}/jobs", sync.path())));
     screen.command(&get(&format!("{}/trigger", sync.path())).replacen("curl", "curl -X POST", 1));
     let mut next = Instant::now() + CRON_EVERY;

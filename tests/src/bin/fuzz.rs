@@ -274,8 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn changes() {
-        brief("changes", BRIEF, 7);
+    fn batch() {
+        brief("batch", BRIEF, 7);
+    }
+
+    #[test]
+    fn batches() {
+        brief("batches", BRIEF, 7);
     }
 
     #[test]
@@ -289,8 +294,8 @@ mod tests {
     }
 
     #[test]
-    fn dead_letters() {
-        brief("dead-letters", BRIEF, 20);
+    fn sink() {
+        brief("sink", BRIEF, 20);
     }
 
     #[test]
@@ -305,10 +310,11 @@ mod tests {
             "packed",
             "entries",
             "index",
-            "changes",
+            "batch",
+            "batches",
             "checkpoint",
             "coordinator",
-            "dead-letters",
+            "sink",
         ];
         assert_eq!(names, tests);
     }

@@ -53,33 +53,36 @@ fn parse_arguments(mut arguments: impl Iterator<Item = String>) -> Result<Argume
 }
 
 fn shown(tally: &Tally) -> String {
-    format!(
-        "{} worlds, {} events, {} turns, {} jobs ({} limited, {} put off), {} steps ({} short of CPU time, {} from a \
-         bookmark, {} held), {} requests, {} calls to shards, {} troubles of B2, {} suspensions lifted, {} broken effects, {} deliveries half taken, {} crashes, {} stale reads, \
-         {} changes ({} repeated), dead letters stored {} times, {} virtual hours",
-        tally.worlds,
-        tally.events,
-        tally.turns,
-        tally.jobs,
-        tally.limited,
-        tally.stretched,
-        tally.steps,
-        tally.signals,
-        tally.bookmarks,
-        tally.held,
-        tally.requests,
-        tally.shard_calls,
-        tally.troubles,
-        tally.lifted,
-        tally.faults,
-        tally.halves,
-        tally.crashes,
-        tally.stale_reads,
-        tally.changes,
-        tally.repeated,
-        tally.letters,
-        tally.virtual_ms / 3_600_000
-    )
+    let counted = [
+        (tally.worlds, "worlds"),
+        (tally.events, "events"),
+        (tally.turns, "turns"),
+        (tally.jobs, "jobs"),
+        (tally.limited, "of them limited"),
+        (tally.stretched, "put off"),
+        (tally.steps, "steps"),
+        (tally.signals, "short of CPU time"),
+        (tally.bookmarks, "from a bookmark"),
+        (tally.held, "held"),
+        (tally.requests, "requests"),
+        (tally.shard_calls, "calls to shards"),
+        (tally.troubles, "troubles of B2"),
+        (tally.lifted, "suspensions lifted"),
+        (tally.faults, "broken effects"),
+        (tally.crashes, "crashes"),
+        (tally.stale_reads, "stale reads"),
+        (tally.appended, "changes appended"),
+        (tally.dropped, "batches dropped"),
+        (tally.changes, "changes delivered"),
+        (tally.repeated, "of them repeated"),
+        (tally.halves, "deliveries half taken"),
+        (tally.sink_breaks, "broken by a sink"),
+        (tally.too_slow, "too slow"),
+        (tally.replays, "replays"),
+        (tally.letters, "writes with dead letters"),
+        (tally.virtual_ms / 3_600_000, "virtual hours"),
+    ];
+    counted.map(|(count, what)| format!("{count} {what}")).join(", ")
 }
 
 fn one(seed: u64, limits: Limits) -> ExitCode {

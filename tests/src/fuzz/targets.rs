@@ -5,12 +5,12 @@ use std::fmt::Write as _;
 
 use b2sync_core::b2::account::{Account, parse_authorize};
 use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events, scan_list_page};
-use b2sync_core::dead_letters::{DEAD_LETTERS_MAX, DeadLetters};
+use b2sync_core::change::{Change, ChangeKind, Found, Previous, change_id};
 use b2sync_core::entry::{Entry, KeyOrder};
+use b2sync_core::feed::batch::{self, BATCH_CHANGES_MAX};
+use b2sync_core::feed::index::{BatchRef, Feed, ListRef, decode_list, encode_list};
 use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
 use b2sync_core::job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger};
-use b2sync_core::sink::{Change, ChangeKind};
-use b2sync_core::snapshot::changes::{self, Noted};
 use b2sync_core::snapshot::codec::{
     DecodeError, KEY_BYTES_MAX, KEYS_BYTES_MAX, LEAF_KEYS_BYTES_MAX, LIST_KEYS_BYTES_MAX,
 };
@@ -23,6 +23,9 @@ use b2sync_core::source_path::{PREFIX_BYTES_MAX, SourcePath};
 use b2sync_core::time::Timestamp;
 use b2sync_service::coordinator::protocol::SyncStatus;
 use b2sync_service::coordinator::{self, document_read_and_written};
+use b2sync_service::documents::Stored;
+use b2sync_service::sinks::SinkRecord;
+use b2sync_service::sinks::dead_letters::DEAD_LETTERS_MAX;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Meter, Outcome, Target, refused, taken};
@@ -31,7 +34,7 @@ use super::{Meter, Outcome, Target, refused, taken};
 const BASE_BYTES: usize = 64 << 10;
 
 /// All of them.
-pub static TARGETS: [Target; 12] = [
+pub static TARGETS: [Target; 13] = [
     Target {
         name: "list-xml",
         about: "a page of a listing, as B2 sends it",
@@ -215,15 +218,22 @@ pub static TARGETS: [Target; 12] = [
         check: index_bytes,
     },
     Target {
-        name: "changes",
-        about: "the changes that a snapshot's document notes",
-        seeds: || {
-            entry_lists().iter().map(|entries| changes::encode(&noted(entries))).chain([bomb_of_changes()]).collect()
-        },
+        name: "batch",
+        about: "a batch of the feed",
+        seeds: || entry_lists().iter().map(|entries| batch_of(&found(entries))).chain([bomb_of_changes()]).collect(),
         odd: Vec::new,
-        words: &[b"b2C\x01", b"b2C\x02", b"b2S\x01", b"\x01", b"\x02", b"\x03", b"\x04", b"\x05job_1"],
+        words: &[b"b2F\x01", b"b2F\x02", b"b2S\x01", b"\x01", b"\x02", b"\x03", b"\x04", b"\x11", b"\x05job_1"],
         input_bytes_max: 32 << 10,
-        check: changes_bytes,
+        check: batch_bytes,
+    },
+    Target {
+        name: "batches",
+        about: "a list of batches of the feed",
+        seeds: || [0, 1, 3, 100].map(|count| encode_list(&batch_refs(count))).to_vec(),
+        odd: Vec::new,
+        words: &[b"b2L\x01", b"b2L\x02", b"b2F\x01", b"\x00", b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"],
+        input_bytes_max: 32 << 10,
+        check: batches_bytes,
     },
     Target {
         name: "checkpoint",
@@ -244,12 +254,12 @@ pub static TARGETS: [Target; 12] = [
             b"\"retired\":[",
             b"\"counts\":{",
             b"\"order\":\"utf16\"",
-            b"\"in_doubt\":\"",
+            b"\"feed\":{\"next\":2,\"lists\":[{\"blob\":\"",
             b"\"segments\":\"",
             b"YjJTAQ",
             b"YjJFAQ",
             b"YjJJAQ",
-            b"YjJDAQ",
+            b"YjJMAQ",
             b"////",
             b"AAAA",
             b"\"\",\"\",",
@@ -287,17 +297,19 @@ pub static TARGETS: [Target; 12] = [
         check: coordinator_document,
     },
     Target {
-        name: "dead-letters",
-        about: "the stored document of dead letters",
-        seeds: dead_letters_seeds,
-        odd: || [r#"{"v":2,"letters":[]}"#, "{}", ""].map(bytes).to_vec(),
+        name: "sink",
+        about: "the stored document of a sink, with its dead letters",
+        seeds: sink_seeds,
+        odd: || [r#"{"v":2}"#, "{}", ""].map(bytes).to_vec(),
         words: &[
             b"null",
             b"{}",
             b"[]",
             b"\"v\":1",
             b"\"v\":2",
-            b"\"letters\":[",
+            b"\"cursor\":1",
+            b"\"state\":\"disabled\"",
+            b"\"dead_letters\":[",
             b"\"kind\":\"deleted\"",
             b"\"requeued\":true",
             b"18446744073709551615",
@@ -306,7 +318,7 @@ pub static TARGETS: [Target; 12] = [
             b"[[",
         ],
         input_bytes_max: 16 << 10,
-        check: dead_letters,
+        check: sink_document,
     },
 ];
 
@@ -700,17 +712,54 @@ fn bomb_of_changes() -> Vec<u8> {
         size: 0,
         last_modified: Timestamp::default(),
     });
-    changes::encode(&vec![Noted::Vanished(known); 1_000])
+    let mut builder = batch::Builder::default();
+    while !builder.is_full() {
+        builder.push(&Found::Vanished(known.clone()));
+    }
+    finish(builder)
 }
 
-fn noted(entries: &[Entry]) -> Vec<Noted> {
+fn batch_of(found: &[Found]) -> Vec<u8> {
+    let mut builder = batch::Builder::default();
+    found.iter().for_each(|found| builder.push(found));
+    finish(builder)
+}
+
+fn finish(builder: batch::Builder) -> Vec<u8> {
+    builder.finish(7, Timestamp::from_millis(1_704_067_200_000), "job_1")
+}
+
+fn found(entries: &[Entry]) -> Vec<Found> {
+    let previous = |entry: &Entry| Some(Previous::from(&Known::from(entry)));
     let change = |(n, entry): (usize, &Entry)| match n % 4 {
-        0 => Noted::Appeared(ChangeKind::Created, entry.clone()),
-        1 => Noted::Vanished(Known::from(entry)),
-        2 => Noted::Resynced { entry: entry.clone(), job_id: format!("job_{n}") },
-        _ => Noted::Appeared(ChangeKind::Updated, entry.clone()),
+        0 => Found::Appeared { entry: entry.clone(), previous: None },
+        1 => Found::Vanished(Known::from(entry)),
+        2 => Found::Again(entry.clone()),
+        _ => Found::Appeared { entry: entry.clone(), previous: previous(entry) },
     };
     entries.iter().enumerate().map(change).collect()
+}
+
+/// What a change is made of.
+fn found_again(change: &Change) -> Found {
+    let entry = change.entry.clone();
+    match (change.kind, change.previous) {
+        (ChangeKind::Deleted, Some(Previous { tag, size, last_modified })) => {
+            Found::Vanished(Known { key: entry.key, tag, size, last_modified })
+        }
+        _ if change.again => Found::Again(entry),
+        (_, previous) => Found::Appeared { entry, previous },
+    }
+}
+
+fn batch_refs(count: u64) -> Vec<BatchRef> {
+    let batch = |n: u64| BatchRef {
+        hash: ContentHash::of(&n.to_le_bytes()),
+        first: 1 + n * 5,
+        count: 5,
+        found_at: Timestamp::from_millis(1_704_067_200_000 + n as i64),
+    };
+    (0..count).map(batch).collect()
 }
 
 /// A piece decodes within `bound` bytes, and is the same when it is encoded again; `none` and `some` say what it holds.
@@ -731,10 +780,30 @@ fn piece<T: PartialEq + std::fmt::Debug>(
     taken(if is_empty(&decoded) { none } else { some })
 }
 
-fn changes_bytes(input: &[u8], meter: &Meter) -> Outcome {
-    let bound = piece_bound(input, 6, LIST_KEYS_BYTES_MAX);
-    let encode = |list: &Vec<Noted>| changes::encode(list);
-    piece(meter, input, bound, changes::decode, encode, ["no changes", "changes"], Vec::is_empty)
+fn batch_bytes(input: &[u8], meter: &Meter) -> Outcome {
+    // A change has some 250 bytes beside its key and its ETag, and its own copy of the job's id.
+    let bound = piece_bound(input, 6, KEYS_BYTES_MAX) + (BATCH_CHANGES_MAX.min(input.len() / 6) + 1) * 640;
+    let decode = |input: &[u8]| batch::decode(input, "sync_1");
+    let changes = match meter.measured(bound, || decode(input))? {
+        Ok(changes) => changes,
+        Err(error) => return refused(error),
+    };
+    let Some(first) = changes.first() else { return taken("no changes") };
+    let mut builder = batch::Builder::default();
+    for (nth, change) in changes.iter().enumerate() {
+        if change.position != first.position + nth as u64 || change.id != change_id("sync_1", change.position) {
+            return Err(format!("the change numbered {nth} has another place: {change:?}"));
+        }
+        builder.push(&found_again(change));
+    }
+    same(&changes, decode(&builder.finish(first.position, first.found_at, &first.job_id)))?;
+    taken("changes")
+}
+
+fn batches_bytes(input: &[u8], meter: &Meter) -> Outcome {
+    let encode = |list: &Vec<BatchRef>| encode_list(list);
+    let bound = BASE_BYTES + 4 * input.len();
+    piece(meter, input, bound, decode_list, encode, ["no batches", "batches"], Vec::is_empty)
 }
 
 fn segment_bytes(input: &[u8], meter: &Meter) -> Outcome {
@@ -856,10 +925,10 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
         resync: Some(Resync { job_id: "job_2".into(), from: None }),
         looked_into: NameList { blobs: names("scratch", 1), tail: piece("looked_into", name_list()) },
         deletions_found: 8_212,
-        deletions_delivered: 5,
+        deletions_done: 5,
         deletions_checked: 6,
         deletions_due: 7,
-        deletions_noted: 1,
+        deletions_appended: 1,
         objects_found: 8,
         counts,
         order: KeyOrder::Utf16,
@@ -868,8 +937,11 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
     let document = SnapshotDocument {
         root,
         checkpoint: Some(checkpoint),
-        in_doubt: piece("in_doubt", root::encode_changes(&noted(entries))),
-        in_doubt_blob: names("scratch", 1).pop(),
+        feed: Feed {
+            next: 12,
+            lists: vec![ListRef { blob: "feed/x".into(), first: 1, next: 7, found_at: Timestamp::default() }],
+            tail: piece("tail", Some(root::encode_bytes(&encode_list(&batch_refs(1))))),
+        },
         ..SnapshotDocument::default()
     };
     document.encode().unwrap_or_default()
@@ -877,7 +949,7 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
 
 fn checkpoint_seeds() -> Vec<Vec<u8>> {
     let default = SnapshotDocument::default().encode().unwrap_or_default();
-    vec![default, full_document(&[]), bytes(r#"{"v":3,"root":{}}"#), bytes(r#"{"v":3,"root":{},"checkpoint":{}}"#)]
+    vec![default, full_document(&[]), bytes(r#"{"v":4,"root":{}}"#), bytes(r#"{"v":4,"root":{},"checkpoint":{}}"#)]
 }
 
 /// A piece that a document holds: it decodes, within memory, and is the same when it is encoded again.
@@ -906,8 +978,12 @@ fn checkpoint(input: &[u8], meter: &Meter) -> Outcome {
     same(&document, SnapshotDocument::decode(&encoded))?;
     let encode_part = |it: &Vec<Known>| root::encode_known(it).and_then(|part| part.tail);
     let encode_names = |it: &Vec<BlobName>| root::encode_names(0, it);
-    let mut pieces =
-        vec![("in_doubt", embedded(meter, &document.in_doubt, root::decode_changes, |it| root::encode_changes(it))?)];
+    let batches = |text: Option<&str>| match text {
+        Some(text) => decode_list(&root::decode_bytes(text)?),
+        None => Ok(Vec::new()),
+    };
+    let encode_batches = |it: &Vec<BatchRef>| (!it.is_empty()).then(|| root::encode_bytes(&encode_list(it)));
+    let mut pieces = vec![("feed", embedded(meter, &document.feed.tail, batches, encode_batches)?)];
     if let Some(checkpoint) = &document.checkpoint {
         let entries = |text: Option<&str>| match text {
             Some(text) => segment::decode_entries(&root::decode_bytes(text)?),
@@ -976,7 +1052,8 @@ fn coordinator_seeds() -> Vec<Vec<u8>> {
     let full = serde_json::json!({
         "v": coordinator::VERSION, "sync_id": "sync_1", "status": status, "jobs": [ended], "unpublished": [ended],
         "lease": {"holder": "i_1", "until": at, "step": u64::MAX}, "step_failures": 1, "step_not_before": at,
-        "confirm_deletes": true, "resync": true, "forgotten": true, "run_again": true, "requeued": true,
+        "confirm_deletes": true, "resync": true, "forgotten": true,
+        "pumps": {"up_to": 3, "due_at": at, "sink_ids": ["catalogue"]},
     });
     let bookmark = serde_json::json!({
         "v": coordinator::VERSION, "sync_id": "sync_1",
@@ -995,29 +1072,27 @@ fn coordinator_document(input: &[u8], meter: &Meter) -> Outcome {
     taken("a document")
 }
 
-fn dead_letters_seeds() -> Vec<Vec<u8>> {
-    let mut letters = DeadLetters::default();
+fn sink_seeds() -> Vec<Vec<u8>> {
+    let mut full = SinkRecord { cursor: 9, taken: 8, ..SinkRecord::default() };
     let now = Timestamp::from_millis(1_704_067_200_000);
-    for (nth, entry) in entry_lists().into_iter().flatten().enumerate() {
-        let change = match nth % 2 {
-            0 => Change::appeared("sync_1", ChangeKind::Updated, entry),
-            _ => Change::deleted("sync_1", Known::from(&entry)),
-        };
-        let _ = letters.refuse(&change, "no \"room\"", 3, now);
+    let entries: Vec<Entry> = entry_lists().into_iter().flatten().collect();
+    for (position, found) in (1..).zip(found(&entries)) {
+        let change = found.at(position, change_id("sync_1", position), now, "job_1");
+        let _ = full.dead_letters.refuse(&change, "no \"room\"", 3, now);
     }
-    letters.requeue(&[], now);
-    [letters, DeadLetters::default()].iter().filter_map(|it| Some(it.encode().ok()?.to_vec())).collect()
+    full.dead_letters.requeue(&[], now);
+    [full, SinkRecord::default()].iter().filter_map(|it| Some(it.encode().ok()?.to_vec())).collect()
 }
 
-fn dead_letters(input: &[u8], meter: &Meter) -> Outcome {
-    // A letter has some 250 bytes beside its texts, whose names alone take half as many when it is stored.
-    let letters = match meter.measured(BASE_BYTES + 32 * input.len(), || DeadLetters::decode(input))? {
-        Ok(letters) => letters,
+fn sink_document(input: &[u8], meter: &Meter) -> Outcome {
+    // A letter has some 350 bytes beside its texts, whose names alone take half as many when it is stored.
+    let record = match meter.measured(BASE_BYTES + 48 * input.len(), || SinkRecord::decode(input))? {
+        Ok(record) => record,
         Err(error) => return refused(error.message()),
     };
-    let encoded = letters.encode().map_err(|error| error.to_string())?;
-    same(&letters, DeadLetters::decode(&encoded))?;
-    taken(match letters.len() {
+    let encoded = record.encode().map_err(|error| error.to_string())?;
+    same(&record, SinkRecord::decode(&encoded))?;
+    taken(match record.dead_letters.len() {
         0 => "no letters",
         1..=DEAD_LETTERS_MAX => "letters",
         _ => "too many letters",

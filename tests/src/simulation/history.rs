@@ -138,17 +138,26 @@ pub enum Event {
         /// How.
         what: Trouble,
     },
-    /// The sink refuses this key so many times (fewer than it is offered).
+    /// The sinks that refuse anything refuse this key so many times (fewer than it is offered).
     Refuse {
         /// Which.
         key: u16,
         /// How often.
         times: u8,
     },
-    /// The sink refuses this key for ever.
+    /// The sinks that refuse anything refuse this key for ever.
     RefuseForEver(u16),
-    /// The sink takes half of each of so many deliveries, and then fails.
+    /// Sinks take half of each of so many deliveries, and then fail.
     Halve(u8),
+    /// So many deliveries to a sink break off.
+    SinkBreaks {
+        /// Which.
+        sink: u8,
+        /// How many.
+        times: u8,
+        /// How.
+        how: Break,
+    },
     /// Its user switches the connection off.
     Suspend,
     /// The application key is deleted.
@@ -194,6 +203,13 @@ pub enum Call {
     Unlock,
     /// The API, after the sync was changed.
     Configured,
+    /// A user moves the cursor of a sink back.
+    Replay {
+        /// Which.
+        sink: u8,
+        /// To which part of the feed, of 255.
+        part: u8,
+    },
     /// A user sends the dead letters back.
     Requeue,
     /// A user gives the dead letters up.
@@ -243,7 +259,10 @@ impl Plan {
         let limits = SeededEntropy::new(seed ^ 0x11_1117);
         options.draw_limits(&limits);
         options.draw_deletion_limit(&SeededEntropy::new(seed ^ 0xde1e_7ed0));
+        let sinks = SeededEntropy::new(seed ^ 0x51_4e45);
+        options.draw_sinks(&sinks);
         insert_events(&limits, &options, &mut events);
+        insert_sink_events(&sinks, &options, &mut events);
         for event in &mut events {
             if let Event::Call(Call::Trigger { full, .. }) = event {
                 *full = options.full_syncs && deliveries.chance(0.3);
@@ -271,6 +290,31 @@ fn insert_events(rng: &SeededEntropy, options: &Options, events: &mut Vec<Event>
     }
     if options.halves {
         (0..1 + rng.below(3)).for_each(|_| insert(Event::Halve(1 + byte(rng.below(3)))));
+    }
+}
+
+/// What becomes of sinks and of the feed that they read, here and there in between.
+fn insert_sink_events(rng: &SeededEntropy, options: &Options, events: &mut Vec<Event>) {
+    let mut insert = |event: Event| {
+        let place = usize::try_from(rng.below(events.len() as u64)).unwrap_or(0);
+        events.insert(1 + place, event);
+    };
+    let sink = || byte(rng.below(options.sinks.len() as u64));
+    if options.replays {
+        (0..1 + rng.below(4))
+            .for_each(|_| insert(Event::Call(Call::Replay { sink: sink(), part: byte(rng.below(256)) })));
+    }
+    if options.troubled {
+        for _ in 0..rng.below(4) {
+            let times = 1 + byte(rng.below(if rng.chance(0.7) { 3 } else { 30 }));
+            // Each instance that dies takes all that it does with it.
+            let how = if rng.chance(0.6) { pick(rng, &[Break::Before, Break::After]) } else { pick(rng, &Break::ALL) };
+            insert(Event::SinkBreaks { sink: sink(), times, how });
+        }
+    }
+    if options.retention_hours <= 1 {
+        // What is old by then.
+        (0..rng.below(3)).for_each(|_| insert(Event::Freeze { ms: 3_000_000 + low_ms(rng, 4_000_000) }));
     }
 }
 

@@ -1,9 +1,9 @@
 //! Whole worlds in virtual time: the coordinator and its engine against the embedded B2's model, one seed a world.
 //!
 //! A seed gives a [`Plan`]: what kind of world it is, and a list of [`Event`]s. Files come, change, hide, move and go; users,
-//! cron and alarm call; requests, stores and the sink fail; instances die before and after any effect, and their clocks
+//! cron and alarm call; requests, stores and sinks fail; instances die before and after any effect, and their clocks
 //! disagree. [`run`] lets that happen, one effect of one task at a time, with the rules of [`checkers`] looked at
-//! after each, and then lets the world come to rest and compares the catalogue with the bucket. The same seed gives the
+//! after each, and then lets the world come to rest and compares the feed with the bucket and each sink with the feed. The same seed gives the
 //! same trace, line by line; a plan that breaks a rule is shortened by [`shrink`] and told by [`Failure`].
 //!
 //! Nothing here reads a clock, sleeps or draws randomness.
@@ -11,13 +11,20 @@
 //! **Assumed of a home**, because no check in the core could replace it: a step that its lease has outlived is ended, and
 //! what a dead instance had sent and not heard of has arrived by then or never does.
 
+mod budget;
 pub mod checkers;
+mod events;
 pub mod faults;
 pub mod history;
+mod home;
 pub mod kv;
 mod options;
+mod rest;
 mod run;
+mod seam;
 mod shrink;
+mod sinks;
+mod tally;
 mod trace;
 mod world;
 
@@ -25,10 +32,11 @@ use std::fmt;
 
 pub use checkers::{Rule, Violation};
 pub use history::{Event, Plan};
-pub use options::{Limits, Options};
+pub use options::{Limits, Options, SinkOptions};
 pub use run::{Outcome, Sim, run};
 pub use shrink::shrink;
-pub use world::{BUCKET, Inner, SYNC, Tally};
+pub use tally::Tally;
+pub use world::{BUCKET, Inner, SYNC};
 
 /// Runs the world of a seed. Of one that breaks a rule, [`Failure::of`] tells more.
 pub fn run_seed(seed: u64, limits: Limits) -> Outcome {

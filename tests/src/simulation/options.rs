@@ -1,11 +1,12 @@
 //! What kind of world a seed is.
 
-use b2sync_core::engine::Reconcile;
-use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::limit::DeletionLimit;
+use b2sync_core::engine::meter::Budget;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
+use b2sync_core::policy::{DeletionLimit, Reconcile};
 use b2sync_core::retry::RetryPolicy;
+use b2sync_service::registry::FEED_RETENTION_HOURS;
+use b2sync_service::sinks::CATALOGUE;
 
 use crate::virtual_world::SeededEntropy;
 use fake_b2::SpaceEncoding;
@@ -25,6 +26,31 @@ impl std::fmt::Display for Limits {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let options = [(self.no_undo, " --no-undo"), (self.no_dead_letters, " --no-dead-letters")];
         options.iter().filter(|(on, _)| *on).try_for_each(|(_, option)| f.write_str(option))
+    }
+}
+
+/// A sink of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SinkOptions {
+    /// Whether it is the catalogue, which refuses nothing; otherwise it holds what it is told, and applies whatever comes.
+    pub is_catalogue: bool,
+    /// The most changes of one delivery.
+    pub batch_max: usize,
+    /// The longest a delivery takes, in milliseconds.
+    pub slow_ms_max: u64,
+    /// Whether it refuses what is to be refused.
+    pub refuses: bool,
+}
+
+impl SinkOptions {
+    /// The catalogue.
+    pub const fn catalogue(batch_max: usize) -> Self {
+        Self { is_catalogue: true, batch_max, slow_ms_max: 0, refuses: false }
+    }
+
+    /// Another one, which refuses what is to be refused.
+    pub const fn other(batch_max: usize) -> Self {
+        Self { is_catalogue: false, batch_max, slow_ms_max: 0, refuses: true }
     }
 }
 
@@ -49,8 +75,14 @@ pub struct Options {
     pub streams: u32,
     /// How many shards help the coordinator to read.
     pub shards: usize,
-    /// The most changes of one delivery.
-    pub batch_max: usize,
+    /// The sinks: first the catalogue, then up to two more.
+    pub sinks: Vec<SinkOptions>,
+    /// Which of them takes nothing until all else is at rest.
+    pub down_at_rest: Option<usize>,
+    /// Whether cursors of sinks are moved back.
+    pub replays: bool,
+    /// How long the feed keeps changes, in hours.
+    pub retention_hours: u32,
     /// Seconds between polls.
     pub interval_s: u32,
     /// The longest a request to B2 takes that nothing is wrong with, in milliseconds.
@@ -67,25 +99,25 @@ pub struct Options {
     pub stormy: bool,
     /// Whether files go away and come back, and filters and source change.
     pub undo: bool,
-    /// Whether the sink refuses some keys for ever.
+    /// Whether sinks refuse some keys for ever.
     pub dead_letters: bool,
-    /// Which changes the sync delivers.
+    /// Which changes enter the feed.
     pub reconcile: Reconcile,
     /// Whether some triggers ask for everything to be handed over once more.
     pub full_syncs: bool,
-    /// How many files a job delivers at most.
+    /// How many files a job appends at most.
     pub objects_max: Option<u64>,
-    /// How many deletions a job delivers unasked.
+    /// How many deletions a job appends unasked.
     pub deletion_limit: DeletionLimit,
     /// To how many class C calls a day polls may come.
     pub class_c_max: Option<u64>,
     /// After how many times that it asks, at most, a step is told that its CPU time runs out.
     pub cpu_asks_max: Option<u32>,
-    /// Whether users send dead letters back, and give them up. At rest the sink takes everything then.
+    /// Whether users send dead letters back, and give them up. At rest that sink takes everything then.
     pub requeues: bool,
     /// Whether users switch the connection off and on.
     pub suspends: bool,
-    /// Whether the sink takes a part of some deliveries and then fails.
+    /// Whether sinks take a part of some deliveries and then fails.
     pub halves: bool,
     /// Whether the cron asks the registry which sync is due, as the Worker does, or calls the coordinator each time.
     pub cron_asks: bool,
@@ -125,7 +157,7 @@ impl Options {
             sole_instance: rng.chance(0.6),
             streams,
             shards: if streams > 6 { pick(rng, &[1, 3]) } else { 0 },
-            batch_max: pick(rng, &[1, 3, 10, 500]),
+            sinks: vec![SinkOptions::catalogue(pick(rng, &[1, 3, 10, 500]))],
             interval_s: pick(rng, &[60, 300, 900]),
             latency_ms_max: pick(rng, &[1, 40, 900]),
             kv_lag_ms_max: pick(rng, &[0, 5_000, 60_000]),
@@ -167,7 +199,31 @@ impl Options {
         }
     }
 
-    /// Draws how many deletions a job delivers unasked: in most worlds, the usual, of which they have too few files.
+    /// Draws which other sinks there are, how slow all are, and how long the feed keeps what they need: in half the worlds,
+    /// no longer than they need it.
+    pub fn draw_sinks(&mut self, rng: &SeededEntropy) {
+        let others = pick(rng, &[0, 1, 1, 2, 2]).max(usize::from(self.dead_letters));
+        for number in 0..others {
+            let other = SinkOptions::other(pick(rng, &[1, 3, 10, 500]));
+            let slow_ms_max = pick(rng, &[0, 0, 2_000, 9_000, 15_000]);
+            self.sinks.push(SinkOptions { slow_ms_max, refuses: number == 0 || rng.chance(0.5), ..other });
+        }
+        if let Some(catalogue) = self.sinks.first_mut() {
+            catalogue.slow_ms_max = pick(rng, &[0, 0, 0, 0, 3_000]);
+        }
+        self.down_at_rest = rng.chance(0.3).then(|| usize::try_from(rng.below(1 + others as u64)).unwrap_or(0));
+        self.replays = rng.chance(0.5);
+        self.retention_hours = pick(rng, &[0, 0, 1, FEED_RETENTION_HOURS, FEED_RETENTION_HOURS, FEED_RETENTION_HOURS]);
+    }
+
+    /// The ids of the sinks. The API sends back the dead letters of the sink that is called [`CATALOGUE`], and the catalogue
+    /// itself refuses nothing: where sinks refuse for ever, the first of the others has that name.
+    pub fn sink_ids(&self) -> Vec<String> {
+        let (first, second) = if self.dead_letters { ("objects", CATALOGUE) } else { (CATALOGUE, "other_1") };
+        [first, second, "other_2"].map(str::to_owned).into_iter().take(self.sinks.len()).collect()
+    }
+
+    /// Draws how many deletions a job appends unasked: in most worlds, the usual, of which they have too few files.
     pub fn draw_deletion_limit(&mut self, rng: &SeededEntropy) {
         if rng.chance(0.4) {
             self.deletion_limit =
@@ -207,7 +263,10 @@ impl Options {
             sole_instance: true,
             streams: 1,
             shards: 0,
-            batch_max: 500,
+            sinks: vec![SinkOptions::catalogue(500)],
+            down_at_rest: None,
+            replays: false,
+            retention_hours: FEED_RETENTION_HOURS,
             interval_s: 300,
             latency_ms_max: 1,
             kv_lag_ms_max: 0,

@@ -6,6 +6,7 @@
 
 mod bad_weather;
 mod cuts;
+mod feed;
 mod poll;
 mod reconcile;
 mod refusals;

@@ -226,7 +226,7 @@ fn a_cap_on_class_c_calls_puts_polls_off_and_the_sync_says_so() -> Outcome {
     let letters = service.call("POST", &format!("{path}/dlq"), None)?;
     assert_eq!((&letters["total"], &letters["results"]), (&json!(0), &json!([])), "{letters}");
     let requeued = service.call("POST", &format!("{path}/dlq/requeue"), None)?;
-    assert_eq!((&requeued["requeued"], &requeued["sync_job_id"]), (&json!(0), &json!(null)), "{requeued}");
+    assert_eq!(requeued, json!({"requeued": 0}));
     let all = json!({"error_types": ["delivery_refused"]});
     assert_eq!(service.call("POST", &format!("{path}/dlq/bulk-mark-failed"), Some(&all))?["updated"], 0);
     Ok(())
