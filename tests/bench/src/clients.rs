@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::source::B2Source;
-use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome};
+use b2sync_core::engine::meter::Budget;
+use b2sync_core::engine::{Engine, JobSpec, Outcome};
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::job::JobCost;
 use b2sync_core::retry::RetryPolicy;
@@ -22,7 +22,7 @@ use b2sync_poll_path::listing::{PAGE_KEYS, token};
 use nix::sys::resource::{UsageWho, getrusage};
 use serde_json::{Value, json};
 
-use crate::home::{CountingSink, Folder, System, Ureq, agent, read_body};
+use crate::home::{Folder, System, Ureq, agent, read_body};
 use crate::server::bucket;
 use crate::{Error, Result};
 
@@ -66,7 +66,7 @@ fn floor(url: &str, keys: u64) -> Result<Value> {
 
 /// The engine, `jobs` times on the same state; what the last job did.
 fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
-    let (http, system, folder, sink) = (Ureq(agent()), System, Folder::at(state), CountingSink::default());
+    let (http, system, folder) = (Ureq(agent()), System, Folder::at(state));
     let credentials = Credentials::new(KEY_ID, APPLICATION_KEY)?;
     let path = SourcePath::parse(&format!("b2://{}", bucket(keys)))?;
     let filter = Filter::compile(&FilterSpec::default(), &path)?;
@@ -75,15 +75,14 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
     let mut changes = Vec::new();
     let mut known = 0;
     for job in 0..jobs {
-        let before = sink.changes();
         let report = pollster::block_on(async {
             let client = B2Client::new(&http, &system, &system, RetryPolicy::DEFAULT);
             let account = client.authorize(url, &credentials).await?;
             let source = B2Source::new(client, url, &credentials, &path, account);
-            let engine = Engine { source: &source, blobs: &folder, documents: &folder, sink: &sink, clock: &system };
+            let engine = Engine { source: &source, blobs: &folder, documents: &folder, clock: &system };
             let job_id = format!("job_{}_{job}", std::process::id());
-            let order = Order::new(&job_id, "sync_bench", Cut::new([7; 16]), &filter, "bench");
-            let report = engine.step(&order, &Budget::UNLIMITED).await;
+            let spec = JobSpec::new(&job_id, Cut::new([7; 16]), &filter, "bench");
+            let report = engine.step(&spec, &Budget::UNLIMITED).await;
             match &report.outcome {
                 Ok(Outcome::Done) => Ok(report),
                 Ok(Outcome::Continue) => Err(Error::from("a step without a budget did not end its job")),
@@ -92,7 +91,7 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
         })?;
         listed = report.counts.listed;
         known = report.files_known;
-        changes.push(sink.changes() - before);
+        changes.push(report.counts.changes());
         job_costs.push(report.cost);
     }
     let JobCost { state_reads, state_writes, .. } = job_costs.last().copied().ok_or("no job was run")?;

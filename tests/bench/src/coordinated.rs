@@ -9,9 +9,8 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use b2sync_core::engine::Reconcile;
-use b2sync_core::engine::budget::{Budget, STREAMS_HERE_MAX};
-use b2sync_core::engine::memory::Memory;
+use b2sync_core::engine::meter::{Budget, STREAMS_HERE_MAX};
+use b2sync_core::engine::resume::memory::Memory;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::{Error, ErrorKind};
@@ -19,6 +18,7 @@ use b2sync_core::error_wire::ErrorWire;
 use b2sync_core::filter::FilterSpec;
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
 use b2sync_core::job::{JobCost, JobRecord, JobStatus, Trigger};
+use b2sync_core::policy::Reconcile;
 use b2sync_core::retry::RetryPolicy;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
@@ -331,8 +331,8 @@ impl<'a> Home for BenchHome<'a> {
         &self.synced.registry
     }
 
-    fn sink(&self, _: &SyncRecord) -> &'a CountingSink {
-        self.sink
+    fn sinks(&self, _: &SyncRecord) -> Vec<(String, &'a CountingSink)> {
+        vec![("counting".to_owned(), self.sink)]
     }
 
     fn config(&self) -> &Config {

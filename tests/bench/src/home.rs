@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use std::{fs, thread};
 
+use b2sync_core::change::Change;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
-use b2sync_core::sink::{Change, Delivery, Sink};
+use b2sync_core::sink::{Delivery, Sink};
 use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
 use bytes::Bytes;

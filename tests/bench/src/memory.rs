@@ -7,8 +7,8 @@ use std::sync::Arc;
 use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::source::B2Source;
-use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::{Engine, Order, Outcome};
+use b2sync_core::engine::meter::Budget;
+use b2sync_core::engine::{Engine, JobSpec, Outcome};
 use b2sync_core::filter::{Filter, FilterSpec};
 use b2sync_core::job::JobCost;
 use b2sync_core::retry::RetryPolicy;
@@ -26,13 +26,12 @@ use tempfile::TempDir;
 
 use crate::clients::measure;
 use crate::coordinated::Coordinated;
-use crate::home::CountingSink;
 use crate::report::{Bar, Report};
 use crate::server::{ListingServer, bucket};
 use crate::{Options, Result};
 
 /// What this group measures.
-pub(crate) const FIGURES: [&str; 8] = [
+pub(crate) const FIGURES: [&str; 9] = [
     "peak_memory_bytes",
     "peak_memory_growth",
     "no_change_poll_state_reads",
@@ -41,9 +40,11 @@ pub(crate) const FIGURES: [&str; 8] = [
     "no_change_poll_paid_budget_state_writes",
     "no_change_poll_paid_budget_steps",
     "snapshot_bytes_per_key",
+    "feed_bytes_per_change",
 ];
 
 const SNAPSHOT_BYTES_PER_KEY_MAX: f64 = 24.0;
+const FEED_BYTES_PER_CHANGE_MAX: f64 = 60.0;
 const STATE_READS_MAX: f64 = 2.0;
 const STATE_WRITES_MAX: f64 = 0.0;
 /// What counts as flat: so much more memory for a hundred times as many keys, since the list of leaves grows with them.
@@ -55,9 +56,9 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "Memory and state",
         "Peak resident memory of a process that syncs a generated listing, and then polls it once more with nothing\n\
-         changed. State is in a folder, not in memory; the sink counts. A poll with the budget that is deployed (`paid`) takes\n\
-         several steps for 10 million keys (a quick run: 4 million); its reads and writes are of all of them. The snapshot is\n\
-         of a bucket like the demo's.",
+         changed. State is in a folder, not in memory. A poll with the budget that is deployed (`paid`) takes\n\
+         several steps for 10 million keys (a quick run: 4 million); its reads and writes are of all of them. Snapshot and\n\
+         feed are those of a first sync of a bucket like the demo's.",
     );
     let server = match ListingServer::start() {
         Ok(server) => server,
@@ -101,8 +102,11 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
         }
         Err(error) => report.failed("no_change_poll_paid_budget_state_reads", error),
     }
-    match snapshot_bytes_per_key() {
-        Ok(bytes) => report.figure("snapshot_bytes_per_key", bytes, "B", Bar::AtMost(SNAPSHOT_BYTES_PER_KEY_MAX)),
+    match stored_bytes_per_key() {
+        Ok([snapshot, feed]) => {
+            report.figure("snapshot_bytes_per_key", snapshot, "B", Bar::AtMost(SNAPSHOT_BYTES_PER_KEY_MAX));
+            report.figure("feed_bytes_per_change", feed, "B", Bar::AtMost(FEED_BYTES_PER_CHANGE_MAX));
+        }
         Err(error) => report.failed("snapshot_bytes_per_key", error),
     }
 }
@@ -123,8 +127,8 @@ fn sync_and_poll(server: &ListingServer, keys: u64) -> Result<Value> {
     Ok(answer)
 }
 
-/// Of a bucket like the demo's: segments and index, divided by the number of keys.
-fn snapshot_bytes_per_key() -> Result<f64> {
+/// Of a bucket like the demo's: segments and index, and the batches of the feed, each divided by the number of keys.
+fn stored_bytes_per_key() -> Result<[f64; 2]> {
     let fake = Arc::new(FakeB2::new(Config::default()));
     fake.create_bucket(MEDIA_BUCKET)?;
     seed_media_bucket(&fake, MEDIA_BUCKET, MEDIA_KEYS, 1)?;
@@ -136,20 +140,23 @@ fn snapshot_bytes_per_key() -> Result<f64> {
     let credentials = Credentials::new(&key.key_id, &key.secret)?;
     let path = SourcePath::parse(&format!("b2://{MEDIA_BUCKET}"))?;
     let filter = Filter::compile(&FilterSpec::default(), &path)?;
-    let (blobs, documents, sink) = (MemoryBlobs::default(), MemoryDocuments::default(), CountingSink::default());
+    let (blobs, documents) = (MemoryBlobs::default(), MemoryDocuments::default());
     pollster::block_on(async {
         let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::NONE);
         let account = client.authorize(url, &credentials).await?;
         let source = B2Source::new(client, url, &credentials, &path, account);
-        let engine = Engine { source: &source, blobs: &blobs, documents: &documents, sink: &sink, clock: &clock };
-        let order = Order::new("job_bench", "sync_bench", Cut::new([7; 16]), &filter, "bench");
-        let report = engine.step(&order, &Budget::UNLIMITED).await;
+        let engine = Engine { source: &source, blobs: &blobs, documents: &documents, clock: &clock };
+        let spec = JobSpec::new("job_bench", Cut::new([7; 16]), &filter, "bench");
+        let report = engine.step(&spec, &Budget::UNLIMITED).await;
         match report.outcome? {
             Outcome::Done if report.files_known == MEDIA_KEYS as u64 => {
-                // What checkpoints and lists hold is not the snapshot.
-                let all = blobs.names().into_iter().zip(blobs.values());
-                let bytes: usize = all.filter(|(name, _)| !name.starts_with("scratch/")).map(|(_, it)| it.len()).sum();
-                Ok(bytes as f64 / MEDIA_KEYS as f64)
+                // What checkpoints and lists hold is neither.
+                let bytes = |folders: &[&str]| {
+                    let all = blobs.names().into_iter().zip(blobs.values());
+                    let of = all.filter(|(name, _)| folders.iter().any(|folder| name.starts_with(folder)));
+                    of.map(|(_, value)| value.len()).sum::<usize>() as f64 / MEDIA_KEYS as f64
+                };
+                Ok([bytes(&["segment/", "index/"]), bytes(&["feed/"])])
             }
             outcome => Err(format!("the sync ended with {outcome:?} at {} files", report.files_known).into()),
         }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use b2sync_core::b2::account::Credentials;
 use b2sync_core::b2::client::B2Client;
 use b2sync_core::b2::list::ListQuery;
-use b2sync_core::engine::budget::Budget;
+use b2sync_core::engine::meter::Budget;
 use b2sync_core::retry::RetryPolicy;
 use b2sync_poll_path::listing::{Encoding, Listing, PAGE_KEYS};
 use futures_util::future::try_join_all;

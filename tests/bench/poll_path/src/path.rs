@@ -8,12 +8,11 @@ use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
 use b2sync_core::b2::list::parse_list_page;
-use b2sync_core::engine::budget::Budget;
-use b2sync_core::engine::source::{Page, PageStart, Source, SourceCost};
-use b2sync_core::engine::{Engine, Order, Outcome, StepReport};
+use b2sync_core::engine::listing::source::{Page, PageStart, Source, SourceCost};
+use b2sync_core::engine::meter::Budget;
+use b2sync_core::engine::{Engine, JobSpec, Outcome, StepReport};
 use b2sync_core::error::Error;
 use b2sync_core::filter::{Filter, FilterSpec};
-use b2sync_core::sink::{Change, Delivery, Sink};
 use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
@@ -48,19 +47,6 @@ impl Source for InMemory<'_> {
 
     fn cost(&self) -> SourceCost {
         SourceCost::default()
-    }
-}
-
-/// Takes everything.
-struct Taking;
-
-impl Sink for Taking {
-    fn batch_max(&self) -> usize {
-        1_000
-    }
-
-    async fn deliver(&self, changes: &[Change]) -> Result<Vec<Delivery>, Error> {
-        Ok(vec![Delivery::Delivered; changes.len()])
     }
 }
 
@@ -116,7 +102,7 @@ impl PollBench {
     /// Those of [`Engine::step`]; something differs from the snapshot.
     pub fn poll(&self) -> Result<u64, Error> {
         let report = self.job("job_poll")?;
-        match (report.counts.delivered(), report.cost.state_writes) {
+        match (report.counts.changes(), report.cost.state_writes) {
             (0, 0) => Ok(report.counts.listed),
             (changes, writes) => Err(Error::internal(format!(
                 "A poll of what is known found {changes} changes and wrote {writes} times."
@@ -127,11 +113,10 @@ impl PollBench {
     /// A whole job.
     fn job(&self, job_id: &str) -> Result<StepReport, Error> {
         let source = InMemory(&self.pages);
-        let engine =
-            Engine { source: &source, blobs: &self.blobs, documents: &self.documents, sink: &Taking, clock: &NoTime };
-        let order = Order::new(job_id, "sync_bench", Cut::new([7; 16]), &self.filter, "bench");
+        let engine = Engine { source: &source, blobs: &self.blobs, documents: &self.documents, clock: &NoTime };
+        let spec = JobSpec::new(job_id, Cut::new([7; 16]), &self.filter, "bench");
         // Nothing here ever waits.
-        let step = pin!(engine.step(&order, &Budget::UNLIMITED));
+        let step = pin!(engine.step(&spec, &Budget::UNLIMITED));
         match step.poll(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(report) => match &report.outcome {
                 Ok(Outcome::Done) => Ok(report),
