@@ -242,6 +242,15 @@ pub fn just_before(key: &str) -> String {
     before
 }
 
+/// An ETag as a listing's segment keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EtagRef<'a> {
+    /// The bytes of an MD5 in small letters.
+    Md5([u8; 16]),
+    /// Any other.
+    Text(&'a str),
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -35,6 +35,7 @@ pub mod secret;
 pub mod sink;
 pub mod snapshot;
 pub mod source_path;
+pub mod state;
 pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;

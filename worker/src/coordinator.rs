@@ -5,7 +5,7 @@ use std::cell::Cell;
 use b2sync_core::{
     Error,
     change::Change,
-    engine::resume::memory::Memory,
+    engine::memory::Memory,
     ids,
     job::JobRecord,
     sink::{Delivery, Sink},

@@ -1,18 +1,18 @@
 //! What a step, or several of a job that is held between them, has in memory.
 
-use super::{
-    JobSpec,
-    listing::{Mark, Open, source::ListingWatch},
-    next::{assembly::Assembly, retire::Names},
-    resume::{bookmark::Bookmark, memory::Paused},
-};
+use super::listing::{Mark, Open, lanes::PausedLanes, source::ListingWatch};
 use crate::{
+    engine::{assembly::Assembly, bookmark::Bookmark, previous::Base},
     feed::outbox::{Batch, Outbox},
     job::{JobCounts, Phase},
+    policy::DeletionLimit,
     snapshot::{
         Known,
-        cut::Begins,
-        root::{KnownPart, NameList, Resync, Root, SnapshotDocument},
+        cut::{Begins, Cut},
+    },
+    state::{
+        document::{KnownPart, NameList, Resync, Root, SnapshotDocument},
+        names::Names,
     },
 };
 
@@ -136,11 +136,11 @@ pub(super) struct Quiet {
 }
 
 impl JobState {
-    pub(super) fn new(spec: &JobSpec<'_>) -> Self {
+    pub(super) fn new(cut: Cut) -> Self {
         Self {
             stored: Stored::default(),
             place: Place::default(),
-            next: NextSnapshot::new(Assembly::new(spec.cut, Vec::new(), Vec::new())),
+            next: NextSnapshot::new(Assembly::new(cut, Vec::new(), Vec::new())),
             deletions: Deletions::default(),
             quiet: Quiet::default(),
             outbox: Outbox::default(),
@@ -169,8 +169,8 @@ impl JobState {
     }
 
     /// Whether that many deletions need confirmation.
-    pub(super) fn are_many_deletions(&self, spec: &JobSpec<'_>, count: u64) -> bool {
-        !spec.deletion_limit.allows(count, self.stored.document.root.entries_to_guard())
+    pub(super) fn are_many_deletions(&self, limit: DeletionLimit, count: u64) -> bool {
+        !limit.allows(count, self.stored.document.root.entries_to_guard())
             && !crate::mutation::is_on(crate::mutation::Mutation::IgnoreDeletionLimit)
     }
 }
@@ -197,4 +197,11 @@ impl NextSnapshot {
         }
         root
     }
+}
+
+/// Where a job stands in its comparison.
+#[derive(Debug)]
+pub(in crate::engine) struct Paused {
+    pub(in crate::engine) base: Base,
+    pub(in crate::engine) lanes: PausedLanes,
 }

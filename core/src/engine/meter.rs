@@ -1,15 +1,13 @@
 //! What one step may spend, and has spent.
 
-use super::{
-    listing::{
-        lanes::Reads,
-        source::{PAGE_KEYS, Source, SourceCost},
-    },
-    state::State,
+use super::listing::{
+    lanes::Reads,
+    source::{PAGE_KEYS, Source, SourceCost},
 };
 use crate::{
     job::JobCost,
     mutation::{self, Mutation},
+    state::State,
     store::{BlobStore, DocumentStore},
     time::{Clock, Timestamp},
 };

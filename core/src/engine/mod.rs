@@ -17,18 +17,22 @@
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - Replaying the feed from position 1 over nothing gives what root and checkpoint count, after every swap.
 //! - A deletion enters the feed only when the listing was read to its end without an error, and within the limit.
-//! - A job that finds nothing writes nothing, in any number of steps, as long as it is held in [`resume::memory`], or
+//! - A job that finds nothing writes nothing, in any number of steps, as long as it is held in [`memory`], or
 //!   each step comes past a few leaves and the caller keeps its [`Bookmark`]; otherwise it writes checkpoints.
 
+pub mod assembly;
+pub mod bookmark;
 pub mod compare;
 pub mod deletions;
 mod job;
 pub mod listing;
+pub mod memory;
 pub mod meter;
 pub mod next;
+pub mod previous;
 pub mod resume;
+mod run;
 pub mod spec;
-pub mod state;
 mod step;
 pub mod thresholds;
 
@@ -36,15 +40,15 @@ use self::{
     job::JobState,
     listing::source::Source,
     meter::{Budget, Meter, Spent},
-    resume::bookmark::Bookmark,
-    state::State,
     step::Step,
 };
 pub use self::{resume::settle::settle_checkpoint, spec::JobSpec};
 use crate::{
+    engine::bookmark::Bookmark,
     error::Error,
     feed::{Feed, outbox::Batch},
     job::{JobCost, JobCounts, Phase},
+    state::State,
     store::{BlobStore, DocumentStore},
     time::Clock,
 };
@@ -116,7 +120,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Engine<'_, S, B, D, C>
             state: State::new(self.blobs, self.documents),
             spec,
             meter: Meter::begin(budget, self.source, self.clock),
-            job: spec.take_held().unwrap_or_else(|| JobState::new(spec)),
+            job: spec.take_held().unwrap_or_else(|| JobState::new(spec.cut)),
         };
         let outcome = step.run().await;
         step.report(outcome)

@@ -1,11 +1,12 @@
 //! What a job is to do.
 
-use super::{
-    listing::Rules,
-    resume::{bookmark::Bookmark, memory::Holding},
-    thresholds::Thresholds,
-};
+use super::{listing::Rules, thresholds::Thresholds};
 use crate::{
+    engine::{
+        bookmark::Bookmark,
+        job::{JobState, Paused},
+        memory::Holding,
+    },
     feed::Retention,
     filter::Filter,
     policy::{DeletionLimit, Reconcile},
@@ -72,5 +73,29 @@ impl<'a> JobSpec<'a> {
     /// What a reader of the listing needs of it.
     pub const fn rules(&self) -> Rules<'a> {
         Rules { cut: self.cut, filter: self.filter }
+    }
+}
+
+impl JobSpec<'_> {
+    /// Where the job may be held. One that hands over more than what has changed is not.
+    fn holding(&self) -> Option<Holding<'_>> {
+        self.held.filter(|_| !self.resync)
+    }
+
+    /// Whether the job may be held when the step ends.
+    pub(in crate::engine) fn may_be_held(&self) -> bool {
+        self.holding().is_some()
+    }
+
+    /// The job as the previous step left it.
+    pub(in crate::engine) fn take_held(&self) -> Option<JobState> {
+        self.holding()?.take(self.job_id, self.fingerprint)
+    }
+
+    /// Holds the job as the step leaves it.
+    pub(in crate::engine) fn hold(&self, job: JobState, paused: Box<Paused>) {
+        if let Some(holding) = self.holding() {
+            holding.hold(self.job_id, self.fingerprint, job, paused);
+        }
     }
 }

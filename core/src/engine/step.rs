@@ -1,28 +1,16 @@
-//! One step of a job: the control flow, and nothing else.
+//! A step of a job on its way: what all that it does works on.
 
-use std::{mem, ops::ControlFlow};
+use std::mem;
 
 use super::{
-    JobSpec, Outcome, StepReport,
-    compare::{
-        Taken,
-        base::{Base, Leaves},
-    },
     job::JobState,
-    listing::{
-        Piece,
-        lanes::{Lanes, Next, Reads},
-        source::Source,
-    },
+    listing::{lanes::Reads, source::Source},
     meter::Meter,
-    resume::{Resumed, memory::Paused},
-    state::State,
+    spec::JobSpec,
 };
 use crate::{
     error::Error,
-    job::Phase,
-    mutation::{self, Mutation},
-    snapshot::{cut::Begins, root::Checkpoint},
+    state::State,
     store::{BlobStore, DocumentStore},
     time::Clock,
 };
@@ -37,84 +25,7 @@ pub(super) struct Step<'a, S, B, D, C> {
     pub(super) job: JobState,
 }
 
-/// Where reading the listing ended.
-enum Ended {
-    /// At its end.
-    Whole,
-    /// The budget is used up between two pieces.
-    Stopped,
-    /// The budget is used up, and pieces that were handed on are not taken.
-    Dropped,
-    /// A page could not be read.
-    Failed(Error),
-}
-
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
-    /// Goes on until the job is done or the budget is used up.
-    pub(super) async fn run(&mut self) -> Result<Outcome, Error> {
-        let resumed = match self.job.quiet.paused.take() {
-            Some(paused) => {
-                self.job.stored.is_known = false;
-                Resumed::Paused(paused)
-            }
-            None => match self.take_up().await? {
-                ControlFlow::Continue(resumed) => resumed,
-                ControlFlow::Break(()) => return Ok(Outcome::Done),
-            },
-        };
-        // A step that has only deletions to append gets at least one portion further, whatever its budget.
-        let must = matches!(resumed, Resumed::Listed);
-        let Some(mut base) = self.list(resumed).await? else {
-            return Ok(Outcome::Continue);
-        };
-        self.job.phase = Phase::Delivering;
-        if mutation::is_on(Mutation::MoveRootEarly) {
-            self.job.stored.document.checkpoint = Some(Checkpoint::default());
-            self.move_root(&mut base).await?;
-        }
-        if !self.append_deletions(must).await? {
-            return Ok(Outcome::Continue);
-        }
-        if base.leaves.list.is_empty() {
-            base.leaves = Leaves::of(&self.state, &self.job.stored.document.root).await?;
-        }
-        if self.moves_root(&base) {
-            if !self.sweep(&mut base).await? {
-                return Ok(Outcome::Continue);
-            }
-            self.move_root(&mut base).await?;
-        }
-        self.job.phase = Phase::Done;
-        Ok(Outcome::Done)
-    }
-
-    /// Tells what the step did, and holds the job where it is to be held.
-    pub(super) fn report(mut self, outcome: Result<Outcome, Error>) -> StepReport {
-        let mut counts = self.job.counts;
-        if let Some(paused) = &self.job.quiet.paused {
-            paused.lanes.add_to(&mut counts);
-        }
-        let stored = &self.job.stored;
-        let report = StepReport {
-            outcome,
-            phase: self.job.phase,
-            counts,
-            cost: self.meter.cost(self.source, &self.state),
-            known_before: stored.known_before,
-            limited: self.job.place.limited,
-            files_known: stored.document.root.entries,
-            bytes_known: stored.document.root.bytes,
-            spent: self.meter.spent(self.source, &self.state, self.clock),
-            bookmark: self.job.quiet.bookmark_to_keep.take(),
-            feed: stored.is_known.then(|| stored.document.feed.clone()),
-            appended: mem::take(&mut self.job.appended),
-        };
-        if let Some(paused) = self.job.quiet.paused.take() {
-            self.spec.hold(self.job, paused);
-        }
-        report
-    }
-
     /// Whether the budget allows `reads` more.
     pub(super) fn allows(&self, reads: Reads) -> bool {
         self.meter.allows(self.meter.spent(self.source, &self.state, self.clock), reads, self.clock)
@@ -127,167 +38,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             return Ok(true);
         }
         self.save_checkpoint().await?;
-        Ok(false)
-    }
-
-    /// Reads the listing from where the job is, to its end, or as far as the job may go; `None`: the budget is used up
-    /// before.
-    async fn list(&mut self, resumed: Resumed) -> Result<Option<Base>, Error> {
-        let (mut base, mut lanes) = match resumed {
-            Resumed::Listed => return Ok(Some(Base::default())),
-            Resumed::Paused(paused) => {
-                let Paused { base, lanes } = *paused;
-                (base, Lanes::go_on(self.source, self.spec.rules(), lanes, self.spec.streams))
-            }
-            Resumed::At { open } => {
-                let (base, first, ahead) = self.plan_ranges(open).await?;
-                (base, Lanes::new(self.source, self.spec.rules(), first, ahead, self.spec.streams))
-            }
-        };
-        let ended = match self.read_on(&mut base, &mut lanes).await? {
-            ControlFlow::Continue(ended) => ended,
-            ControlFlow::Break(()) => return Ok(Some(base)),
-        };
-        if let Some(left_off) = self.leave_off_quietly(&base, &mut lanes, &ended).await {
-            // What is held goes on with the base as it is.
-            if let Some(lanes) = left_off {
-                self.job.quiet.paused = Some(Box::new(Paused { base, lanes }));
-            }
-            return match ended {
-                Ended::Failed(error) => Err(error),
-                _ => Ok(None),
-            };
-        }
-        match ended {
-            Ended::Whole => {
-                self.job.next.assembly.finish();
-                self.note_leaves(&mut base);
-                self.job.place.listed = true;
-                Ok(Some(base))
-            }
-            Ended::Failed(error) => {
-                // What was read until then is not read again.
-                let place = &self.job.place;
-                let resumable =
-                    place.resume_point.is_some() && !place.at_end && self.job.next.assembly.is_between_segments();
-                if error.is_transient() && resumable {
-                    self.save_checkpoint().await?;
-                }
-                Err(error)
-            }
-            Ended::Stopped | Ended::Dropped => {
-                let is_limited = self.stop_listing(&mut base, lanes, matches!(ended, Ended::Dropped)).await?;
-                if is_limited {
-                    return Ok(Some(base));
-                }
-                self.job.break_segment();
-                self.save_checkpoint().await?;
-                Ok(None)
-            }
-        }
-    }
-
-    /// Takes pieces until none is left, the budget is used up, or the job may take no more files (`Break`).
-    async fn read_on(&mut self, base: &mut Base, lanes: &mut Lanes<'_, S>) -> Result<ControlFlow<(), Ended>, Error> {
-        let mut must = true;
-        loop {
-            let next = {
-                let this = &*self;
-                lanes.next(&mut |reads| mem::take(&mut must) || this.allows(reads)).await
-            };
-            self.meter.keys += lanes.take_keys();
-            let (pieces, begins) = match next {
-                Next::Pieces { pieces, begins } => (pieces, begins),
-                Next::End => return Ok(ControlFlow::Continue(Ended::Whole)),
-                Next::Stopped => {
-                    self.job.place.watch.join(&lanes.watch)?;
-                    return Ok(ControlFlow::Continue(Ended::Stopped));
-                }
-                Next::Failed(error) => return Ok(ControlFlow::Continue(Ended::Failed(error))),
-            };
-            self.job.place.watch.join(&lanes.watch)?;
-            match self.take_pieces(base, pieces, begins, true).await? {
-                Taken::All => {}
-                Taken::Limited => return Ok(ControlFlow::Break(())),
-                Taken::Stopped => return Ok(ControlFlow::Continue(Ended::Dropped)),
-            }
-        }
-    }
-
-    /// Takes pieces, of which the first begins that. What is much to store is stored in between, where the step
-    /// `may_store`.
-    async fn take_pieces(
-        &mut self,
-        base: &mut Base,
-        pieces: Vec<Piece>,
-        begins: Begins,
-        may_store: bool,
-    ) -> Result<Taken, Error> {
-        let mut begins = Some(begins);
-        for piece in pieces {
-            let begins = begins.take().unwrap_or(Begins::Leaf);
-            // Only once it is known that nothing more belongs to the last segment: it would have to be stored again. At
-            // the end all is stored at once: no checkpoint lies between the last file and the end.
-            if may_store && begins != Begins::Nothing && !self.job.place.at_end && self.is_worth_storing() {
-                if self.job.outbox.is_empty() {
-                    self.store_puts().await?;
-                } else {
-                    self.save_checkpoint().await?;
-                }
-                if !self.allows(Reads::default()) {
-                    return Ok(Taken::Stopped);
-                }
-            }
-            self.open_for(base, begins).await?;
-            match self.take_piece(base, piece).await? {
-                Taken::All => {}
-                other => return Ok(other),
-            }
-        }
-        Ok(Taken::All)
-    }
-
-    /// Leaves a job off that has found nothing, with nothing stored: held in memory, at a bookmark, or both. `None`: it
-    /// has to save a checkpoint.
-    async fn leave_off_quietly(
-        &mut self,
-        base: &Base,
-        lanes: &mut Lanes<'_, S>,
-        ended: &Ended,
-    ) -> Option<Option<super::listing::lanes::PausedLanes>> {
-        let breaks_off = match ended {
-            Ended::Whole => false,
-            Ended::Stopped | Ended::Dropped => true,
-            Ended::Failed(error) => error.is_transient(),
-        };
-        if !breaks_off || !self.found_nothing(base) {
-            return None;
-        }
-        let is_marked = self.keep_bookmark();
-        if self.spec.may_be_held() && !matches!(ended, Ended::Dropped) {
-            let paused = lanes.pause(self.spec.thresholds.held_bytes_max).await;
-            self.meter.keys += lanes.take_keys();
-            if paused.is_some() {
-                return Some(paused);
-            }
-        }
-        is_marked.then(|| {
-            self.leave_off();
-            None
-        })
-    }
-
-    /// Takes what the first lane has read and not handed on. Answers whether the job may take no more files.
-    async fn stop_listing(&mut self, base: &mut Base, lanes: Lanes<'_, S>, dropped: bool) -> Result<bool, Error> {
-        let Some(rest) = lanes.stop().filter(|_| !dropped) else { return Ok(false) };
-        self.job.place.watch.join(&rest.watch)?;
-        let begins = if rest.pieces.is_empty() { Some(rest.begins) } else { None };
-        match self.take_pieces(base, rest.pieces, rest.begins, false).await? {
-            // A step that got no segment further keeps what it has of one.
-            Taken::All => self.job.place.pending = Some((rest.open, rest.since, begins)),
-            Taken::Limited => return Ok(true),
-            Taken::Stopped => {}
-        }
         Ok(false)
     }
 }

@@ -17,16 +17,15 @@
 //! - A batch is dropped only when it is older than the retention and no active sink needs it, the oldest first.
 
 pub mod batch;
-pub mod index;
 pub mod outbox;
 pub mod read;
 pub mod retention;
 
 pub use self::{
-    index::Feed,
     read::{Page, oldest, read_changes},
     retention::{Retention, forget},
 };
+pub use crate::state::feed::Feed;
 
 #[cfg(test)]
 mod tests;

@@ -1,17 +1,14 @@
 //! What a step has found and no swap has appended yet.
 
-use super::{
-    batch::Builder,
-    index::{BatchRef, Feed, ListRef, batch_name, encode_list},
-};
+use super::batch::Builder;
 use crate::{
     change::{Found, Previous},
-    engine::listing::EtagRef,
-    entry::EntryRef,
+    entry::{EntryRef, EtagRef},
     error::Error,
     job::JobCounts,
     mutation::{self, Mutation},
     snapshot::ContentHash,
+    state::feed::{BatchRef, Feed, ListRef, batch_name, encode_list},
     time::Timestamp,
 };
 
@@ -132,7 +129,7 @@ impl Outbox {
         if tail.len() > tail_max {
             // Half of them stay, so that a list is written once for many swaps.
             let rest = tail.split_off(tail.len() - tail_max / 2);
-            for part in tail.chunks(super::index::LIST_BATCHES_MAX) {
+            for part in tail.chunks(crate::state::feed::LIST_BATCHES_MAX) {
                 let (Some(oldest), Some(newest)) = (part.first(), part.last()) else { continue };
                 let bytes = encode_list(part);
                 let blob = batch_name(ContentHash::of(&bytes));

@@ -1,14 +1,13 @@
 //! Reading changes behind a position.
 
-use super::{
-    Feed, batch,
-    index::{BatchRef, decode_list},
-    outbox::Batch,
-};
+use super::{Feed, batch, outbox::Batch};
 use crate::{
     change::Change,
-    engine::state::State,
     error::{Error, ErrorKind},
+    state::{
+        State,
+        feed::{BatchRef, decode_list},
+    },
     store::{BlobStore, DocumentStore},
 };
 

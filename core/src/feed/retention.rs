@@ -1,14 +1,15 @@
 //! Which batches of a feed are dropped.
 
-use super::{
-    Feed,
-    index::{BatchRef, decode_list},
-};
+use super::Feed;
 use crate::{
-    engine::{next::retire::Names, state::State},
     error::Error,
     mutation::{self, Mutation},
     snapshot::names::BlobName,
+    state::{
+        State,
+        feed::{BatchRef, decode_list},
+        names::Names,
+    },
     store::{BlobStore, DocumentStore},
     time::Timestamp,
 };

@@ -8,7 +8,6 @@ use proptest::prelude::*;
 
 use super::{
     batch::{self, BATCH_CHANGES_MAX},
-    index::{BatchRef, LIST_BATCHES_MAX, decode_list},
     outbox::{Append, Outbox},
     read::{FeedReader, PAGE_CHANGES_MAX, PageLimits},
     retention::drop_old,
@@ -16,11 +15,14 @@ use super::{
 };
 use crate::{
     change::{Change, ChangeKind, Found, Previous, change_id},
-    engine::state::State,
     entry::Entry,
     error::{Error, ErrorKind},
     job::JobCounts,
     snapshot::{ContentHash, Known, names::BlobName},
+    state::{
+        State,
+        feed::{BatchRef, LIST_BATCHES_MAX, decode_list},
+    },
     store::{BlobStore, MemoryBlobs, MemoryDocuments},
     time::Timestamp,
 };

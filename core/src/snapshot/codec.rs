@@ -20,7 +20,7 @@ pub enum Piece {
     Index = b'I',
     /// A batch of the feed ([`crate::feed::batch`]).
     Batch = b'F',
-    /// A list of such batches ([`crate::feed::index`]).
+    /// A list of such batches ([`crate::state::feed`]).
     Batches = b'L',
     /// Names of blobs ([`super::names`]).
     Names = b'N',

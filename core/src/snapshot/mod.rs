@@ -14,7 +14,6 @@ pub mod cut;
 pub mod index;
 pub mod names;
 pub mod packed;
-pub mod root;
 pub mod segment;
 
 use std::fmt;

@@ -9,8 +9,8 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use b2sync_core::engine::memory::Memory;
 use b2sync_core::engine::meter::{Budget, STREAMS_HERE_MAX};
-use b2sync_core::engine::resume::memory::Memory;
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::{Error, ErrorKind};

@@ -3,12 +3,10 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use b2sync_core::b2::account::{Account, parse_authorize};
 use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events, scan_list_page};
 use b2sync_core::change::{Change, ChangeKind, Found, Previous, change_id};
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::feed::batch::{self, BATCH_CHANGES_MAX};
-use b2sync_core::feed::index::{BatchRef, Feed, ListRef, decode_list, encode_list};
 use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
 use b2sync_core::job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger};
 use b2sync_core::snapshot::codec::{
@@ -17,10 +15,15 @@ use b2sync_core::snapshot::codec::{
 use b2sync_core::snapshot::cut::{Begins, LEAF_SEGMENTS_MAX, SEGMENT_ENTRIES_MAX};
 use b2sync_core::snapshot::index::{Level, SegmentRef};
 use b2sync_core::snapshot::names::BlobName;
-use b2sync_core::snapshot::root::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument};
 use b2sync_core::snapshot::{ContentHash, Known, index, packed, segment};
 use b2sync_core::source_path::{PREFIX_BYTES_MAX, SourcePath};
+use b2sync_core::state::document::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument};
+use b2sync_core::state::feed::{BatchRef, Feed, ListRef, decode_list, encode_list};
 use b2sync_core::time::Timestamp;
+use b2sync_core::{
+    b2::account::{Account, parse_authorize},
+    state::embedded,
+};
 use b2sync_service::coordinator::protocol::SyncStatus;
 use b2sync_service::coordinator::{self, document_read_and_written};
 use b2sync_service::documents::Stored;
@@ -870,21 +873,21 @@ fn packed_bytes(input: &[u8], meter: &Meter) -> Outcome {
 fn full_document(wrong: &[&str]) -> Vec<u8> {
     let entries = &entry_lists()[2];
     let piece = |name: &str, right: Option<String>| {
-        if wrong.contains(&name) { Some(root::encode_bytes(b"b2X\x01\x00")) } else { right }
+        if wrong.contains(&name) { Some(embedded::encode_bytes(b"b2X\x01\x00")) } else { right }
     };
     let counts = JobCounts { listed: 1, matched: 2, created: 3, delivered_bytes: u64::MAX, ..JobCounts::default() };
     let names = |folder: &str, count: u64| -> Vec<String> {
         (0..count).map(|n| format!("{folder}/{}", ContentHash::of(&n.to_le_bytes()))).collect()
     };
     let part = |name: &str| {
-        let right = root::encode_known(&known(entries)).unwrap_or_default();
+        let right = document::encode_known(&known(entries)).unwrap_or_default();
         KnownPart { tail: piece(name, right.tail.clone()), ..right }
     };
     let blob_part =
         || KnownPart { first_key: "a".into(), count: 4_096, skip: 3, blob: names("scratch", 1).pop(), tail: None };
     let name_list = || {
         let names = names("segment", 3);
-        root::encode_names(9, &names.iter().filter_map(|name| BlobName::parse(name)).collect::<Vec<_>>())
+        document::encode_names(9, &names.iter().filter_map(|name| BlobName::parse(name)).collect::<Vec<_>>())
     };
     let root = Root {
         generation: 7,
@@ -913,13 +916,13 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
         limited: true,
         start_after: Some("a/b".into()),
         covered_to: Some("c".into()),
-        pending_tail: piece("pending_tail", Some(root::encode_bytes(&segment::encode_entries(entries)))),
+        pending_tail: piece("pending_tail", Some(embedded::encode_bytes(&segment::encode_entries(entries)))),
         pending: names("scratch", 1).pop(),
         pending_begins: Some(Begins::Segment),
         unfinished: true,
         leaves: names("scratch", 1),
-        leaves_tail: piece("leaves_tail", root::encode_node(Level::Top, &segment_refs(3))),
-        segments: piece("segments", root::encode_node(Level::Leaf, &segment_refs(2))),
+        leaves_tail: piece("leaves_tail", document::encode_node(Level::Top, &segment_refs(3))),
+        segments: piece("segments", document::encode_node(Level::Leaf, &segment_refs(2))),
         deletions: vec![blob_part(), part("deletions")],
         undeleted: vec![blob_part()],
         resync: Some(Resync { job_id: "job_2".into(), from: None }),
@@ -940,7 +943,7 @@ fn full_document(wrong: &[&str]) -> Vec<u8> {
         feed: Feed {
             next: 12,
             lists: vec![ListRef { blob: "feed/x".into(), first: 1, next: 7, found_at: Timestamp::default() }],
-            tail: piece("tail", Some(root::encode_bytes(&encode_list(&batch_refs(1))))),
+            tail: piece("tail", Some(embedded::encode_bytes(&encode_list(&batch_refs(1))))),
         },
         ..SnapshotDocument::default()
     };
@@ -976,38 +979,38 @@ fn checkpoint(input: &[u8], meter: &Meter) -> Outcome {
     };
     let encoded = document.encode().map_err(|error| error.to_string())?;
     same(&document, SnapshotDocument::decode(&encoded))?;
-    let encode_part = |it: &Vec<Known>| root::encode_known(it).and_then(|part| part.tail);
-    let encode_names = |it: &Vec<BlobName>| root::encode_names(0, it);
+    let encode_part = |it: &Vec<Known>| document::encode_known(it).and_then(|part| part.tail);
+    let encode_names = |it: &Vec<BlobName>| document::encode_names(0, it);
     let batches = |text: Option<&str>| match text {
-        Some(text) => decode_list(&root::decode_bytes(text)?),
+        Some(text) => decode_list(&embedded::decode_bytes(text)?),
         None => Ok(Vec::new()),
     };
-    let encode_batches = |it: &Vec<BatchRef>| (!it.is_empty()).then(|| root::encode_bytes(&encode_list(it)));
+    let encode_batches = |it: &Vec<BatchRef>| (!it.is_empty()).then(|| embedded::encode_bytes(&encode_list(it)));
     let mut pieces = vec![("feed", embedded(meter, &document.feed.tail, batches, encode_batches)?)];
     if let Some(checkpoint) = &document.checkpoint {
         let entries = |text: Option<&str>| match text {
-            Some(text) => segment::decode_entries(&root::decode_bytes(text)?),
+            Some(text) => segment::decode_entries(&embedded::decode_bytes(text)?),
             None => Ok(Vec::new()),
         };
         let encode_entries =
-            |it: &Vec<Entry>| (!it.is_empty()).then(|| root::encode_bytes(&segment::encode_entries(it)));
-        let top = |it: &Vec<SegmentRef>| root::encode_node(Level::Top, it);
+            |it: &Vec<Entry>| (!it.is_empty()).then(|| embedded::encode_bytes(&segment::encode_entries(it)));
+        let top = |it: &Vec<SegmentRef>| document::encode_node(Level::Top, it);
         pieces.extend([
             ("pending_tail", embedded(meter, &checkpoint.pending_tail, entries, encode_entries)?),
-            ("leaves_tail", embedded(meter, &checkpoint.leaves_tail, root::decode_node, top)?),
-            ("segments", embedded(meter, &checkpoint.segments, root::decode_node, top)?),
-            ("looked_into", embedded(meter, &checkpoint.looked_into.tail, root::decode_names, encode_names)?),
+            ("leaves_tail", embedded(meter, &checkpoint.leaves_tail, document::decode_node, top)?),
+            ("segments", embedded(meter, &checkpoint.segments, document::decode_node, top)?),
+            ("looked_into", embedded(meter, &checkpoint.looked_into.tail, document::decode_names, encode_names)?),
         ]);
         for part in checkpoint.deletions.iter().chain(&checkpoint.undeleted) {
-            pieces.push(("deletions", embedded(meter, &part.tail, root::decode_known, encode_part)?));
+            pieces.push(("deletions", embedded(meter, &part.tail, document::decode_known, encode_part)?));
         }
     }
     let root = &document.root;
     for part in &root.undeleted {
-        pieces.push(("undeleted", embedded(meter, &part.tail, root::decode_known, encode_part)?));
+        pieces.push(("undeleted", embedded(meter, &part.tail, document::decode_known, encode_part)?));
     }
     for (name, list) in [("retired", &root.retired), ("garbage", &root.garbage)] {
-        pieces.push((name, embedded(meter, &list.tail, root::decode_names, encode_names)?));
+        pieces.push((name, embedded(meter, &list.tail, document::decode_names, encode_names)?));
     }
     match pieces.into_iter().find_map(|(name, piece)| piece.err().map(|error| (name, error))) {
         Some((name, error)) => refused(format!("{name}: {error}")),

@@ -1,14 +1,12 @@
 //! What one step may spend, judged from outside.
 
-use std::collections::{BTreeMap, BTreeSet};
-
 use b2sync_core::engine::meter::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
 use b2sync_core::engine::thresholds::Thresholds;
-use b2sync_core::time::Timestamp;
 use b2sync_service::coordinator::{LEASE_MARGIN_MS, PUMP_CALLS_MIN};
 
 use super::checkers::{Rule, Violation};
 use super::seam::Seam;
+use super::task::Step;
 
 /// Calls to the stores that one key of a page may take until the step has dealt with it: in the smallest of pieces, its leaf
 /// and its segment are read and both are stored anew; and a checkpoint is the document and three blobs. The engine asks the
@@ -23,38 +21,6 @@ const CALLS_A_DELIVERY: u64 = 1 + 51 + 3 + 2;
 const PAGES_BEYOND_MAX: u64 = 6;
 /// Requests to B2 that a step may make whatever its budget: those of its first page, and authorizing before it.
 const REQUESTS_MIN: u64 = EXTERNAL_REQUESTS_RESERVED + 5;
-
-/// What is known of a task while it runs.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Step {
-    /// The number of the lease that it took last.
-    pub(super) lease: Option<u64>,
-    pub(super) job: Option<String>,
-    /// Where its latest page began.
-    pub(super) asked: BTreeSet<String>,
-    /// Pages asked for since the order of keys was asked for.
-    pub(super) since_order: Option<u32>,
-    pub(super) pages: u64,
-    pub(super) keys: u64,
-    pub(super) bytes: u64,
-    pub(super) external: u64,
-    pub(super) internal: u64,
-    pub(super) began_at: i64,
-    pub(super) last_status: u16,
-    /// The most bytes of a page.
-    pub(super) page_bytes_max: u64,
-    /// The positions of each sink's latest batch.
-    pub(super) batches: BTreeMap<usize, BTreeSet<u64>>,
-    /// When a poll is due, by the coordinator's document, if the lease was taken to feed the sinks alone; and how long nobody
-    /// had been able to use the time by then.
-    pub(super) poll_due: Option<(Timestamp, i64)>,
-    /// When it read the sync's configuration.
-    pub(super) configured_at: u64,
-    /// How often it asked whether its CPU time runs out.
-    pub(super) cpu_asked: u32,
-    /// Whether it was told so, and not at once.
-    pub(super) signalled: bool,
-}
 
 impl Step {
     /// Calls to stores and sinks that it may make beyond its budget: for what it was handed, and for what is left to the

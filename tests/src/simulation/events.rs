@@ -6,7 +6,7 @@ use super::checkers::Violation;
 use super::faults;
 use super::history::{Age, Event, FOLDERS, PREFIXES, filters};
 use super::run::Sim;
-use super::sinks::SinkState;
+use super::sink_state::SinkState;
 use super::world::BUCKET;
 use crate::virtual_world::SeededEntropy;
 use fake_b2::content::Content;

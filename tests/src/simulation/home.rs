@@ -2,10 +2,10 @@
 
 use std::rc::Rc;
 
-use b2sync_core::engine::resume::memory::Memory;
+use b2sync_core::engine::memory::Memory;
 use b2sync_core::error::Error;
 use b2sync_core::job::JobRecord;
-use b2sync_core::snapshot::root;
+use b2sync_core::state::document;
 use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::catalogue::CatalogueTarget;
@@ -142,7 +142,7 @@ impl Home for SimHome {
                 return Ok(false);
             }
             let sinks = seam.inner.sinks.iter().map(|sink| SinkRecord::document(&sink.sink_id));
-            for name in [DOCUMENT, root::DOCUMENT].map(str::to_owned).into_iter().chain(sinks) {
+            for name in [DOCUMENT, document::DOCUMENT].map(str::to_owned).into_iter().chain(sinks) {
                 if let Some(document) = seam.inner.documents.load(&name).await? {
                     seam.inner.documents.swap(&name, document.revision, None).await?;
                 }

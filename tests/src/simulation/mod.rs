@@ -23,8 +23,10 @@ mod rest;
 mod run;
 mod seam;
 mod shrink;
+mod sink_state;
 mod sinks;
 mod tally;
+mod task;
 mod trace;
 mod world;
 

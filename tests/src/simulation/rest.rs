@@ -9,7 +9,7 @@ use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy as _;
 use b2sync_core::error::Error;
 use b2sync_core::job::{JobCost, JobRecord, JobStatus, Trigger};
-use b2sync_core::snapshot::root;
+use b2sync_core::state::document;
 use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::Timestamp;
 use b2sync_service::coordinator::Coordinator;
@@ -225,7 +225,7 @@ impl Sim {
         let inner = &self.inner;
         let checks = inner.checks.borrow();
         checks.feed_equals_bucket(&inner.bucket())?;
-        if let Ok(Some(document)) = pollster::block_on(inner.documents.load(root::DOCUMENT)) {
+        if let Ok(Some(document)) = pollster::block_on(inner.documents.load(document::DOCUMENT)) {
             checks.no_checkpoint_is_left(&document.value)?;
         }
         drop(checks);

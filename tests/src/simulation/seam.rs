@@ -10,7 +10,7 @@ use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::error::Error;
 use b2sync_core::http::{ExchangeLimits, HttpClient, Request, Response, TransportError, TransportFault};
-use b2sync_core::snapshot::root;
+use b2sync_core::state::document;
 use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::coordinator::DOCUMENT;
@@ -20,9 +20,9 @@ use bytes::Bytes;
 use percent_encoding::percent_decode_str;
 use serde::{Serialize, de::DeserializeOwned};
 
-use super::budget::Step;
 use super::checkers::{CoordinatorSeen, Rule, SnapshotSeen, Violation};
 use super::faults::{self, Break, Trouble};
+use super::task::Step;
 use super::world::{Doom, Inner, Instance, storage_error};
 use crate::virtual_world::mix;
 use fake_b2::faults::{Rule as B2Rule, Target};
@@ -380,7 +380,7 @@ impl DocumentStore for Seam {
             match (swapped, &value) {
                 (Swapped::Conflict, _) => self.note(|| format!("{name}: conflict")),
                 (Swapped::Done(_), Some(bytes)) if name == DOCUMENT => self.coordinator_stored(bytes),
-                (Swapped::Done(_), Some(bytes)) if name == root::DOCUMENT => self.snapshot_stored(bytes),
+                (Swapped::Done(_), Some(bytes)) if name == document::DOCUMENT => self.snapshot_stored(bytes),
                 (Swapped::Done(_), Some(bytes)) => self.sink_stored(name, bytes),
                 (Swapped::Done(_), None) => self.note(|| format!("{name} deleted")),
             }
@@ -391,7 +391,7 @@ impl DocumentStore for Seam {
 }
 
 fn snapshot_shown(bytes: &[u8]) -> String {
-    let Ok(document) = root::SnapshotDocument::decode(bytes) else { return "snapshot: unreadable".to_owned() };
+    let Ok(document) = document::SnapshotDocument::decode(bytes) else { return "snapshot: unreadable".to_owned() };
     let (generation, entries, last) = (document.root.generation, document.root.entries, document.feed.last());
     let root = format!("snapshot: generation {generation}, {entries} entries, feed to {last}");
     match document.checkpoint {

@@ -1,8 +1,7 @@
 //! The sinks of a world: the catalogue, and up to two more that hold what they are told, each slow, refusing and failing as
 //! it likes.
 
-use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 
 use b2sync_core::change::{Change, ChangeKind};
 use b2sync_core::entropy::Entropy as _;
@@ -16,46 +15,12 @@ use b2sync_service::sinks::pump::DELIVERY_MS_MAX;
 
 use super::checkers::{Rule, Violation};
 use super::faults::Break;
-use super::options::SinkOptions;
 use super::seam::Seam;
+use super::sink_state::SinkState;
 use super::world::{Inner, NAMESPACE, TARGET_BUCKET};
 
 /// Of how many changes of one delivery the trace tells.
 const DELIVERIES_SHOWN_MAX: usize = 12;
-
-/// A sink, shared by all instances that ever deliver to it.
-#[derive(Debug)]
-pub(super) struct SinkState {
-    pub(super) sink_id: String,
-    pub(super) options: SinkOptions,
-    /// What it holds, unless it is the catalogue.
-    pub(super) held: RefCell<BTreeMap<String, Entry>>,
-    /// What becomes of its next deliveries.
-    pub(super) breaks: RefCell<VecDeque<Break>>,
-    /// How often it refuses a key from now on.
-    pub(super) refusals: RefCell<BTreeMap<String, u8>>,
-    /// What it refuses for ever, or until everything is taken at rest.
-    pub(super) refused_for_ever: RefCell<BTreeSet<String>>,
-    /// What it ever refused so. Such a key must be among its dead letters, where it does not hold what the feed tells.
-    pub(super) exempt: RefCell<BTreeSet<String>>,
-    /// Whether every delivery fails.
-    pub(super) is_down: Cell<bool>,
-}
-
-impl SinkState {
-    pub(super) fn new(sink_id: String, options: SinkOptions) -> Self {
-        Self {
-            sink_id,
-            options,
-            held: RefCell::default(),
-            breaks: RefCell::default(),
-            refusals: RefCell::default(),
-            refused_for_ever: RefCell::default(),
-            exempt: RefCell::default(),
-            is_down: Cell::new(false),
-        }
-    }
-}
 
 /// A sink, with a log.
 pub(super) struct SimSink {

@@ -10,7 +10,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use b2sync_core::change::Change;
-use b2sync_core::engine::resume::memory::Memory;
+use b2sync_core::engine::memory::Memory;
 use b2sync_core::entropy::Entropy;
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::error::{Error, ErrorKind, Retry};
@@ -26,14 +26,14 @@ use b2sync_service::coordinator::Config;
 use b2sync_service::registry::{ConnectionRecord, ConnectionStatus, MemoryRegistry, Registry, SyncRecord};
 use b2sync_service::seal::MasterKeys;
 
-use super::budget::Step;
 use super::checkers::{Checks, Violation};
 use super::faults::{self, Break};
 use super::history::START_MS;
 use super::kv::StaleKv;
 use super::options::Options;
-use super::sinks::SinkState;
+use super::sink_state::SinkState;
 use super::tally::Tally;
+use super::task::Step;
 use super::trace::Trace;
 use crate::virtual_world::SeededEntropy;
 use fake_b2::keys::{ApplicationKey, NewKey};

@@ -3,8 +3,8 @@
 use super::{
     Coordinator, Home, PUMP_CALLS_MIN, WIPE_AGAIN_MS,
     lease::{Begun, PumpTurn, Turn},
+    opening::cut,
     pumps::{AllPumped, Pumps},
-    step::cut,
 };
 use crate::registry::{Registry, SyncRecord};
 use b2sync_core::{
@@ -13,7 +13,7 @@ use b2sync_core::{
     filter::FilterSpec,
     job::{JobCounts, JobStatus},
     mutation::{self, Mutation},
-    snapshot::root::SnapshotDocument,
+    state::document::SnapshotDocument,
     time::{Clock, Timestamp},
 };
 
@@ -167,7 +167,7 @@ impl<H: Home> Coordinator<'_, H> {
 
     async fn load_snapshot(&self, sync_id: &str) -> Result<SnapshotDocument, Error> {
         let blobs = self.home.blobs(sync_id);
-        let stored = engine::state::State::new(&blobs, self.home.documents());
+        let stored = b2sync_core::state::State::new(&blobs, self.home.documents());
         stored.load_document().await.map(|(document, _)| document)
     }
 

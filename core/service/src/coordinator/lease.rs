@@ -3,7 +3,7 @@
 use super::{ACCOUNT_MAX_AGE_MS, Coordinator, Home, State, pumps::Pumps, state::Lease};
 use crate::registry::SyncRecord;
 use b2sync_core::{
-    engine::resume::bookmark::Bookmark,
+    engine::bookmark::Bookmark,
     entropy::Entropy,
     error::Error,
     ids,

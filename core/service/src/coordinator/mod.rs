@@ -20,7 +20,9 @@
 
 mod answer;
 mod drive;
+mod feeding;
 mod lease;
+mod opening;
 pub mod protocol;
 mod pumps;
 pub mod ranges;
@@ -32,15 +34,16 @@ mod store;
 
 pub use self::{
     answer::POKE_RUNNING_MS,
+    feeding::{PUMP_CALLS_MIN, PUMP_MS_MAX},
     lease::{LEASE_LOOK_MS, LEASE_MARGIN_MS},
-    pumps::{PUMP_CALLS_MIN, PUMP_MS_MAX},
+    opening::ACCOUNT_MAX_AGE_MS,
     schedule::FAILING_INTERVAL_S_MAX,
     sink_calls::CHANGES_WAIT_MS_MAX,
     state::{
         DOCUMENT, JOBS_KEPT_MAX, STEP_BACKOFF_BASE_MS, STEP_BACKOFF_CAP_MS, STEP_FAILURES_MAX, VERSION,
         document_read_and_written,
     },
-    step::{ACCOUNT_MAX_AGE_MS, STREAM_FILES},
+    step::STREAM_FILES,
     store::WIPE_AGAIN_MS,
 };
 use self::{
@@ -52,7 +55,7 @@ use crate::{
     seal::MasterKeys,
 };
 use b2sync_core::{
-    engine::{meter::Budget, resume::memory::Memory, thresholds::Thresholds},
+    engine::{memory::Memory, meter::Budget, thresholds::Thresholds},
     entropy::Entropy,
     error::Error,
     http::HttpClient,

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Config, Home,
-    step::{credentials, cut},
+    opening::{credentials, cut},
 };
 use crate::registry::{ConnectionRecord, SyncRecord};
 use b2sync_core::{

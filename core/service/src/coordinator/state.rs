@@ -9,7 +9,7 @@ use super::{
 };
 use crate::documents::Stored;
 use b2sync_core::{
-    engine::{Outcome, StepReport, resume::bookmark::Bookmark},
+    engine::{Outcome, StepReport, bookmark::Bookmark},
     error::{Error, ErrorKind},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     time::Timestamp,

@@ -3,19 +3,20 @@
 use std::cell::Cell;
 
 use super::{
-    Config, Coordinator, DOCUMENT, Home,
+    Coordinator, DOCUMENT, Home,
     lease::Begun,
+    opening::{ACCOUNT_MAX_AGE_MS, credentials, cut, gone},
     ranges::Ranges,
     state::{State, add_cost},
 };
 use crate::{
     documents::{self, Stored},
-    registry::{ConnectionRecord, Registry, SyncRecord},
+    registry::{Registry, SyncRecord},
     seal::Sealed,
 };
 use b2sync_core::{
     b2::{
-        account::{Account, Credentials, StoredAccount},
+        account::{Account, StoredAccount},
         client::B2Client,
         source::B2Source,
     },
@@ -25,21 +26,18 @@ use b2sync_core::{
             RangeReader, Rules,
             source::{Page, PageStart, Source, SourceCost},
         },
+        memory::Holding,
         meter::STREAMS_HERE_MAX,
-        resume::memory::Holding,
     },
     error::{Error, ErrorKind},
     filter::{Filter, FilterSpec},
     job::{JobCost, JobCounts, Phase},
     mutation::{self, Mutation},
     secret::ExposeSecret,
-    snapshot::cut::Cut,
     store::DocumentStore,
     time::Clock,
 };
 
-/// How long an account is used as it was cached, in milliseconds: a day, as long as B2's own tokens live.
-pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
 /// Files for each range that is read at the same time, where a sync does not say how many; at most
 /// [`STREAMS_HERE_MAX`] ranges.
 pub const STREAM_FILES: u64 = 100_000;
@@ -247,18 +245,6 @@ fn fingerprint(sync: &SyncRecord, filters: &FilterSpec) -> String {
     format!("{} {}", sync.source, filters.fingerprint())
 }
 
-/// Where the segments of a sync begin.
-pub(super) fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
-    let cut = Cut::parse(sync.salt.as_str()).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
-    Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
-}
-
-pub(super) fn credentials(config: &Config, connection: &ConnectionRecord) -> Result<Credentials, Error> {
-    let sealed = connection.application_key.as_ref().ok_or_else(|| gone(&connection.connection_id))?;
-    let key = config.master_keys.open(sealed, &connection.connection_id)?;
-    Credentials::new(&connection.key_id, key.expose_secret())
-}
-
 /// Whether an error is the connection's fault rather than the sync's or B2's.
 const fn blames_connection(kind: ErrorKind) -> bool {
     matches!(kind, ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::Sealing)
@@ -275,12 +261,4 @@ fn streams(sync: &SyncRecord, files_known: u64, shards: usize) -> usize {
         0 => STREAMS_HERE_MAX,
         known => usize::try_from(known / STREAM_FILES).unwrap_or(STREAMS_HERE_MAX).clamp(1, STREAMS_HERE_MAX),
     }
-}
-
-fn gone(connection_id: &str) -> Error {
-    Error::new(
-        ErrorKind::NotFound,
-        format!("The connection {connection_id} was deleted."),
-        "Delete this sync and create one with another connection.",
-    )
 }

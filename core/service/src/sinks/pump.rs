@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use b2sync_core::{
     change::Change,
-    engine::state::State,
     error::{Error, ErrorKind, Retry},
     feed::{
         Feed,
@@ -14,6 +13,7 @@ use b2sync_core::{
     },
     mutation::{self, Mutation},
     sink::{Delivery, Sink},
+    state::State,
     store::{BlobStore, DocumentStore},
     time::{Clock, Timestamp},
 };

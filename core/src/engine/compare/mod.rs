@@ -1,13 +1,8 @@
 //! Holds pieces of the listing against the snapshot, and says what changed.
 
-pub mod base;
 pub mod diff;
-pub mod known;
 
-use self::{
-    base::{Base, Chunk},
-    diff::{Difference, diff},
-};
+use self::diff::{Difference, diff};
 use super::{
     listing::{
         Content, Mark, Open, Piece, RangeReader, SPLIT_PAGES_FIRST, Sealed,
@@ -19,6 +14,7 @@ use super::{
 };
 use crate::{
     change::{Found, Previous},
+    engine::previous::{Base, Chunk},
     entry::{Entry, just_before},
     error::Error,
     mutation::{self, Mutation},

@@ -6,15 +6,16 @@ use std::mem;
 
 use self::drift::Presence;
 use super::{
-    compare::known,
     listing::{lanes::Reads, source::Source},
     step::Step,
 };
 use crate::{
     change::Found,
+    engine::previous::known,
     error::Error,
     mutation::{self, Mutation},
-    snapshot::{Known, cut::SEGMENT_BYTES_MAX, root::KnownPart, segment},
+    snapshot::{Known, cut::SEGMENT_BYTES_MAX, segment},
+    state::document::KnownPart,
     store::{BlobStore, DocumentStore},
     time::Clock,
 };
@@ -37,7 +38,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let found = deletions.found;
         let much =
             deletions.held.len() >= spec.thresholds.deletions_held_max || deletions.held_key_bytes >= SEGMENT_BYTES_MAX;
-        if !spec.confirm_deletes && !spec.reconcile.tells_apart() && self.job.are_many_deletions(spec, found) {
+        if !spec.confirm_deletes
+            && !spec.reconcile.tells_apart()
+            && self.job.are_many_deletions(spec.deletion_limit, found)
+        {
             return Err(self.too_many(found));
         }
         if much {
@@ -91,7 +95,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         }
         let mut presence = Presence::new(self.source, self.job.place.watch.order, spec.filter);
         if !spec.confirm_deletes
-            && self.job.are_many_deletions(spec, self.job.deletions.found)
+            && self.job.are_many_deletions(spec.deletion_limit, self.job.deletions.found)
             && !self.look_for_all(&mut presence, &mut must).await?
         {
             return Ok(false);
@@ -106,7 +110,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 // Some may have gone since they were looked for first.
                 self.job.deletions.appended += due.len() as u64;
                 let appended = self.job.deletions.appended;
-                if !spec.confirm_deletes && self.job.are_many_deletions(spec, appended) {
+                if !spec.confirm_deletes && self.job.are_many_deletions(spec.deletion_limit, appended) {
                     return Err(self.too_many(appended));
                 }
                 due.into_iter().for_each(|known| self.job.outbox.push(&Found::Vanished(known)));
@@ -164,7 +168,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Before the first of that many deletions is appended: they may be too many.
     fn check_deletions(&self, count: u64) -> Result<(), Error> {
         let begins = self.job.deletions.done == 0 && !self.spec.confirm_deletes;
-        if begins && self.job.are_many_deletions(self.spec, count) { Err(self.too_many(count)) } else { Ok(()) }
+        if begins && self.job.are_many_deletions(self.spec.deletion_limit, count) {
+            Err(self.too_many(count))
+        } else {
+            Ok(())
+        }
     }
 
     /// The error for that.

@@ -19,7 +19,7 @@ use self::{
     source::{ListingWatch, PAGE_KEYS, Page, PageStart, Source},
 };
 use crate::{
-    entry::{Entry, EntryRef, KeyOrder, has_one_place, just_before},
+    entry::{Entry, EntryRef, EtagRef, KeyOrder, has_one_place, just_before},
     error::{Error, ErrorKind, Retry},
     filter::Filter,
     mutation::{self, Mutation},
@@ -119,15 +119,6 @@ impl Sealed {
             })
             .collect()
     }
-}
-
-/// An ETag as a listing's segment keeps it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EtagRef<'a> {
-    /// The bytes of an MD5 in small letters.
-    Md5([u8; 16]),
-    /// Any other.
-    Text(&'a str),
 }
 
 /// What the tags leave over of ETags: of an MD5 its second half, of any other all.

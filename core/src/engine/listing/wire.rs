@@ -12,8 +12,11 @@ use crate::{
         codec::DecodeError,
         cut::Begins,
         index::{Level, SegmentRef},
-        root::{decode_bytes, decode_node, encode_bytes, encode_node},
         segment,
+    },
+    state::{
+        document::{decode_node, encode_node},
+        embedded::{decode_bytes, encode_bytes},
     },
 };
 

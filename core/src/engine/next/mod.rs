@@ -1,22 +1,18 @@
 //! The next snapshot: put together, stored, and made the current one by the swap that also appends to the feed.
 
-pub mod assembly;
 pub mod retire;
 
 use std::mem;
 
-use self::{
-    assembly::Assembly,
-    retire::{Met, Names, NextRoot},
-};
+use self::retire::{Met, NextRoot};
 use super::{
     APPENDED_BYTES_MAX,
-    compare::base::Base,
     listing::{lanes::Reads, source::Source},
     step::Step,
     thresholds::Thresholds,
 };
 use crate::{
+    engine::{assembly::Assembly, previous::Base},
     error::Error,
     feed::{
         Feed,
@@ -25,10 +21,10 @@ use crate::{
     },
     job::JobCounts,
     mutation::{self, Mutation},
-    snapshot::{
-        cut::Begins,
-        names::BlobName,
-        root::{NameList, RootJob, SnapshotDocument},
+    snapshot::{cut::Begins, names::BlobName},
+    state::{
+        document::{NameList, RootJob, SnapshotDocument},
+        names::Names,
     },
     store::{BlobStore, DocumentStore},
     time::Clock,

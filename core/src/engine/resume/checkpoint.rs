@@ -5,13 +5,12 @@ use std::{collections::BTreeSet, mem};
 use super::Resumed;
 use crate::{
     engine::{
-        compare::known,
+        assembly::Assembly,
         listing::{
             Open,
             source::{ListingWatch, Source},
         },
-        next::{assembly::Assembly, retire::Names},
-        state::{State, is_node, node_name},
+        previous::known,
         step::Step,
         thresholds::Thresholds,
     },
@@ -22,8 +21,14 @@ use crate::{
         ContentHash,
         cut::Begins,
         index::{self, Level, SegmentRef},
-        root::{self, Checkpoint, SnapshotDocument},
         segment,
+    },
+    state::{
+        State,
+        document::{self, Checkpoint, SnapshotDocument},
+        embedded, is_node,
+        names::Names,
+        node_name,
     },
     store::{BlobStore, DocumentStore},
     time::Clock,
@@ -48,14 +53,14 @@ pub(in crate::engine) async fn checkpoint_leaves<B: BlobStore, D: DocumentStore>
         leaves.extend(state.read_node(name).await?.1);
     }
     let stored = leaves.len();
-    let tail = root::decode_node(checkpoint.leaves_tail.as_deref());
+    let tail = document::decode_node(checkpoint.leaves_tail.as_deref());
     leaves.extend(tail.map_err(|error| error.into_error("checkpoint.leaves_tail"))?);
     Ok((leaves, stored))
 }
 
 /// The segments of the leaf that a checkpoint has not closed.
 pub(in crate::engine) fn checkpoint_segments(checkpoint: &Checkpoint) -> Result<Vec<SegmentRef>, Error> {
-    root::decode_node(checkpoint.segments.as_deref()).map_err(|error| error.into_error("checkpoint.segments"))
+    document::decode_node(checkpoint.segments.as_deref()).map_err(|error| error.into_error("checkpoint.segments"))
 }
 
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
@@ -89,7 +94,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             (Some(name), _) => decode_pending(name, &self.state.read(name).await?)?,
             (None, Some(tail)) => {
                 let name = "checkpoint.pending_tail";
-                decode_pending(name, &root::decode_bytes(tail).map_err(|error| error.into_error(name))?)?
+                decode_pending(name, &embedded::decode_bytes(tail).map_err(|error| error.into_error(name))?)?
             }
         };
         job.place.pending_entries = pending.len();
@@ -159,9 +164,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             pending_begins: resume_at.pending_begins,
             unfinished: place.unfinished,
             leaves: next.leaf_blobs.clone(),
-            leaves_tail: root::encode_node(Level::Top, leaves_tail),
-            segments: root::encode_node(Level::Leaf, &next.assembly.segments),
-            deletions: deletions.parts.iter().cloned().chain(root::encode_known(&deletions.held)).collect(),
+            leaves_tail: document::encode_node(Level::Top, leaves_tail),
+            segments: document::encode_node(Level::Leaf, &next.assembly.segments),
+            deletions: deletions.parts.iter().cloned().chain(document::encode_known(&deletions.held)).collect(),
             undeleted: next.undeleted.clone(),
             resync: self.job.resync.clone(),
             deletions_found: deletions.found,
@@ -176,7 +181,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             scratch: Vec::new(),
         };
         let root = next.without_swept(&self.job.stored.document.root);
-        let mut document = SnapshotDocument { v: root::VERSION, root, checkpoint: Some(checkpoint), feed };
+        let mut document = SnapshotDocument { v: document::VERSION, root, checkpoint: Some(checkpoint), feed };
         self.delete_superseded(&document).await?;
         if let Some(checkpoint) = &mut document.checkpoint {
             checkpoint.scratch.clone_from(&self.job.next.scratch);
@@ -221,7 +226,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         if bytes.len() > self.spec.thresholds.tail_bytes_max {
             return Ok((Some(self.write_scratch(bytes).await?), None));
         }
-        Ok((None, Some(root::encode_bytes(&bytes))))
+        Ok((None, Some(embedded::encode_bytes(&bytes))))
     }
 
     /// Stores leaves that are too many to stand in the document.

@@ -1,21 +1,21 @@
 //! How a job goes on in another step: from memory, from a bookmark, or from a checkpoint.
 
-pub mod bookmark;
 pub mod checkpoint;
-pub mod memory;
+mod quiet;
 pub mod settle;
 
 use std::{mem, ops::ControlFlow};
 
-use self::{memory::Paused, settle::end_checkpoint};
+use self::settle::end_checkpoint;
 use super::{
     listing::{Open, source::Source},
     step::Step,
 };
 use crate::{
+    engine::job::Paused,
     error::Error,
     job::Phase,
-    snapshot::root::{Checkpoint, Resync},
+    state::document::{Checkpoint, Resync},
     store::{BlobStore, DocumentStore},
     time::Clock,
 };

@@ -3,19 +3,19 @@
 use super::checkpoint::{checkpoint_leaves, checkpoint_segments};
 use crate::{
     engine::{
-        compare::{base::Base, known::without_first},
+        assembly::Assembly,
         next::{
             append_rest,
-            assembly::Assembly,
-            retire::{Met, Names, NextRoot},
+            retire::{Met, NextRoot},
         },
-        state::State,
+        previous::{Base, known::without_first},
     },
     error::Error,
-    snapshot::{
-        cut::Cut,
-        names::BlobName,
-        root::{Checkpoint, Root, SnapshotDocument},
+    snapshot::{cut::Cut, names::BlobName},
+    state::{
+        State,
+        document::{Checkpoint, Root, SnapshotDocument},
+        names::Names,
     },
     store::{BlobStore, DocumentStore},
 };

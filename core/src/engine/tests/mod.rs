@@ -26,17 +26,10 @@ use pollster::block_on;
 use proptest::prelude::*;
 
 use self::rules::{Files, Rules, SYNC_ID};
-use super::{
-    compare::base::Leaves,
-    listing::source::Page,
-    next::retire::Names,
-    resume::memory::Memory,
-    state::{State, segment_name},
-    thresholds::Thresholds,
-    *,
-};
+use super::{listing::source::Page, thresholds::Thresholds, *};
 use crate::{
     change::{Change, ChangeKind},
+    engine::{memory::Memory, previous::Leaves},
     entry::{Entry, KeyOrder},
     error::ErrorKind,
     feed::{self as change_feed, Retention, read_changes},
@@ -46,9 +39,14 @@ use crate::{
         Known,
         cut::{Cut, LEAF_SEGMENTS_MAX},
         index::SegmentRef,
-        root::{Checkpoint, SnapshotDocument},
     },
     source_path::SourcePath,
+    state::{
+        State,
+        document::{Checkpoint, SnapshotDocument},
+        names::Names,
+        segment_name,
+    },
     testing::{
         bucket::{MemoryBucket, packed},
         stores::{BreakingStores, broken},

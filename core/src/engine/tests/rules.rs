@@ -15,19 +15,17 @@ use pollster::block_on;
 use crate::{
     change::{Change, ChangeKind, Previous},
     engine::{
-        compare::{base::Leaves, known},
+        previous::{Leaves, known},
         settle_checkpoint,
-        state::{State, node_name, segment_name},
     },
-    feed::{
-        Retention, batch,
-        index::{BatchRef, Feed, decode_list},
-    },
+    feed::{Retention, batch},
     policy::Reconcile,
-    snapshot::{
-        Known,
-        cut::Cut,
-        root::{Root, SnapshotDocument},
+    snapshot::{Known, cut::Cut},
+    state::{
+        State,
+        document::{Root, SnapshotDocument},
+        feed::{BatchRef, Feed, decode_list},
+        node_name, segment_name,
     },
     store::{BlobStore, DocumentStore, MemoryBlobs, MemoryDocuments},
     testing::stores::Watcher,

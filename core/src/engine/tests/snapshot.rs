@@ -2,8 +2,6 @@
 
 use super::*;
 use crate::{
-    engine::next::retire::NAMES_MAX,
-    feed::index::{BatchRef, Feed, ListRef},
     snapshot::{
         ContentHash,
         codec::{KEY_BYTES_MAX, KEYS_BYTES_MAX},
@@ -11,8 +9,13 @@ use crate::{
         index::Level,
         names::BlobName,
         packed::unpack,
-        root::{self, NameList, Root},
         segment::decode,
+    },
+    state::{
+        document::{self, NameList, Root},
+        embedded,
+        feed::{BatchRef, Feed, ListRef},
+        names::NAMES_MAX,
     },
     store::BlobStore,
 };
@@ -109,14 +112,14 @@ fn a_document_in_which_everything_is_full_is_below_two_megabytes() {
     });
     let mut feed = Feed { next: u64::MAX, lists: lists.collect(), ..Feed::default() };
     feed.set_tail(&(0..tail_items_max).map(batch).collect::<Vec<_>>());
-    let list = || NameList { blobs: Vec::new(), tail: root::encode_names(u64::MAX, &names) };
+    let list = || NameList { blobs: Vec::new(), tail: document::encode_names(u64::MAX, &names) };
     let checkpoint = Checkpoint {
         start_after: Some(key(0, 1_024)),
         covered_to: Some(key(0, 1_024)),
-        pending_tail: Some(root::encode_bytes(&vec![0; tail_bytes_max])),
-        leaves_tail: root::encode_node(Level::Top, &leaves),
-        segments: root::encode_node(Level::Leaf, &segments),
-        deletions: root::encode_known(&known).into_iter().collect(),
+        pending_tail: Some(embedded::encode_bytes(&vec![0; tail_bytes_max])),
+        leaves_tail: document::encode_node(Level::Top, &leaves),
+        segments: document::encode_node(Level::Leaf, &segments),
+        deletions: document::encode_known(&known).into_iter().collect(),
         looked_into: list(),
         ..Checkpoint::default()
     };

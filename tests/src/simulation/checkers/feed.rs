@@ -5,9 +5,9 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use b2sync_core::change::{Change, ChangeKind, Previous, change_id};
 use b2sync_core::feed::Feed;
 use b2sync_core::feed::batch;
-use b2sync_core::feed::index::{BatchRef, decode_list};
 use b2sync_core::policy::Reconcile;
 use b2sync_core::snapshot::{EtagTag, Known};
+use b2sync_core::state::feed::{BatchRef, decode_list};
 
 use super::listing::BucketSeen;
 use super::snapshot::{Counted, missing, unreadable};

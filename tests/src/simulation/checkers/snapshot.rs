@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 
-use b2sync_core::engine::state::{node_name, segment_name};
 use b2sync_core::entry::KeyOrder;
 use b2sync_core::snapshot::index::{self, Level, SegmentRef};
-use b2sync_core::snapshot::root::{self, Checkpoint, KnownPart, Root, SnapshotDocument};
 use b2sync_core::snapshot::{Known, packed, segment};
+use b2sync_core::state::document::{self, Checkpoint, KnownPart, Root, SnapshotDocument};
+use b2sync_core::state::{node_name, segment_name};
 
 use super::{Rule, Violation};
 use crate::simulation::kv::StaleKv;
@@ -161,10 +161,10 @@ impl SnapshotChecks {
         for blob in &checkpoint.leaves {
             leaves.extend(self.read_node(kv, who, blob)?.1.iter().cloned());
         }
-        leaves.extend(root::decode_node(checkpoint.leaves_tail.as_deref()).map_err(unreadable)?);
+        leaves.extend(document::decode_node(checkpoint.leaves_tail.as_deref()).map_err(unreadable)?);
         named.extend(checkpoint.leaves.iter().chain(&checkpoint.pending).cloned());
         let mut segments = self.open_leaves(&leaves, kv, who, named)?;
-        segments.extend(root::decode_node(checkpoint.segments.as_deref()).map_err(unreadable)?);
+        segments.extend(document::decode_node(checkpoint.segments.as_deref()).map_err(unreadable)?);
         self.read_segments(&segments, kv, who, named)
     }
 
@@ -205,7 +205,7 @@ impl SnapshotChecks {
                     let plain = packed::unpack(&bytes).map_err(unreadable)?;
                     segment::decode(plain.as_deref().unwrap_or(&bytes)).map_err(unreadable)?
                 }
-                None => root::decode_known(part.tail.as_deref()).map_err(unreadable)?,
+                None => document::decode_known(part.tail.as_deref()).map_err(unreadable)?,
             };
             entries.extend(known.into_iter().skip(usize::try_from(part.skip).unwrap_or(usize::MAX)));
         }

@@ -6,10 +6,10 @@ use super::*;
 use super::{test_sink::*, world::*};
 use b2sync_core::{
     change::{Change, ChangeKind, Previous, change_id},
-    engine::state::{self, State as Stored},
     entry::Entry,
     feed::read::PAGE_CHANGES_MAX,
     snapshot::{EtagTag, Known, index::Level},
+    state::{self, State as Stored},
 };
 
 impl World {

@@ -17,8 +17,8 @@ use crate::{conformance::registry as records, registry::MemoryRegistry};
 use b2sync_core::{
     http::{ExchangeLimits, Request, Response, StatusCode, TransportError},
     secret::SecretString,
-    snapshot::root,
     source_path::SourcePath,
+    state::document,
     store::{Document, MemoryBlobs, MemoryDocuments, Swapped},
     testing::{Seeded, VirtualClock},
 };
@@ -429,7 +429,7 @@ impl Home for TestHome {
             self.seam.0.blobs.delete(&name).await?;
         }
         let sinks: Vec<_> = self.seam.0.sinks.borrow().iter().map(|it| SinkRecord::document(&it.sink_id)).collect();
-        for name in [DOCUMENT, root::DOCUMENT].into_iter().chain(sinks.iter().map(String::as_str)) {
+        for name in [DOCUMENT, document::DOCUMENT].into_iter().chain(sinks.iter().map(String::as_str)) {
             if let Some(document) = self.seam.0.documents.load(name).await? {
                 self.seam.0.documents.swap(name, document.revision, None).await?;
             }
@@ -756,9 +756,9 @@ impl World {
         poll_to_end(self.inner.registry.connection(CONNECTION)).unwrap().unwrap().unwrap()
     }
 
-    pub(super) fn snapshot(&self) -> root::SnapshotDocument {
-        let document = poll_to_end(self.inner.documents.load(root::DOCUMENT)).unwrap().unwrap();
-        document.map(|it| root::SnapshotDocument::decode(&it.value).unwrap()).unwrap_or_default()
+    pub(super) fn snapshot(&self) -> document::SnapshotDocument {
+        let document = poll_to_end(self.inner.documents.load(document::DOCUMENT)).unwrap().unwrap();
+        document.map(|it| document::SnapshotDocument::decode(&it.value).unwrap()).unwrap_or_default()
     }
 
     pub(super) fn put(&self, key: &str, version: u64) {

@@ -6,22 +6,24 @@
 //!
 //! Stored as JSON, `"v": 4`; any other version is refused.
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Known,
-    codec::DecodeError,
-    cut::Begins,
-    index::{self, Level, SegmentRef},
-    names::{self, BlobName},
-    segment,
-};
 use crate::{
     entry::KeyOrder,
     error::{Error, ErrorKind},
     feed::Feed,
     job::JobCounts,
+};
+use crate::{
+    snapshot::{
+        Known,
+        codec::DecodeError,
+        cut::Begins,
+        index::{self, Level, SegmentRef},
+        names::{self, BlobName},
+        segment,
+    },
+    state::embedded::{decode_bytes, encode_bytes},
 };
 
 /// The name of the document.
@@ -258,19 +260,6 @@ impl SnapshotDocument {
     }
 }
 
-/// Encodes bytes to stand in the document itself.
-pub fn encode_bytes(bytes: &[u8]) -> String {
-    STANDARD.encode(bytes)
-}
-
-/// Decodes what [`encode_bytes`] wrote.
-///
-/// # Errors
-/// [`DecodeError`] on any other text.
-pub fn decode_bytes(text: &str) -> Result<Vec<u8>, DecodeError> {
-    STANDARD.decode(text).map_err(|_| DecodeError::Text)
-}
-
 /// Encodes a node of an index to stand in the document itself.
 pub fn encode_node(level: Level, items: &[SegmentRef]) -> Option<String> {
     (!items.is_empty()).then(|| encode_bytes(&index::encode(level, items)))
@@ -314,7 +303,7 @@ pub fn decode_names(text: Option<&str>) -> Result<Vec<BlobName>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::state::document::*;
 
     #[test]
     fn another_version_is_not_guessed_at() {

@@ -6,8 +6,8 @@ use crate::{
     snapshot::{
         ContentHash,
         codec::{DecodeError, Piece, Reader, Writer},
-        root::{decode_bytes, encode_bytes},
     },
+    state::embedded::{decode_bytes, encode_bytes},
     time::Timestamp,
 };
 
@@ -149,7 +149,7 @@ pub fn decode_list(bytes: &[u8]) -> Result<Vec<BatchRef>, DecodeError> {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use crate::state::feed::*;
 
     proptest! {
         #[test]

@@ -1,45 +1,12 @@
-//! Where a job goes on that has found nothing different so far.
-
-use serde::{Deserialize, Serialize};
+//! Jobs that have found nothing different so far: where they go on, kept by the caller.
 
 use crate::{
-    engine::{JobSpec, compare::base::Base, listing::source::Source, step::Step},
+    engine::{bookmark::Bookmark, listing::source::Source, previous::Base, step::Step},
     job::JobCounts,
-    snapshot::root::SnapshotDocument,
+    state::document::SnapshotDocument,
     store::{BlobStore, DocumentStore},
     time::Clock,
 };
-
-/// Where a job goes on that has found nothing different so far: behind a leaf, all of them up to there being as before.
-///
-/// The step has stored nothing. The caller keeps this from one step to the next; if it is lost, the job begins again,
-/// and nothing else is lost.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Bookmark {
-    job_id: String,
-    /// As in [`crate::snapshot::root::Checkpoint::fingerprint`].
-    fingerprint: String,
-    /// Of the root that was compared with.
-    generation: u64,
-    /// So many of its leaves, from the first on, are as before.
-    leaves: usize,
-    /// The first key of the leaf behind them.
-    covered_to: String,
-    /// The listing goes on after this key.
-    start_after: Option<String>,
-    counts: JobCounts,
-}
-
-impl Bookmark {
-    /// Whether it is of this job, and of this snapshot.
-    fn is_of(&self, spec: &JobSpec<'_>, document: &SnapshotDocument) -> bool {
-        self.job_id == spec.job_id
-            && self.fingerprint == spec.fingerprint
-            && self.generation == document.root.generation
-            && self.leaves > 0
-    }
-}
 
 /// Whether a document is as one that a job found and has not touched.
 fn is_untouched(document: &SnapshotDocument) -> bool {
@@ -50,7 +17,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Takes up the caller's bookmark, if it fits.
     pub(in crate::engine) fn open_bookmark(&mut self) -> Option<String> {
         let document = &self.job.stored.document;
-        let fits = |it: &&Bookmark| it.is_of(self.spec, document) && is_untouched(document);
+        let fits =
+            |it: &&Bookmark| it.is_of(self.spec.job_id, self.spec.fingerprint, document) && is_untouched(document);
         let bookmark = self.spec.bookmark.as_ref().filter(fits).filter(|_| self.job.resync.is_none())?;
         self.job.place.covered_to = Some(bookmark.covered_to.clone());
         self.job.counts = bookmark.counts;

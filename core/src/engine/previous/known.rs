@@ -6,12 +6,12 @@
 use std::collections::VecDeque;
 
 use crate::{
-    engine::state::State,
     entry::KeyOrder,
     error::Error,
-    snapshot::{
-        Known,
-        root::{self, KnownPart},
+    snapshot::Known,
+    state::{
+        State,
+        document::{self, KnownPart},
     },
     store::{BlobStore, DocumentStore},
 };
@@ -45,7 +45,9 @@ pub async fn read<B: BlobStore, D: DocumentStore>(
 ) -> Result<Vec<Known>, Error> {
     let mut known = match &part.blob {
         Some(name) => state.read_segment(name).await?,
-        None => root::decode_known(part.tail.as_deref()).map_err(|error| error.into_error("a list of deletions"))?,
+        None => {
+            document::decode_known(part.tail.as_deref()).map_err(|error| error.into_error("a list of deletions"))?
+        }
     };
     let skipped = usize::try_from(part.skip).unwrap_or(usize::MAX).min(known.len());
     known.drain(..skipped);

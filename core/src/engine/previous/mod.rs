@@ -1,17 +1,22 @@
 //! The snapshot that a listing is compared with, read as little as possible; and merged with it the files that stand
 //! beside it, because a job that broke off did not append their deletions.
 
+pub mod known;
+
 use std::collections::{BTreeMap, VecDeque};
 
-use super::known::KnownList;
 use crate::{
-    engine::state::{State, node_name, segment_name},
+    engine::previous::known::KnownList,
     entry::KeyOrder,
     error::Error,
     snapshot::{
         ContentHash, Known,
         index::{Level, SegmentRef},
-        root::{KnownPart, Root},
+    },
+    state::{
+        State,
+        document::{KnownPart, Root},
+        node_name, segment_name,
     },
     store::{BlobStore, DocumentStore},
 };

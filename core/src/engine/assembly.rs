@@ -3,10 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::{
-    engine::{
-        compare::base::Base,
-        state::{State, node_name, segment_name},
-    },
+    engine::previous::Base,
     entry::{Entry, EntryRef, KeyOrder},
     error::Error,
     snapshot::{
@@ -15,6 +12,7 @@ use crate::{
         index::{self, Level, SegmentRef},
         segment::Builder,
     },
+    state::{State, node_name, segment_name},
     store::{BlobStore, DocumentStore},
 };
 

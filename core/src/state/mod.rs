@@ -1,5 +1,10 @@
 //! Reading and storing what the engine keeps, counted.
 
+pub mod document;
+pub mod embedded;
+pub mod feed;
+pub mod names;
+
 use std::cell::Cell;
 
 use bytes::Bytes;
@@ -10,10 +15,9 @@ use crate::{
     snapshot::{
         ContentHash, Known,
         index::{self, Level, SegmentRef},
-        packed,
-        root::{self, SnapshotDocument},
-        segment,
+        packed, segment,
     },
+    state::document::SnapshotDocument,
     store::{BlobStore, DocumentStore, Swapped},
 };
 
@@ -88,7 +92,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// [`ErrorKind::Storage`], [`ErrorKind::StateCorrupt`].
     pub async fn load_document(&self) -> Result<(SnapshotDocument, u64), Error> {
         add_one(&self.reads);
-        match self.documents.load(root::DOCUMENT).await? {
+        match self.documents.load(document::DOCUMENT).await? {
             Some(document) => Ok((SnapshotDocument::decode(&document.value)?, document.revision)),
             None => Ok((SnapshotDocument::default(), 0)),
         }
@@ -100,7 +104,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// [`ErrorKind::Storage`]; [`ErrorKind::StateConflict`] when another writer moved it first.
     pub async fn swap_document(&self, expected: u64, document: &SnapshotDocument) -> Result<u64, Error> {
         add_one(&self.writes);
-        match self.documents.swap(root::DOCUMENT, expected, Some(document.encode()?.into())).await? {
+        match self.documents.swap(document::DOCUMENT, expected, Some(document.encode()?.into())).await? {
             Swapped::Done(revision) => Ok(revision),
             Swapped::Conflict => Err(Error::new(
                 ErrorKind::StateConflict,
@@ -197,7 +201,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
 mod tests {
     use pollster::block_on;
 
-    use super::*;
+    use crate::state::*;
     use crate::store::{MemoryBlobs, MemoryDocuments};
 
     #[test]
