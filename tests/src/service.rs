@@ -430,7 +430,8 @@ impl Service {
     /// The whole feed of a sync behind a position, page by page.
     ///
     /// # Errors
-    /// A page fails, a position is missing or comes twice, or a page says something else of the feed than the one before.
+    /// A page fails, a position is missing or comes twice, or a page says something else of the feed than the one
+    /// before.
     pub fn changes(&self, sync: &SyncRef, after: u64) -> Result<Vec<Value>> {
         let mut changes: Vec<Value> = Vec::new();
         let mut after = after;

@@ -251,7 +251,8 @@ impl Workerd {
         }
     }
 
-    /// Calls one of the worker's Durable Objects with a body, as the worker itself does, and answers the text it answers.
+    /// Calls one of the worker's Durable Objects with a body, as the worker itself does, and answers the text it
+    /// answers.
     ///
     /// # Errors
     /// When there is no complete answer, or its status is not 200.

@@ -1,5 +1,5 @@
-//! Ten ways in which other sync tools have lost, doubled or destroyed files, each as a story that b2sync must survive: the
-//! real coordinator and engine against the embedded B2, in virtual time.
+//! Ten ways in which other sync tools have lost, doubled or destroyed files, each as a story that b2sync must survive:
+//! the real coordinator and engine against the embedded B2, in virtual time.
 
 use b2sync_core::change::ChangeKind;
 use b2sync_core::engine::meter::Budget;
@@ -149,8 +149,8 @@ fn files(story: &Story, count: usize) {
     }
 }
 
-/// Whoever saves "seen up to here" after each page, and takes an error for the end, believes that the rest of the bucket is
-/// gone.
+/// Whoever saves "seen up to here" after each page, and takes an error for the end, believes that the rest of the
+/// bucket is gone.
 #[test]
 fn a_partial_listing_is_not_committed() {
     let mut story = Story::new(Options { page_keys: 10, ..Options::calm() });
@@ -206,9 +206,9 @@ fn wrong_credentials_are_no_mass_deletion() {
     story.ends_well();
 }
 
-/// KV knows no compare-and-swap and shows what is a minute old. A lock or a cursor in it lets two jobs run at once, or one
-/// begin from the past. Here two instances are called again and again, and see each other's blobs a minute late: one step
-/// runs at a time, and nothing is delivered twice.
+/// KV knows no compare-and-swap and shows what is a minute old. A lock or a cursor in it lets two jobs run at once, or
+/// one begin from the past. Here two instances are called again and again, and see each other's blobs a minute late:
+/// one step runs at a time, and nothing is delivered twice.
 #[test]
 fn kv_is_no_lock() {
     let story = two_instances();
@@ -240,8 +240,8 @@ fn two_instances() -> Story {
     story
 }
 
-/// Between the listing and the reading a file may be overwritten. Whoever stores what it reads under what it listed never
-/// learns of the new version; here each version is delivered as it was listed, and the next poll finds the next.
+/// Between the listing and the reading a file may be overwritten. Whoever stores what it reads under what it listed
+/// never learns of the new version; here each version is delivered as it was listed, and the next poll finds the next.
 #[test]
 fn overwritten_between_listing_and_reading() {
     let mut story = Story::new(Options { page_keys: 5, sinks: vec![SinkOptions::catalogue(1)], ..Options::calm() });
@@ -274,9 +274,9 @@ fn overwritten_between_listing_and_reading() {
     story.ends_well();
 }
 
-/// A cursor set to the clock's "now" after the listing passes over all that came while it was read. The clock is no part of
-/// any comparison here: files that appear before and behind the place that a listing has reached are found by the next, and
-/// clocks that are wrong and jump change nothing.
+/// A cursor set to the clock's "now" after the listing passes over all that came while it was read. The clock is no
+/// part of any comparison here: files that appear before and behind the place that a listing has reached are found by
+/// the next, and clocks that are wrong and jump change nothing.
 #[test]
 fn the_clock_is_not_read_inside_the_loop() {
     let mut story = Story::new(Options { page_keys: 5, latency_ms_max: 900, ..Options::calm() });

@@ -21,10 +21,10 @@ const ALL: Limits = Limits { no_undo: false, no_dead_letters: false };
 #[test]
 fn worlds_keep_every_rule() {
     let mut total = Tally::default();
-    // 11428 and 29061: a segment of the snapshot before that a job took apart, in a leaf that stayed as it was, was deleted.
-    // 234820: a job was done unheard, began anew under other filters, and delivered as much as it may once more.
-    // 6839: a tick that had read a paused sync cleared the alarm of its resume. 202169: a deletion that was sent back.
-    // 181: deliveries began while a poll was due.
+    // 11428 and 29061: a segment of the snapshot before that a job took apart, in a leaf that stayed as it was, was
+    // deleted. 234820: a job was done unheard, began anew under other filters, and delivered as much as it may once
+    // more. 6839: a tick that had read a paused sync cleared the alarm of its resume. 202169: a deletion that was sent
+    // back. 181: deliveries began while a poll was due.
     let pinned = [181, 6_839, 11_428, 29_061, 202_169, 234_820];
     for seed in (0..150).chain(pinned) {
         let outcome = run_seed(seed, ALL);
@@ -134,8 +134,8 @@ fn several_streams() -> Plan {
     told(64, options, events)
 }
 
-/// Two sinks, of which one refuses changes, for now, for ever and until they are sent back; a delivery that is half taken, and
-/// a cursor that is moved back.
+/// Two sinks, of which one refuses changes, for now, for ever and until they are sent back; a delivery that is half
+/// taken, and a cursor that is moved back.
 fn dead_letters() -> Plan {
     let sinks = vec![SinkOptions::catalogue(3), SinkOptions::other(3)];
     let options = Options { sinks, cut: (2, 4), requeues: true, dead_letters: true, ..Options::calm() };
@@ -178,7 +178,8 @@ fn two_instances() -> Plan {
     told(14, options, events)
 }
 
-/// Jobs of several steps, held in memory between them: the first finds nothing until near its end, the second nothing at all.
+/// Jobs of several steps, held in memory between them: the first finds nothing until near its end, the second nothing
+/// at all.
 fn held_steps() -> Plan {
     let options = Options { memory: true, deleted: false, ..several_steps().options };
     let mut events = vec![burst(0, 28, 1)];
@@ -190,7 +191,8 @@ fn held_steps() -> Plan {
 }
 
 /// Breaks a story at each of its effects in turn, in each of the four ways, with `broken` to be told how, until there
-/// is none left: whatever breaks or dies there, the world comes to rest as it should. Answers what kinds of effects broke.
+/// is none left: whatever breaks or dies there, the world comes to rest as it should. Answers what kinds of effects
+/// broke.
 fn break_everywhere(story: fn() -> Plan, broken: fn(&mut Plan, Event)) -> BTreeSet<&'static str> {
     let mut broke = BTreeSet::new();
     for after in 1.. {
@@ -257,8 +259,8 @@ fn a_break_at_every_effect_of_dead_letters_and_drift() {
     check_breaks(drift, &["delivery", "request", "KV get"]);
 }
 
-/// Runs worlds with a defect until one breaks one of `rules`, which none of them does without it. A world in which the defect
-/// breaks another rule first tells nothing of these.
+/// Runs worlds with a defect until one breaks one of `rules`, which none of them does without it. A world in which the
+/// defect breaks another rule first tells nothing of these.
 fn assert_caught_among(defect: Mutation, worlds: Range<u64>, rules: &[Rule]) {
     let breaks = |seed: &u64| run_seed(*seed, ALL).result.is_err_and(|violation| rules.contains(&violation.rule));
     let Some(seed) = mutation::with(defect, || worlds.clone().find(breaks)) else {
@@ -273,9 +275,8 @@ fn assert_caught(defect: Mutation, rules: &[Rule]) {
 
 #[test]
 fn a_step_that_ignores_the_lease_is_caught() {
-    // Steps that get into each other's way for ever, or delete what the other one stored, are as bad as two that deliver at
-    // the same time.
-    // In some worlds before these such steps keep each other busy for hours.
+    // Steps that get into each other's way for ever, or delete what the other one stored, are as bad as two that
+    // deliver at the same time. In some worlds before these such steps keep each other busy for hours.
     assert_caught_among(
         Mutation::SkipLease,
         60..80,
@@ -303,8 +304,8 @@ fn a_listing_that_broke_off_and_counts_is_caught() {
     assert_caught(Mutation::AdvanceOnError, &[Rule::DeletesOnlyAfterCompleteCoverage]);
 }
 
-/// The last of 81 keys is created by the second job, and the third one reads all pages but the last: that an earlier job had
-/// listed everything, and had not seen the key, does not tell that it is gone.
+/// The last of 81 keys is created by the second job, and the third one reads all pages but the last: that an earlier
+/// job had listed everything, and had not seen the key, does not tell that it is gone.
 #[test]
 fn a_page_from_before_a_file_was_delivered_does_not_tell_that_it_is_gone() {
     let options = Options { page_keys: 10, retry: RetryPolicy::NONE, ..Options::calm() };
@@ -325,8 +326,8 @@ fn a_step_that_ignores_its_budget_is_caught() {
     assert_caught(Mutation::IgnoreBudget, &[Rule::WithinTheBudget]);
 }
 
-/// Each step lists ten keys. The last one moves the root of a snapshot of which every leaf has changed: that takes no blob a
-/// leaf.
+/// Each step lists ten keys. The last one moves the root of a snapshot of which every leaf has changed: that takes no
+/// blob a leaf.
 #[test]
 fn a_job_of_many_leaves_ends_within_its_budget() {
     let calm = Options::calm();

@@ -71,8 +71,8 @@ fn a_slow_sink_holds_neither_polls_nor_others() -> Result<(), Box<dyn std::error
     Ok(())
 }
 
-/// Four hundred polls find a change each while a sink is down. Once it is up, no step reads more batches than its budget lets
-/// it.
+/// Four hundred polls find a change each while a sink is down. Once it is up, no step reads more batches than its
+/// budget lets it.
 #[test]
 fn a_sink_that_was_down_for_long_is_fed_within_the_budget() {
     let calm = two_sinks(SinkOptions::catalogue(500), SinkOptions::other(500));
@@ -85,8 +85,8 @@ fn a_sink_that_was_down_for_long_is_fed_within_the_budget() {
     assert_clean(&told(8, Options { budget, ..calm }, events));
 }
 
-/// A version that is refused for a while, and behind it in the same delivery another one of the same key that is taken: the
-/// older one does not come after it.
+/// A version that is refused for a while, and behind it in the same delivery another one of the same key that is taken:
+/// the older one does not come after it.
 #[test]
 fn a_refused_change_does_not_come_behind_a_newer_one_of_its_key() {
     for times in 1..6 {
@@ -100,8 +100,8 @@ fn a_refused_change_does_not_come_behind_a_newer_one_of_its_key() {
     }
 }
 
-/// Cursors are moved back and letters sent back again and again, while jobs find changes and the feed keeps nothing longer
-/// than its sinks need it.
+/// Cursors are moved back and letters sent back again and again, while jobs find changes and the feed keeps nothing
+/// longer than its sinks need it.
 #[test]
 fn replays_while_everything_runs() {
     for seed in 0..60 {
@@ -140,8 +140,8 @@ fn what_a_sink_needs_stays_in_the_feed() {
     assert_caught(&plan, Mutation::CollectEarly, Rule::RetentionWaitsForSinks);
 }
 
-/// An answer that is lost, and an instance that dies: the changes come again, the catalogue passes over them, and no cursor
-/// moves before the answer.
+/// An answer that is lost, and an instance that dies: the changes come again, the catalogue passes over them, and no
+/// cursor moves before the answer.
 #[test]
 fn what_was_not_answered_comes_again() {
     for how in Break::ALL {

@@ -95,9 +95,9 @@ impl Clock for Stopped {
     }
 }
 
-/// Changes `k` files far from each other, other ones in each round: updates them, or, where they are `mixed`, also deletes
-/// some and creates some of those that are not there. Answers how many were created, updated and deleted. None of them
-/// begins a segment: without such a file, two segments become one, and with it one becomes two.
+/// Changes `k` files far from each other, other ones in each round: updates them, or, where they are `mixed`, also
+/// deletes some and creates some of those that are not there. Answers how many were created, updated and deleted. None
+/// of them begins a segment: without such a file, two segments become one, and with it one becomes two.
 fn scatter(bucket: &Generated, cut: &Cut, k: u32, round: u32, mixed: bool) -> (u64, u64, u64) {
     let (mut changed, mut gone) = (bucket.changed.borrow_mut(), bucket.gone.borrow_mut());
     let mut counts = (0, 0, 0);

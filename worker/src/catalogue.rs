@@ -23,10 +23,10 @@ const SCHEMA: [&str; 3] = [
     "CREATE INDEX IF NOT EXISTS objects_by_key ON objects (key, object_id)",
 ];
 
-/// Up to which position the changes of a sync are applied. Written in the transaction of the rows, so that each change is
-/// applied exactly once.
-const MOVE_APPLIED: &str = "INSERT INTO applied (sync_id, position) VALUES (?1, ?2) ON CONFLICT (sync_id) DO UPDATE SET \
-    position = max(position, excluded.position)";
+/// Up to which position the changes of a sync are applied. Written in the transaction of the rows, so that each change
+/// is applied exactly once.
+const MOVE_APPLIED: &str = "INSERT INTO applied (sync_id, position) VALUES (?1, ?2) \
+    ON CONFLICT (sync_id) DO UPDATE SET position = max(position, excluded.position)";
 
 const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, \
     last_modified, change_id, version, created_at, updated_at) \

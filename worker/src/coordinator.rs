@@ -52,8 +52,8 @@ pub struct SyncCoordinator {
     /// Tells this instance from those before it.
     instance: String,
     memory: Memory,
-    /// Whether this instance has created the documents' table and not deleted it since. The storage treats each `CREATE`
-    /// as a write even if the table exists: it opens a transaction, and the answer waits for it.
+    /// Whether this instance has created the documents' table and not deleted it since. The storage treats each
+    /// `CREATE` as a write even if the table exists: it opens a transaction, and the answer waits for it.
     has_table: Cell<bool>,
 }
 

@@ -156,7 +156,8 @@ extern "C" {
     #[wasm_bindgen(method, js_name = forEach)]
     fn for_each(this: &HeaderList, each: &mut dyn FnMut(String, String));
 
-    /// A reader that fills the buffer it is given. The runtime detaches the buffer, and returns its memory as the chunk.
+    /// A reader that fills the buffer it is given. The runtime detaches the buffer, and returns its memory as the
+    /// chunk.
     #[wasm_bindgen(js_name = ReadableStreamBYOBReader)]
     type ByteReader;
     #[wasm_bindgen(constructor, catch, js_class = "ReadableStreamBYOBReader")]
@@ -179,8 +180,8 @@ mod tests {
     use wasm_bindgen_test::wasm_bindgen_test;
     use worker::js_sys::Function;
 
-    /// A body of `bytes` bytes that fills the buffers it is handed, a part at a time, as workerd's do. Node's own do not
-    /// end a read that has got less than it asked for.
+    /// A body of `bytes` bytes that fills the buffers it is handed, a part at a time, as workerd's do. Node's own do
+    /// not end a read that has got less than it asked for.
     fn body(bytes: usize, breaks: bool) -> Option<ReadableStream> {
         let script = format!(
             "let at = 0;

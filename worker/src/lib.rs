@@ -1,9 +1,10 @@
-//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_service`] and [`b2sync_core`] do.
+//! The Cloudflare home of b2sync: events in, bindings out. It decides nothing: [`b2sync_service`] and [`b2sync_core`]
+//! do.
 //!
 //! - `fetch` hands each request to the API ([`b2sync_service::api::Service`]);
 //! - `scheduled` pokes the coordinators of the syncs that are due;
-//! - [`Registry`], [`SyncCoordinator`], [`Shard`] and [`Catalogue`] are Durable Objects: one registry, one coordinator a
-//!   sync and some shards that read for it, one catalogue a target bucket;
+//! - [`Registry`], [`SyncCoordinator`], [`Shard`] and [`Catalogue`] are Durable Objects: one registry, one coordinator
+//!   a sync and some shards that read for it, one catalogue a target bucket;
 //! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
 //!
 //! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and every error
@@ -27,7 +28,8 @@ pub use catalogue::Catalogue;
 pub use coordinator::SyncCoordinator;
 pub use registry::Registry;
 pub use shard::Shard;
-// The stores, for the conformance suites (tests/worker-conformance). They can only be made from a deployment's bindings.
+// The stores, for the conformance suites (tests/worker-conformance). They can only be made from a deployment's
+// bindings.
 pub use coordinator::SqlDocuments;
 pub use kv::{Kv, KvBlobs};
 

@@ -47,8 +47,8 @@ fn failed(error: impl std::fmt::Display) -> Error {
 
 /// Each method is one run of statements without an await: nobody else's come in between.
 impl Registry {
-    /// Creates the tables at the first call of an instance. The storage treats each `CREATE` as a write even if the table
-    /// exists: it opens a transaction, and the answer waits for it.
+    /// Creates the tables at the first call of an instance. The storage treats each `CREATE` as a write even if the
+    /// table exists: it opens a transaction, and the answer waits for it.
     fn open(&self) -> Result<(), Error> {
         if !self.opened.get() {
             SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ())).map_err(failed)?;
@@ -79,7 +79,8 @@ impl Registry {
         if !record.archived && taken.is_some_and(|other| other.connection_id != record.connection_id) {
             return Err(refusals::name_taken(&record.name));
         }
-        let query = "INSERT INTO connections (connection_id, name, archived, created_at, record) VALUES (?, ?, ?, ?, ?) \
+        let query = "INSERT INTO connections (connection_id, name, archived, created_at, record) \
+            VALUES (?, ?, ?, ?, ?) \
             ON CONFLICT (connection_id) DO UPDATE SET name = excluded.name, archived = excluded.archived, \
             record = excluded.record";
         let bindings = vec![
@@ -134,8 +135,8 @@ impl CoreRegistry for Registry {
             return Err(refusals::id_taken(&record.sync_id));
         }
         record.revision = 1;
-        let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, created_at, poke_after, record) \
-            VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+        let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, created_at, poke_after, \
+            record) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)";
         let bindings = vec![
             record.sync_id.clone().into(),
             record.namespace_id.clone().into(),

@@ -13,8 +13,8 @@ use crate::{
 
 /// The most changes of a [`Page`].
 pub const PAGE_CHANGES_MAX: usize = 1_000;
-/// The most reads of the store for one page, beside that of the document: each poll that finds a change appends a batch,
-/// so a page of as many batches as changes would cost a call for each.
+/// The most reads of the store for one page, beside that of the document: each poll that finds a change appends a
+/// batch, so a page of as many batches as changes would cost a call for each.
 pub const PAGE_READS_MAX: u64 = 100;
 
 /// What a page may hold and cost; each is at least 1.

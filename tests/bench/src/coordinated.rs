@@ -1,8 +1,8 @@
-//! A whole coordinator in this process, and shards in threads of their own: what the Durable Objects of a sync are to each
-//! other.
+//! A whole coordinator in this process, and shards in threads of their own: what the Durable Objects of a sync are to
+//! each other.
 //!
-//! The coordinator and each shard have one thread and six connections, as a Worker has. What a shard is asked, and what it
-//! answers, crosses as JSON, as it does between Durable Objects. State is in memory, the sink counts.
+//! The coordinator and each shard have one thread and six connections, as a Worker has. What a shard is asked, and what
+//! it answers, crosses as JSON, as it does between Durable Objects. State is in memory, the sink counts.
 
 use std::cell::Cell;
 use std::rc::Rc;

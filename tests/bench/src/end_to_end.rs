@@ -45,9 +45,10 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "End to end",
         "A listing from a server on this machine, signed requests, one stream; seconds per million keys. What the\n\
-         process costs for one page is taken off. `b2sync` polls a bucket in which nothing changed, so it also compares;\n\
-         `b2sync_first` is a first sync, which appends every key to the feed; `floor` is the exchange alone, by the HTTP\n\
-         client of b2sync and rusty_s3_ureq; `cpu_ratio` is how many times the CPU of a poll by b2sync a client needs.",
+         process costs for one page is taken off. `b2sync` polls a bucket in which nothing changed, so it also\n\
+         compares; `b2sync_first` is a first sync, which appends every key to the feed; `floor` is the exchange\n\
+         alone, by the HTTP client of b2sync and rusty_s3_ureq; `cpu_ratio` is how many times the CPU of a poll by\n\
+         b2sync a client needs.",
     );
     let started = || -> Result<(ListingServer, TempDir)> {
         let server = ListingServer::start()?;
@@ -78,49 +79,13 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
             let listed = listed(client, &ran.output)?;
             if listed == keys { Ok(ran) } else { Err(format!("it listed {listed} keys of {keys}").into()) }
         };
-        let measured = || -> Result<(f64, f64)> {
-            if client == "b2sync" {
-                // The snapshot that the measured polls compare with; an empty state makes it a first sync.
-                let base = once(BASE_KEYS)?;
-                let first = once(keys)?;
-                return Ok(per_million(&[first], &[base], keys));
-            }
-            Ok((0.0, 0.0))
-        };
-        match measured() {
-            Ok((cpu_s, wall_s)) if client == "b2sync" => {
-                report.figure("cpu_s_per_million_keys/b2sync_first", cpu_s, "s", Bar::AtMost(B2SYNC_FIRST_CPU_S_MAX));
-                report.figure("wall_s_per_million_keys/b2sync_first", wall_s, "s", Bar::None);
-            }
-            Ok(_) => {}
-            Err(error) => {
-                report.failed("cpu_s_per_million_keys/b2sync_first", error);
-                continue;
-            }
+        if client == "b2sync" && !first_sync(report, keys, &once) {
+            continue;
         }
-        let measured = || -> Result<(f64, f64)> {
-            let base = [once(BASE_KEYS)?, once(BASE_KEYS)?, once(BASE_KEYS)?];
-            let mut runs = vec![once(keys)?];
-            while runs.len() < 3 && runs[0].wall_s < REPEATED_S_MAX {
-                runs.push(once(keys)?);
-            }
-            Ok(per_million(&runs, &base, keys))
-        };
-        match measured() {
+        match listings(keys, &once) {
             Ok((cpu_s, wall_s)) => {
-                let bar = if client == "b2sync" { Bar::AtMost(B2SYNC_CPU_S_MAX) } else { Bar::None };
-                report.figure(format!("cpu_s_per_million_keys/{client}"), cpu_s, "s", bar);
-                report.figure(format!("wall_s_per_million_keys/{client}"), wall_s, "s", Bar::None);
-                match b2sync_cpu_s {
-                    None if client == "b2sync" => b2sync_cpu_s = Some(cpu_s),
-                    Some(b2sync) if client != "floor" => {
-                        let bar = CPU_RATIOS_MIN.iter().find(|(name, _)| *name == client);
-                        let bar = bar.map_or(Bar::None, |(_, ratio)| Bar::AtLeast(*ratio));
-                        report.figure(format!("cpu_ratio/{client}"), cpu_s / b2sync, "times", bar);
-                    }
-                    Some(_) => {}
-                    None => {}
-                }
+                show(report, client, (cpu_s, wall_s), b2sync_cpu_s);
+                b2sync_cpu_s = b2sync_cpu_s.or((client == "b2sync").then_some(cpu_s));
             }
             Err(error) => report.failed(format!("cpu_s_per_million_keys/{client}"), error),
         }
@@ -128,6 +93,47 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     match embedded_b2_pages_per_s() {
         Ok(pages) => report.figure("embedded_b2_pages_per_s", pages, "pages/s", Bar::None),
         Err(error) => report.failed("embedded_b2_pages_per_s", error),
+    }
+}
+
+/// A first sync of b2sync. It leaves the snapshot that the measured polls compare with. `false`: it failed.
+fn first_sync(report: &mut Report, keys: u64, once: &impl Fn(u64) -> Result<Ran>) -> bool {
+    let measured = || -> Result<(f64, f64)> {
+        let base = once(BASE_KEYS)?;
+        let first = once(keys)?;
+        Ok(per_million(&[first], &[base], keys))
+    };
+    match measured() {
+        Ok((cpu_s, wall_s)) => {
+            report.figure("cpu_s_per_million_keys/b2sync_first", cpu_s, "s", Bar::AtMost(B2SYNC_FIRST_CPU_S_MAX));
+            report.figure("wall_s_per_million_keys/b2sync_first", wall_s, "s", Bar::None);
+            true
+        }
+        Err(error) => {
+            report.failed("cpu_s_per_million_keys/b2sync_first", error);
+            false
+        }
+    }
+}
+
+/// CPU and wall seconds per million keys of a client that lists `keys` keys.
+fn listings(keys: u64, once: &impl Fn(u64) -> Result<Ran>) -> Result<(f64, f64)> {
+    let base = [once(BASE_KEYS)?, once(BASE_KEYS)?, once(BASE_KEYS)?];
+    let mut runs = vec![once(keys)?];
+    while runs.len() < 3 && runs[0].wall_s < REPEATED_S_MAX {
+        runs.push(once(keys)?);
+    }
+    Ok(per_million(&runs, &base, keys))
+}
+
+fn show(report: &mut Report, client: &str, (cpu_s, wall_s): (f64, f64), b2sync_cpu_s: Option<f64>) {
+    let bar = if client == "b2sync" { Bar::AtMost(B2SYNC_CPU_S_MAX) } else { Bar::None };
+    report.figure(format!("cpu_s_per_million_keys/{client}"), cpu_s, "s", bar);
+    report.figure(format!("wall_s_per_million_keys/{client}"), wall_s, "s", Bar::None);
+    if let Some(b2sync) = b2sync_cpu_s.filter(|_| client != "floor") {
+        let bar = CPU_RATIOS_MIN.iter().find(|(name, _)| *name == client);
+        let bar = bar.map_or(Bar::None, |(_, ratio)| Bar::AtLeast(*ratio));
+        report.figure(format!("cpu_ratio/{client}"), cpu_s / b2sync, "times", bar);
     }
 }
 

@@ -44,8 +44,8 @@ impl HttpClient for Ureq {
             },
             message: error.to_string(),
         };
-        // Each part has the limit of the whole: with one for the whole, ureq looks the host up in a new thread before each
-        // request, though the connection is there.
+        // Each part has the limit of the whole: with one for the whole, ureq looks the host up in a new thread before
+        // each request, though the connection is there.
         let within = Some(Duration::from_millis(limits.timeout_ms));
         let request = self
             .0

@@ -3,9 +3,9 @@
 //! Everything is measured on this machine in this run, b2sync and its peers alike. A bar that is missed is shown and is
 //! no failure, since timings are not tests; what does not run at all is one.
 //!
-//! Functions of this process are measured by criterion, by CPU time, which other processes on the machine disturb far less
-//! than wall time. Clients in processes of their own (some of them are no Rust) and WebAssembly in Node and workerd are out
-//! of its reach: those the bench measures itself.
+//! Functions of this process are measured by criterion, by CPU time, which other processes on the machine disturb far
+//! less than wall time. Clients in processes of their own (some of them are no Rust) and WebAssembly in Node and
+//! workerd are out of its reach: those the bench measures itself.
 
 #![forbid(unsafe_code)]
 

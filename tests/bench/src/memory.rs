@@ -55,10 +55,10 @@ const MEDIA_KEYS: usize = 100_000;
 pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "Memory and state",
-        "Peak resident memory of a process that syncs a generated listing, and then polls it once more with nothing\n\
-         changed. State is in a folder, not in memory. A poll with the budget that is deployed (`paid`) takes\n\
-         several steps for 10 million keys (a quick run: 4 million); its reads and writes are of all of them. Snapshot and\n\
-         feed are those of a first sync of a bucket like the demo's.",
+        "Peak resident memory of a process that syncs a generated listing, and then polls it once more with\n\
+         nothing changed. State is in a folder, not in memory. A poll with the budget that is deployed (`paid`)\n\
+         takes several steps for 10 million keys (a quick run: 4 million); its reads and writes are of all of\n\
+         them. Snapshot and feed are those of a first sync of a bucket like the demo's.",
     );
     let server = match ListingServer::start() {
         Ok(server) => server,

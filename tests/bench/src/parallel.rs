@@ -1,9 +1,9 @@
 //! How listing in parallel scales when every answer takes its time.
 //!
-//! [`Coordinated`] is b2sync: a poll of a bucket that was synced before, by a coordinator with six connections, and from
-//! the seventh stream on by its shards. [`listing_only`] is the ceiling: as many streams as are asked for, each listing its
-//! equal share of the bucket by the core's own client (signing, parsing) over asynchronous HTTP on one thread, with
-//! nothing compared and nothing handed from one to another.
+//! [`Coordinated`] is b2sync: a poll of a bucket that was synced before, by a coordinator with six connections, and
+//! from the seventh stream on by its shards. [`listing_only`] is the ceiling: as many streams as are asked for, each
+//! listing its equal share of the bucket by the core's own client (signing, parsing) over asynchronous HTTP on one
+//! thread, with nothing compared and nothing handed from one to another.
 
 use std::time::{Duration, Instant};
 
@@ -42,11 +42,12 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     let (keys_max, polls) = if options.quick { (4_000_000, 1) } else { (8_000_000, 3) };
     report.section(
         "Parallel listing",
-        "A bucket polled in 1 to 64 streams, with 30 ms of latency added to each answer: 250,000 keys for each stream, and\n\
-         at most 8 million (a quick run: 4 million). Six streams are read by the coordinator, the others by up to 16 shards,\n\
-         each with six connections and a thread of its own; calls and answers cross as JSON, `shard_bytes_per_key` of them.\n\
-         Efficiency: keys a second (the median of three polls), divided by those of one stream and by the number of streams.\n\
-         `parallel_listing_only` is the ceiling: the same calls in equal shares, nothing compared, nothing handed over.",
+        "A bucket polled in 1 to 64 streams, with 30 ms of latency added to each answer: 250,000 keys for each\n\
+         stream, and at most 8 million (a quick run: 4 million). Six streams are read by the coordinator, the\n\
+         others by up to 16 shards, each with six connections and a thread of its own; calls and answers cross as\n\
+         JSON, `shard_bytes_per_key` of them. Efficiency: keys a second (the median of three polls), divided by\n\
+         those of one stream and by the number of streams. `parallel_listing_only` is the ceiling: the same calls\n\
+         in equal shares, nothing compared, nothing handed over.",
     );
     let server = match ListingServer::start() {
         Ok(server) => server,

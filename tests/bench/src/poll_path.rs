@@ -73,13 +73,27 @@ struct InstantEntry {
     size: u64,
 }
 
+/// Reads a page, and answers how many entries it saw.
+type Reader = fn(&str) -> usize;
+
+const READERS: [(&str, Reader); 6] = [
+    ("parse_list_page", |page| parse_list_page(page.as_bytes()).map_or(0, |page| black_box(page).entries.len())),
+    ("rusty_s3", |page| ListObjectsV2::parse_response(page).map_or(0, |page| black_box(page).contents.len())),
+    ("instant_xml", |page| instant_xml::from_str::<InstantPage>(page).map_or(0, |page| black_box(page).contents.len())),
+    ("quick_xml_serde", |page| {
+        quick_xml::de::from_str::<SerdePage>(page).map_or(0, |page| black_box(page).contents.len())
+    }),
+    ("quick_xml_events", quick_xml_events),
+    ("memchr_scan", |page| (memchr::memchr_iter(b'<', page.as_bytes()).count() / TAGS_A_KEY).min(1_000)),
+];
+
 pub(crate) fn run(report: &mut Report, options: &Options) {
     report.section(
         "The poll path",
         "Pages of 1,000 keys, in memory, nothing changed since the last poll. One core, CPU time, medians;\n\
-         `page_us` is the time that a page takes. All keys are read and filtered; those that pass are hashed and compared.\n\
-         `all_match` is a poll without filters. Lines with `time:` are criterion's: the mean of a page, between the bounds of\n\
-         95 % confidence. An iteration is all pages.",
+         `page_us` is the time that a page takes. All keys are read and filtered; those that pass are hashed and\n\
+         compared. `all_match` is a poll without filters. Lines with `time:` are criterion's: the mean of a page,\n\
+         between the bounds of 95 % confidence. An iteration is all pages.",
     );
     let prepared = || -> Result<(PollBench, PollBench, Timer)> {
         let bench = PollBench::prepare(PAGES, &filters())?;
@@ -107,21 +121,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     .map(|(name, bench, bar)| {
         (name, bar, timer.page_us(name, || bench.poll().is_ok_and(|polled| polled as f64 == keys)))
     });
-    // Each reader of a page answers how many entries it saw.
-    type Reader = fn(&str) -> usize;
-    let readers: [(&str, Reader); 6] = [
-        ("parse_list_page", |page| parse_list_page(page.as_bytes()).map_or(0, |page| black_box(page).entries.len())),
-        ("rusty_s3", |page| ListObjectsV2::parse_response(page).map_or(0, |page| black_box(page).contents.len())),
-        ("instant_xml", |page| {
-            instant_xml::from_str::<InstantPage>(page).map_or(0, |page| black_box(page).contents.len())
-        }),
-        ("quick_xml_serde", |page| {
-            quick_xml::de::from_str::<SerdePage>(page).map_or(0, |page| black_box(page).contents.len())
-        }),
-        ("quick_xml_events", quick_xml_events),
-        ("memchr_scan", |page| (memchr::memchr_iter(b'<', page.as_bytes()).count() / TAGS_A_KEY).min(1_000)),
-    ];
-    let readers = readers
+    let readers = READERS
         .map(|(name, read)| (name, timer.page_us(name, || pages.iter().all(|page| read(black_box(page)) == 1_000))));
 
     for (name, bar, measured) in natives {
@@ -133,16 +133,7 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
             Err(error) => report.failed(format!("{name}_keys_per_s"), error),
         }
     }
-    match options.tool("wasm").and_then(|wasm| options.tool("node").map(|node| (node, wasm))) {
-        Err(why) => report.not_run("poll_path_v8_keys_per_s", why),
-        Ok((node, wasm)) => match in_v8(node, wasm, options.quick) {
-            Ok(keys_per_s) => {
-                report.figure("poll_path_v8_keys_per_s", keys_per_s, "keys/s", Bar::AtLeast(V8_KEYS_PER_S_MIN));
-                report.figure("page_us/poll_path_v8", 1e9 / keys_per_s, "us", Bar::None);
-            }
-            Err(error) => report.failed("poll_path_v8_keys_per_s", error),
-        },
-    }
+    show_v8(report, options);
     for (name, measured) in readers {
         match measured {
             Ok(page_us) => {
@@ -153,6 +144,19 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
             }
             Err(error) => report.failed(format!("page_us/{name}"), error),
         }
+    }
+}
+
+fn show_v8(report: &mut Report, options: &Options) {
+    match options.tool("wasm").and_then(|wasm| options.tool("node").map(|node| (node, wasm))) {
+        Err(why) => report.not_run("poll_path_v8_keys_per_s", why),
+        Ok((node, wasm)) => match in_v8(node, wasm, options.quick) {
+            Ok(keys_per_s) => {
+                report.figure("poll_path_v8_keys_per_s", keys_per_s, "keys/s", Bar::AtLeast(V8_KEYS_PER_S_MIN));
+                report.figure("page_us/poll_path_v8", 1e9 / keys_per_s, "us", Bar::None);
+            }
+            Err(error) => report.failed("poll_path_v8_keys_per_s", error),
+        },
     }
 }
 

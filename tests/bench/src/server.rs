@@ -1,7 +1,8 @@
 //! One local endpoint that every client lists: `b2_authorize_account` and `ListObjectsV2`, over generated listings.
 //!
-//! It must not be the bottleneck: each page is rendered once, and answering it again is a copy into a socket. A bucket is called `keys-<number>` and has that many keys. A thread serves each connection, so
-//! that the latency it may be told to add is that of each stream by itself.
+//! It must not be the bottleneck: each page is rendered once, and answering it again is a copy into a socket. A bucket
+//! is called `keys-<number>` and has that many keys. A thread serves each connection, so that the latency it may be
+//! told to add is that of each stream by itself.
 //!
 //! It deliberately checks no signature: the embedded B2 of the tests does, and here that would only be load.
 
@@ -178,7 +179,7 @@ fn list(shared: &Shared, listing: Listing, query: &str, method: &str, out: &mut 
     let end = listing.first(|key| key > prefix.as_str() && !key.starts_with(&prefix));
     let mut prefixes = Vec::new();
     let mut contents = Vec::new();
-    let mut count = 0;
+    let count;
     if delimiter.is_empty() {
         let last = end.min(first.saturating_add(keys_max)).max(first);
         count = last - first;
@@ -194,25 +195,8 @@ fn list(shared: &Shared, listing: Listing, query: &str, method: &str, out: &mut 
         }
         first = last;
     } else {
-        let mut key = String::new();
-        while first < end && count < keys_max {
-            key.clear();
-            listing.push_key(first, &mut key);
-            count += 1;
-            match key[prefix.len()..].find(&delimiter) {
-                Some(at) => {
-                    let rolled = key[..prefix.len() + at + delimiter.len()].to_owned();
-                    first = listing.first(|key| key > rolled.as_str() && !key.starts_with(&rolled));
-                    prefixes.push(rolled);
-                }
-                None => {
-                    let mut text = String::new();
-                    listing.push_contents(first..first + 1, encoding, &mut text);
-                    contents.push(Bytes::from(text));
-                    first += 1;
-                }
-            }
-        }
+        let rolled = RolledUp::of(listing, (first, end, keys_max), (&prefix, &delimiter), encoding);
+        (first, count, prefixes, contents) = (rolled.next, rolled.count, rolled.prefixes, rolled.contents);
     }
     let mut shown = String::new();
     push_name(&prefix, encoding, &mut shown);
@@ -232,6 +216,46 @@ fn list(shared: &Shared, listing: Listing, query: &str, method: &str, out: &mut 
     parts.extend(contents.iter().map(|part| &part[..]));
     parts.push(tail.as_bytes());
     push_answer(out, "200 OK", "application/xml", &parts, method);
+}
+
+/// A page with a delimiter.
+struct RolledUp {
+    /// The number of the key behind it.
+    next: u64,
+    count: u64,
+    prefixes: Vec<String>,
+    contents: Vec<Bytes>,
+}
+
+impl RolledUp {
+    fn of(
+        listing: Listing,
+        (first, end, keys_max): (u64, u64, u64),
+        (prefix, delimiter): (&str, &str),
+        encoding: Encoding,
+    ) -> Self {
+        let mut page = Self { next: first, count: 0, prefixes: Vec::new(), contents: Vec::new() };
+        let mut key = String::new();
+        while page.next < end && page.count < keys_max {
+            key.clear();
+            listing.push_key(page.next, &mut key);
+            page.count += 1;
+            match key[prefix.len()..].find(delimiter) {
+                Some(at) => {
+                    let rolled = key[..prefix.len() + at + delimiter.len()].to_owned();
+                    page.next = listing.first(|key| key > rolled.as_str() && !key.starts_with(&rolled));
+                    page.prefixes.push(rolled);
+                }
+                None => {
+                    let mut text = String::new();
+                    listing.push_contents(page.next..page.next + 1, encoding, &mut text);
+                    page.contents.push(Bytes::from(text));
+                    page.next += 1;
+                }
+            }
+        }
+        page
+    }
 }
 
 fn push_answer(out: &mut Vec<u8>, status: &str, kind: &str, parts: &[&[u8]], method: &str) {

@@ -1,8 +1,8 @@
 //! The deployed Worker in workerd: how fast it delivers into its catalogue, what polls cost it, and what a step of the
 //! free plan's budget does.
 //!
-//! CPU time is that of the whole process of workerd: of the runtime, the API, the registry and the catalogue as well. So it
-//! is more than Cloudflare would count for a coordinator, never less.
+//! CPU time is that of the whole process of workerd: of the runtime, the API, the registry and the catalogue as well.
+//! So it is more than Cloudflare would count for a coordinator, never less.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -55,12 +55,12 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
     };
     report.section(
         "In workerd",
-        "The Worker as it is deployed, through its API, after a sync and a poll of a smaller bucket that are not measured:\n\
-         by then what runs often is compiled. A first sync without sinks, which is a feed and nothing else; one through the\n\
-         catalogue, until that has taken every change; polls of two buckets with nothing changed: their difference is what\n\
-         keys cost, and the rest what a poll costs beside its keys. A job's\n\
-         seconds are its own, from its trigger to its end. CPU time is that of the whole process, so steps of the free\n\
-         plan's budget (one page each) took at most what is shown.",
+        "The Worker as it is deployed, through its API, after a sync and a poll of a smaller bucket that are not\n\
+         measured: by then what runs often is compiled. A first sync without sinks, which is a feed and nothing\n\
+         else; one through the catalogue, until that has taken every change; polls of two buckets with nothing\n\
+         changed: their difference is what keys cost, and the rest what a poll costs beside its keys. A job's\n\
+         seconds are its own, from its trigger to its end. CPU time is that of the whole process, so steps of the\n\
+         free plan's budget (one page each) took at most what is shown.",
     );
     if let Err(why) = options.tool("worker") {
         for name in FIGURES {

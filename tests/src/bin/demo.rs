@@ -183,7 +183,8 @@ fn run(screen: &Screen, options: &Options) -> Result<bool> {
     }
 }
 
-// ---- the embedded B2 -------------------------------------------------------------------------------------------------
+// ---- the embedded B2
+// -------------------------------------------------------------------------------------------------
 
 fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
     screen.heading("1. An embedded B2, and the Worker in workerd");
@@ -243,11 +244,28 @@ fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
     checks.same_keys("deleted", &found.deleted, &planned.deleted);
     checks.catalogue(&second, &after);
     let untouched = second.iter().filter(|(key, object)| first.get(*key) == Some(object)).count();
-    let changed = planned.created.len() + planned.updated.len();
-    checks.same("objects left as they were", untouched, after.len() - changed);
+    checks.same("objects left as they were", untouched, after.len() - planned.created.len() - planned.updated.len());
 
+    check_feed(screen, &service, &sync, before.len() as u64, (&mut checks, &planned))?;
+
+    check_quiet_poll(screen, &service, &sync, &mut checks)?;
+
+    let right = checks.summary();
+    if !options.once {
+        stay_up(screen, &service, &sync)?;
+    }
+    Ok(right)
+}
+
+fn check_feed(
+    screen: &Screen,
+    service: &Service,
+    sync: &SyncRef,
+    known: u64,
+    (checks, planned): (&mut Checks<'_>, &Found),
+) -> Result<()> {
     screen.heading("6. The feed says the same: every change, in order, each with a position");
-    let feed = show_feed(screen, &service, &sync, before.len() as u64)?;
+    let feed = show_feed(screen, service, sync, known)?;
     let of_kind = |kind: &str| -> BTreeSet<String> {
         let changes = feed.iter().filter(|change| change["kind"] == kind);
         changes.filter_map(|change| change["key"].as_str().map(str::to_owned)).collect()
@@ -255,19 +273,17 @@ fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
     checks.same_keys("created", &of_kind("created"), &planned.created);
     checks.same_keys("updated", &of_kind("updated"), &planned.updated);
     checks.same_keys("deleted", &of_kind("deleted"), &planned.deleted);
+    Ok(())
+}
 
+fn check_quiet_poll(screen: &Screen, service: &Service, sync: &SyncRef, checks: &mut Checks<'_>) -> Result<()> {
     screen.heading("7. The cron fires again: nothing changed, and nothing is written");
-    let job = fire_cron(screen, &service, &sync, now_ms() + (2 * INTERVAL_S + 120) * 1_000)?;
+    let job = fire_cron(screen, service, sync, now_ms() + (2 * INTERVAL_S + 120) * 1_000)?;
     show_job(screen, &job);
     checks.same("created, updated, deleted", changes(&job), (0, 0, 0));
     let [reads, writes] = ["/metadata/state_reads", "/metadata/state_writes"].map(|name| number(&job, name));
     checks.same("reads of state, writes", (reads, writes), (2, 0));
-
-    let right = checks.summary();
-    if !options.once {
-        stay_up(screen, &service, &sync)?;
-    }
-    Ok(right)
+    Ok(())
 }
 
 fn short_steps() -> String {
@@ -371,7 +387,8 @@ fn fire_cron(screen: &Screen, service: &Service, sync: &SyncRef, at_ms: i64) -> 
     Ok(service.wait_for_new_job(sync, &known, JOB_LIMIT)?)
 }
 
-// ---- the real B2 -----------------------------------------------------------------------------------------------------
+// ---- the real B2
+// -----------------------------------------------------------------------------------------------------
 
 fn run_real(screen: &Screen, options: &Options, real: &RealB2) -> Result<bool> {
     screen.heading("1. The Worker in workerd, and the real Backblaze B2");
@@ -409,7 +426,8 @@ fn run_real(screen: &Screen, options: &Options, real: &RealB2) -> Result<bool> {
     Ok(right)
 }
 
-// ---- what both do ----------------------------------------------------------------------------------------------------
+// ---- what both do
+// ----------------------------------------------------------------------------------------------------
 
 fn show_start(screen: &Screen, service: &Service, started: Instant, b2: &str) {
     screen.fact("B2", b2);
@@ -542,7 +560,8 @@ fn stay_up(screen: &Screen, service: &Service, sync: &SyncRef) -> Result<()> {
     }
 }
 
-// ---- what is right ---------------------------------------------------------------------------------------------------
+// ---- what is right
+// ---------------------------------------------------------------------------------------------------
 
 /// Compares, shows, and remembers whether all was right.
 struct Checks<'a> {
@@ -593,7 +612,8 @@ impl<'a> Checks<'a> {
     }
 }
 
-// ---- the screen ------------------------------------------------------------------------------------------------------
+// ---- the screen
+// ------------------------------------------------------------------------------------------------------
 
 /// Standard output. Colours and a bar that moves only where somebody looks at it.
 struct Screen {

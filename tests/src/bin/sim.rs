@@ -1,8 +1,8 @@
 //! `sim [--seeds N] [--from S] [--seed X] [--threads N] [--no-undo] [--no-dead-letters] [--survey]`: worlds of the
 //! simulation, one a seed.
 //!
-//! `--seed X` runs one world, and tells what happens in it; otherwise N worlds from S on run on all cores, up to the first
-//! that breaks a rule, or, with `--survey`, all of them. `--no-undo` and `--no-dead-letters` are [`Limits`].
+//! `--seed X` runs one world, and tells what happens in it; otherwise N worlds from S on run on all cores, up to the
+//! first that breaks a rule, or, with `--survey`, all of them. `--no-undo` and `--no-dead-letters` are [`Limits`].
 
 #![allow(clippy::print_stdout, clippy::print_stderr)] // It is a command line tool.
 

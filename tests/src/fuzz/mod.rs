@@ -136,8 +136,8 @@ pub fn check(target: &Target, input: &[u8], meter: &Meter) -> Outcome {
     })
 }
 
-/// Tries the target's seeds, odd ones too, and then `iterations` inputs made from them. `about_to` is told each input before it is
-/// tried: should one never end, that is the one.
+/// Tries the target's seeds, odd ones too, and then `iterations` inputs made from them. `about_to` is told each input
+/// before it is tried: should one never end, that is the one.
 ///
 /// # Errors
 /// The first input for which something does not hold.

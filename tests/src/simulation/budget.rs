@@ -8,23 +8,23 @@ use super::checkers::{Rule, Violation};
 use super::seam::Seam;
 use super::task::Step;
 
-/// Calls to the stores that one key of a page may take until the step has dealt with it: in the smallest of pieces, its leaf
-/// and its segment are read and both are stored anew; and a checkpoint is the document and three blobs. The engine asks the
-/// budget before each page, and its reserve is made for pieces of thousands of keys.
+/// Calls to the stores that one key of a page may take until the step has dealt with it: in the smallest of pieces, its
+/// leaf and its segment are read and both are stored anew; and a checkpoint is the document and three blobs. The engine
+/// asks the budget before each page, and its reserve is made for pieces of thousands of keys.
 const CALLS_A_KEY: u64 = 4 + 4;
-/// Calls to sink and stores that a pump may make beyond what it was given: it reads its document, as many batches as one page
-/// of the feed may be in and the list of them, offers them three times, and stores its document, for which it may have to
-/// read it again.
+/// Calls to sink and stores that a pump may make beyond what it was given: it reads its document, as many batches as
+/// one page of the feed may be in and the list of them, offers them three times, and stores its document, for which it
+/// may have to read it again.
 const CALLS_A_DELIVERY: u64 = 1 + 51 + 3 + 2;
-/// Pages by which a step may pass its limits of keys and bytes: the last one that these allowed, one that checks the end of
-/// its range, and those that tell the order of keys.
+/// Pages by which a step may pass its limits of keys and bytes: the last one that these allowed, one that checks the
+/// end of its range, and those that tell the order of keys.
 const PAGES_BEYOND_MAX: u64 = 6;
 /// Requests to B2 that a step may make whatever its budget: those of its first page, and authorizing before it.
 const REQUESTS_MIN: u64 = EXTERNAL_REQUESTS_RESERVED + 5;
 
 impl Step {
-    /// Calls to stores and sinks that it may make beyond its budget: for what it was handed, and for what is left to the
-    /// pumps whatever it has spent.
+    /// Calls to stores and sinks that it may make beyond its budget: for what it was handed, and for what is left to
+    /// the pumps whatever it has spent.
     fn owed(&self, sinks: usize) -> u64 {
         self.keys * CALLS_A_KEY + PUMP_CALLS_MIN + sinks as u64 * CALLS_A_DELIVERY
     }
@@ -47,8 +47,8 @@ impl Seam {
                 step.began_at = now;
             }
             // A step reads one page whatever its budget; where that ends a range, one more tells whether it may.
-            // The first key on whose place orders do not agree has the bucket asked for its order, with two pages or a few
-            // that belong to the one in which it came.
+            // The first key on whose place orders do not agree has the bucket asked for its order, with two pages or a
+            // few that belong to the one in which it came.
             let asks_order = start.contains("%F4%8F%BF%BD") || start.contains("%EF%BF%BD");
             step.since_order = if asks_order { Some(0) } else { step.since_order.map(|pages| pages + 1) };
             let probing = step.since_order.is_some();
@@ -59,8 +59,8 @@ impl Seam {
             let wall_ms = u64::try_from(now - step.began_at).unwrap_or(0);
             // Those pages are not pages of the job.
             let keys = step.keys.saturating_sub(if probing { 4 * page_keys } else { page_keys });
-            // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces are
-            // stored and delivered, pages of others are on their way that were allowed before.
+            // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces
+            // are stored and delivered, pages of others are on their way that were allowed before.
             let (calls, bytes, slack_ms) = if ranges {
                 (
                     step.internal.saturating_sub(step.owed(sinks)),

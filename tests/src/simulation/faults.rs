@@ -77,8 +77,8 @@ impl Trouble {
         Self::Refused,
     ];
 
-    /// Whether that can happen to this request at all. Nobody can tell an empty bucket from a listing that lies, once the
-    /// user has confirmed that it is empty.
+    /// Whether that can happen to this request at all. Nobody can tell an empty bucket from a listing that lies, once
+    /// the user has confirmed that it is empty.
     pub(super) fn fits(self, request: &Request, confirmed: bool) -> bool {
         let query = request.uri().query().unwrap_or_default();
         let list = Operation::of(request) == Operation::List;

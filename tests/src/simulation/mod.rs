@@ -1,15 +1,16 @@
 //! Whole worlds in virtual time: the coordinator and its engine against the embedded B2's model, one seed a world.
 //!
-//! A seed gives a [`Plan`]: what kind of world it is, and a list of [`Event`]s. Files come, change, hide, move and go; users,
-//! cron and alarm call; requests, stores and sinks fail; instances die before and after any effect, and their clocks
-//! disagree. [`run`] lets that happen, one effect of one task at a time, with the rules of [`checkers`] looked at
-//! after each, and then lets the world come to rest and compares the feed with the bucket and each sink with the feed. The same seed gives the
-//! same trace, line by line; a plan that breaks a rule is shortened by [`shrink`] and told by [`Failure`].
+//! A seed gives a [`Plan`]: what kind of world it is, and a list of [`Event`]s. Files come, change, hide, move and go;
+//! users, cron and alarm call; requests, stores and sinks fail; instances die before and after any effect, and their
+//! clocks disagree. [`run`] lets that happen, one effect of one task at a time, with the rules of [`checkers`] looked
+//! at after each, and then lets the world come to rest and compares the feed with the bucket and each sink with the
+//! feed. The same seed gives the same trace, line by line; a plan that breaks a rule is shortened by [`shrink`] and
+//! told by [`Failure`].
 //!
 //! Nothing here reads a clock, sleeps or draws randomness.
 //!
-//! **Assumed of a home**, because no check in the core could replace it: a step that its lease has outlived is ended, and
-//! what a dead instance had sent and not heard of has arrived by then or never does.
+//! **Assumed of a home**, because no check in the core could replace it: a step that its lease has outlived is ended,
+//! and what a dead instance had sent and not heard of has arrived by then or never does.
 
 mod budget;
 pub mod checkers;

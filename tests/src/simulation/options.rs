@@ -15,7 +15,8 @@ use fake_b2::model::KeyOrder;
 /// What may be excluded from all worlds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// In worlds in which anything breaks or dies, no file goes away or comes back, and neither filters nor source change.
+    /// In worlds in which anything breaks or dies, no file goes away or comes back, and neither filters nor source
+    /// change.
     pub no_undo: bool,
     /// The sink refuses no key for ever.
     pub no_dead_letters: bool,
@@ -32,7 +33,8 @@ impl std::fmt::Display for Limits {
 /// A sink of a world.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SinkOptions {
-    /// Whether it is the catalogue, which refuses nothing; otherwise it holds what it is told, and applies whatever comes.
+    /// Whether it is the catalogue, which refuses nothing; otherwise it holds what it is told, and applies whatever
+    /// comes.
     pub is_catalogue: bool,
     /// The most changes of one delivery.
     pub batch_max: usize,
@@ -199,8 +201,8 @@ impl Options {
         }
     }
 
-    /// Draws which other sinks there are, how slow all are, and how long the feed keeps what they need: in half the worlds,
-    /// no longer than they need it.
+    /// Draws which other sinks there are, how slow all are, and how long the feed keeps what they need: in half the
+    /// worlds, no longer than they need it.
     pub fn draw_sinks(&mut self, rng: &SeededEntropy) {
         let others = pick(rng, &[0, 1, 1, 2, 2]).max(usize::from(self.dead_letters));
         for number in 0..others {
@@ -216,8 +218,8 @@ impl Options {
         self.retention_hours = pick(rng, &[0, 0, 1, FEED_RETENTION_HOURS, FEED_RETENTION_HOURS, FEED_RETENTION_HOURS]);
     }
 
-    /// The ids of the sinks. The API sends back the dead letters of the sink that is called [`CATALOGUE`], and the catalogue
-    /// itself refuses nothing: where sinks refuse for ever, the first of the others has that name.
+    /// The ids of the sinks. The API sends back the dead letters of the sink that is called [`CATALOGUE`], and the
+    /// catalogue itself refuses nothing: where sinks refuse for ever, the first of the others has that name.
     pub fn sink_ids(&self) -> Vec<String> {
         let (first, second) = if self.dead_letters { ("objects", CATALOGUE) } else { (CATALOGUE, "other_1") };
         [first, second, "other_2"].map(str::to_owned).into_iter().take(self.sinks.len()).collect()
@@ -231,8 +233,8 @@ impl Options {
         }
     }
 
-    /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is met.
-    /// Many keys would take a step each, and each step of one page a minute, where a blob is not seen earlier.
+    /// Draws from how much on something is stored: in most worlds of few keys from so little that every kind of blob is
+    /// met. Many keys would take a step each, and each step of one page a minute, where a blob is not seen earlier.
     pub fn draw_thresholds(&mut self, rng: &SeededEntropy) {
         let slow = self.kv_lag_ms_max > 0 && (self.budget.keys_max <= 70 || self.page_keys < 7);
         if self.keys <= 48 && !slow && rng.chance(0.8) {

@@ -24,8 +24,8 @@ use super::run::{Sim, below, broken, is_poked_after};
 use super::world::SYNC;
 use crate::virtual_world::SeededEntropy;
 
-/// How long after the last event a sync may take to come to rest, in virtual milliseconds: polls are up to an hour apart
-/// after failures.
+/// How long after the last event a sync may take to come to rest, in virtual milliseconds: polls are up to an hour
+/// apart after failures.
 const REST_MS_MAX: i64 = 12 * 3_600_000;
 /// How long tasks may take to end, in virtual milliseconds.
 const SETTLE_MS_MAX: i64 = 3_600_000;
@@ -74,6 +74,7 @@ impl Sim {
         self.inner.rotate_key(false);
         // So that there is a rest between two polls, and not for a day.
         self.inner.change_sync(|sync| (sync.polling_interval_s, sync.max_class_c_per_day) = (900, None));
+        self.inner.checks.borrow_mut().limit_class_c(None, 0);
         if self.inner.options.class_c_max.is_some() {
             let configured = self.ask(Command::Configured);
             configured.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("configured: {error}")))?;
@@ -100,8 +101,8 @@ impl Sim {
         self.compare()
     }
 
-    /// Deletes the sync while a job may be on its way and something may break: at last nothing is left of it, and nothing
-    /// goes on.
+    /// Deletes the sync while a job may be on its way and something may break: at last nothing is left of it, and
+    /// nothing goes on.
     pub(super) fn delete_sync(&mut self, plan: &Plan) -> Result<(), Violation> {
         self.inner.note(|| "== the sync is deleted".to_owned());
         self.deleting = true;

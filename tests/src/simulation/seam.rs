@@ -1,5 +1,5 @@
-//! What one task of one instance has of the world: requests, stores, time, chance and the registry, each of whose effects
-//! may break.
+//! What one task of one instance has of the world: requests, stores, time, chance and the registry, each of whose
+//! effects may break.
 
 use std::future::{pending, poll_fn};
 use std::rc::Rc;

@@ -1,5 +1,5 @@
-//! The sinks of a world: the catalogue, and up to two more that hold what they are told, each slow, refusing and failing as
-//! it likes.
+//! The sinks of a world: the catalogue, and up to two more that hold what they are told, each slow, refusing and
+//! failing as it likes.
 
 use std::collections::BTreeSet;
 

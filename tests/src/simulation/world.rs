@@ -1,8 +1,8 @@
 //! A home in a virtual world: one bucket of the embedded B2, stale KV, documents, sinks, and instances with clocks that
 //! disagree.
 //!
-//! Every effect lets others go first, is counted, and may break off or take its instance with it. Time passes only where
-//! somebody sleeps; see `run.rs` for who is let go on.
+//! Every effect lets others go first, is counted, and may break off or take its instance with it. Time passes only
+//! where somebody sleeps; see `run.rs` for who is let go on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -131,6 +131,30 @@ fn new_key(fake: &FakeB2) -> ApplicationKey {
     created.unwrap_or_else(|error| unreachable!("{error}"))
 }
 
+fn new_fake(options: &Options) -> Arc<FakeB2> {
+    let fake = FakeB2::new(B2Config {
+        order: options.order,
+        space_encoding: options.space_encoding,
+        page_keys_max: options.page_keys,
+        ..B2Config::like_b2()
+    });
+    // The account is empty, so the name is free.
+    let _ = fake.create_bucket(BUCKET);
+    Arc::new(fake)
+}
+
+/// What is judged in a world with these options.
+fn new_checks(options: &Options, order: KeyOrder, source: &SourcePath, key: &ApplicationKey) -> Checks {
+    let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default(), options.reconcile);
+    checks.limit_objects(options.objects_max);
+    checks.limit_deletions(options.deletion_limit);
+    // Who sends dead letters back starts a job that waits for no cap.
+    checks.limit_class_c(options.class_c_max.filter(|_| !options.requeues), options.skew_ms_max);
+    checks.add_secret(MASTER_KEY.to_owned());
+    checks.add_secret(key.secret.clone());
+    checks
+}
+
 pub(super) fn storage_error() -> Error {
     Error::new(ErrorKind::Storage, "Broken off.", "Try again.").with_retry(Retry::Temporary)
 }
@@ -138,27 +162,14 @@ pub(super) fn storage_error() -> Error {
 impl Inner {
     /// A world in which nothing has happened yet. With `traced`, what happens is written down.
     pub fn new(options: Options, seed: u64, traced: bool) -> Rc<Self> {
-        let fake = Arc::new(FakeB2::new(B2Config {
-            order: options.order,
-            space_encoding: options.space_encoding,
-            page_keys_max: options.page_keys,
-            ..B2Config::like_b2()
-        }));
-        // The account is empty, so the name is free.
-        let _ = fake.create_bucket(BUCKET);
+        let fake = new_fake(&options);
         let key = new_key(&fake);
         let source = SourcePath::parse(BUCKET).unwrap_or_else(|error| unreachable!("{error}"));
         let order = match options.order {
             model::KeyOrder::Utf8 => KeyOrder::Utf8,
             model::KeyOrder::Utf16 => KeyOrder::Utf16,
         };
-        let mut checks = Checks::new(SYNC, order, source.clone(), &FilterSpec::default(), options.reconcile);
-        checks.limit_objects(options.objects_max);
-        checks.limit_deletions(options.deletion_limit);
-        // Who sends dead letters back starts a job that waits for no cap.
-        checks.limit_class_c(options.class_c_max.filter(|_| !options.requeues), options.skew_ms_max);
-        checks.add_secret(MASTER_KEY.to_owned());
-        checks.add_secret(key.secret.clone());
+        let mut checks = new_checks(&options, order, &source, &key);
         let master_keys =
             MasterKeys::parse(&format!("k1:{MASTER_KEY}")).unwrap_or_else(|error| unreachable!("{error}"));
         let sinks: Vec<SinkState> =

@@ -1,8 +1,7 @@
 //! The whole service on the real runtime: what its users were promised, test by test.
 //!
-//! One binary, so that the test that waits (for time-outs, for storms to pass) waits while others work; its name puts it
-//! first. Each test starts
-//! its own service; none knows of another.
+//! One binary, so that the test that waits (for time-outs, for storms to pass) waits while others work; its name puts
+//! it first. Each test starts its own service; none knows of another.
 
 mod bad_weather;
 mod cuts;

@@ -127,7 +127,8 @@ fn a_job_longer_than_a_step_is_cut_into_steps_and_ends_the_same() -> Outcome {
     twin.run(service.b2().clock().now())?;
     assert_eq!(change_ids(&objects), twin.change_ids());
 
-    // A poll that finds nothing is held in memory from step to step: of state it reads the document and the index, once.
+    // A poll that finds nothing is held in memory from step to step: of state it reads the document and the index,
+    // once.
     let listed = service.fake().counts().list;
     let job = service.run_job(&it.sync, SOON)?;
     assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (0, 0, 0)), "{job}");

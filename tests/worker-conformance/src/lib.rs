@@ -12,7 +12,8 @@ use b2sync_core::conformance::{Outcome, blobs::blob_conformance, documents::docu
 use b2sync_worker::{Kv, SqlDocuments};
 use worker::{DurableObject, Env, Request, Response, Result, State, console_error, durable_object, signal};
 
-/// Runs the suite that a request's body names: `blobs`, `documents` or `cpu`. Answers `conforms`, or the rule that is broken.
+/// Runs the suite that a request's body names: `blobs`, `documents` or `cpu`. Answers `conforms`, or the rule that is
+/// broken.
 #[durable_object(fetch)]
 pub struct Conformance {
     state: State,

@@ -245,8 +245,8 @@ impl DeadLetters {
                     letter.reason,
                     self.by_key.len(),
                 ),
-                "The sink stops here, so that no change is dropped. Look at the reasons (POST …/dlq), fix the cause, and \
-                 send the letters back (POST …/dlq/requeue).",
+                "The sink stops here, so that no change is dropped. Look at the reasons (POST …/dlq), fix the cause, \
+                 and send the letters back (POST …/dlq/requeue).",
             ));
         }
         self.bytes = bytes;

@@ -338,8 +338,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         read.map_err(|error| error.into_error("a listed segment"))
     }
 
-    /// Takes the differences between what is listed and what was known of the same range. Answers before which entry that
-    /// ended, because the job may take no more files.
+    /// Takes the differences between what is listed and what was known of the same range. Answers before which entry
+    /// that ended, because the job may take no more files.
     async fn take_differences(&mut self, listed: &[Entry], known: &[Known]) -> Result<Option<usize>, Error> {
         let keys = self.job.place.watch.order;
         // Entries before this one are dealt with.

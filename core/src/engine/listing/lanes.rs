@@ -104,6 +104,22 @@ impl PausedLanes {
     }
 }
 
+/// One look at all lanes.
+struct Round {
+    /// Which lane is looked at.
+    index: usize,
+    /// [`Lanes::longest_left`].
+    next: u64,
+    /// Pages on their way.
+    in_flight: u64,
+    /// What all lanes hold, except the first.
+    all: usize,
+    /// Of that, what lanes before the one that is looked at hold.
+    waiting: usize,
+    /// No page more may be read.
+    stopped: bool,
+}
+
 /// The lanes that a step reads.
 pub struct Lanes<'f, S> {
     source: &'f S,
@@ -197,107 +213,127 @@ impl<'f, S: Source> Lanes<'f, S> {
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>, may_read: &mut dyn FnMut(Reads) -> bool) -> Poll<Next> {
-        let mut stopped = false;
         self.close();
-        let mut next = self.longest_left();
-        let mut in_flight = self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(..))).count() as u64;
-        let all: usize = self.lanes.iter().skip(1).map(Lane::weight).sum();
-        // Of that, what lanes before the one that is looked at hold.
-        let mut waiting = 0;
-        let mut index = 0;
+        let mut round = Round {
+            index: 0,
+            next: self.longest_left(),
+            in_flight: self.lanes.iter().filter(|lane| matches!(lane, Lane::Reading(..))).count() as u64,
+            all: self.lanes.iter().skip(1).map(Lane::weight).sum(),
+            waiting: 0,
+            stopped: false,
+        };
         loop {
-            if index == self.lanes.len() {
-                // One lane more, if there is a range, a stream, and memory for it.
-                let room = self.streams > 1
-                    && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
-                    && all < WAITING_BYTES_MAX
-                    && in_flight < self.streams as u64
-                    && !stopped;
-                if !room && !self.lanes.is_empty() {
-                    break;
-                }
-                let Some(reader) = self.ahead.pop_front() else { break };
-                self.lanes.push_back(Lane::Resting(Box::new(reader), None));
+            if round.index == self.lanes.len() && !self.add_lane(&round) {
+                break;
             }
-            let Some(mut lane) = self.lanes.remove(index) else { break };
-            waiting += if index == 0 { 0 } else { lane.weight() };
-            loop {
-                lane = match lane {
-                    Lane::Reading(mut future, weight) => match future.as_mut().poll(context) {
-                        Poll::Pending => {
-                            lane = Lane::Reading(future, weight);
-                            break;
-                        }
-                        Poll::Ready((mut reader, result)) => {
-                            in_flight -= 1;
-                            self.keys += reader.take_keys();
-                            Lane::rest(reader, result)
-                        }
-                    },
-                    Lane::Resting(reader, ended) => {
-                        let first = index == 0;
-                        // The first lane's pieces are handed on before it reads on.
-                        let weight = reader.weight();
-                        let is_much = all >= WAITING_BYTES_MAX && waiting >= WAITING_BYTES_MAX / 2;
-                        let has_to_wait = if first { reader.has_pieces() } else { is_much };
-                        let free = first || in_flight < self.streams as u64;
-                        let begins = !first && reader.is_fresh();
-                        let turn = !begins || !self.closing || reader.files_known() >= next;
-                        if ended.is_some() || has_to_wait || !free || !turn || stopped {
-                            lane = Lane::Resting(reader, ended);
-                            break;
-                        }
-                        if !may_read(Reads { keys: self.keys, in_flight, begins }) {
-                            // What is on its way may leave enough for one page more.
-                            stopped = in_flight == 0 && !begins;
-                            lane = Lane::Resting(reader, ended);
-                            break;
-                        }
-                        in_flight += 1;
-                        let (source, rules) = (self.source, self.rules);
-                        let mut reader = reader;
-                        // No range is left, but streams are: what is behind the next few pages becomes one.
-                        if self.ahead.is_empty()
-                            && next == 0
-                            && in_flight < self.streams as u64
-                            && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
-                            && all < WAITING_BYTES_MAX / 2
-                            && let Some(behind) = reader.split(self.prefix_len)
-                        {
-                            self.lanes.insert(index, Lane::Resting(Box::new(behind), None));
-                        }
-                        let reading = Box::pin(async move {
-                            let result = source.read(&mut reader, &rules).await;
-                            (reader, result)
-                        });
-                        Lane::Reading(reading, weight)
-                    }
-                };
-            }
-            let began = self.closing && next > 0 && matches!(lane, Lane::Reading(..));
-            self.lanes.insert(index, lane);
-            if began && in_flight < self.streams as u64 {
+            let Some(lane) = self.lanes.remove(round.index) else { break };
+            round.waiting += if round.index == 0 { 0 } else { lane.weight() };
+            let lane = self.advance(lane, &mut round, context, may_read);
+            let began = self.closing && round.next > 0 && matches!(lane, Lane::Reading(..));
+            self.lanes.insert(round.index, lane);
+            if began && round.in_flight < self.streams as u64 {
                 // Another one may be the longest now, and stand before this one.
                 let left = self.longest_left();
-                if left != next {
-                    next = left;
-                    (index, waiting) = (0, 0);
+                if left != round.next {
+                    round.next = left;
+                    (round.index, round.waiting) = (0, 0);
                     continue;
                 }
             }
-            if index == 0
-                && let Some(next) = self.hand_on(stopped)
+            if round.index == 0
+                && let Some(next) = self.hand_on(round.stopped)
             {
                 return Poll::Ready(next);
             }
-            index += 1;
+            round.index += 1;
         }
-        if in_flight == 0 && !mutation::is_on(Mutation::RestUnwoken) {
-            // The first lane was told to wait for what was on its way, and that came behind it: nobody else would wake
+        if round.in_flight == 0 && !mutation::is_on(Mutation::RestUnwoken) {
+            // The first lane was told to wait for what was on its way, and that came behind it: nothing else would wake
             // it.
             context.waker().wake_by_ref();
         }
         Poll::Pending
+    }
+
+    /// Adds one lane more, if there is a range, a stream, and memory for it.
+    fn add_lane(&mut self, round: &Round) -> bool {
+        let room = self.streams > 1
+            && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
+            && round.all < WAITING_BYTES_MAX
+            && round.in_flight < self.streams as u64
+            && !round.stopped;
+        if !room && !self.lanes.is_empty() {
+            return false;
+        }
+        let Some(reader) = self.ahead.pop_front() else { return false };
+        self.lanes.push_back(Lane::Resting(Box::new(reader), None));
+        true
+    }
+
+    /// Takes in the page that a lane was waiting for, and asks for its next one, as often as both can be done now.
+    fn advance(
+        &mut self,
+        mut lane: Lane<'f>,
+        round: &mut Round,
+        context: &mut Context<'_>,
+        may_read: &mut dyn FnMut(Reads) -> bool,
+    ) -> Lane<'f> {
+        loop {
+            lane = match lane {
+                Lane::Reading(mut future, weight) => match future.as_mut().poll(context) {
+                    Poll::Pending => return Lane::Reading(future, weight),
+                    Poll::Ready((mut reader, result)) => {
+                        round.in_flight -= 1;
+                        self.keys += reader.take_keys();
+                        Lane::rest(reader, result)
+                    }
+                },
+                Lane::Resting(reader, ended) => {
+                    let begins = round.index > 0 && reader.is_fresh();
+                    if ended.is_some() || !self.may_go_on(&reader, begins, round) {
+                        return Lane::Resting(reader, ended);
+                    }
+                    if !may_read(Reads { keys: self.keys, in_flight: round.in_flight, begins }) {
+                        // What is on its way may leave enough for one page more.
+                        round.stopped = round.in_flight == 0 && !begins;
+                        return Lane::Resting(reader, ended);
+                    }
+                    round.in_flight += 1;
+                    self.read(reader, round)
+                }
+            };
+        }
+    }
+
+    /// Whether it is the turn of a lane's reader to ask for a page.
+    fn may_go_on(&self, reader: &RangeReader, begins: bool, round: &Round) -> bool {
+        let first = round.index == 0;
+        // The first lane's pieces are handed on before it reads on.
+        let is_much = round.all >= WAITING_BYTES_MAX && round.waiting >= WAITING_BYTES_MAX / 2;
+        let has_to_wait = if first { reader.has_pieces() } else { is_much };
+        let free = first || round.in_flight < self.streams as u64;
+        let turn = !begins || !self.closing || reader.files_known() >= round.next;
+        !has_to_wait && free && turn && !round.stopped
+    }
+
+    /// Asks for the next page of a range.
+    fn read(&mut self, mut reader: Box<RangeReader>, round: &Round) -> Lane<'f> {
+        let (source, rules, weight) = (self.source, self.rules, reader.weight());
+        // No range is left, but streams are: what is behind the next few pages becomes one.
+        if self.ahead.is_empty()
+            && round.next == 0
+            && round.in_flight < self.streams as u64
+            && self.lanes.len() < self.streams.saturating_mul(WAITING_LANES_MAX)
+            && round.all < WAITING_BYTES_MAX / 2
+            && let Some(behind) = reader.split(self.prefix_len)
+        {
+            self.lanes.insert(round.index, Lane::Resting(Box::new(behind), None));
+        }
+        let reading = Box::pin(async move {
+            let result = source.read(&mut reader, &rules).await;
+            (reader, result)
+        });
+        Lane::Reading(reading, weight)
     }
 
     /// Once the longest range that is left takes about as long as all others on all streams, all become lanes: it must

@@ -1,8 +1,8 @@
 //! The peers that take long to build, as clients of the bench's server, each in a process of its own:
 //! `b2sync-bench-peers <name> <url> <bucket> <key-id> <application-key> <region>`.
 //!
-//! Each lists the bucket with signed requests and prints one line of JSON: how many keys it has seen. Nothing of b2sync is
-//! used here, so that no change of it has this package built anew, or can break it.
+//! Each lists the bucket with signed requests and prints one line of JSON: how many keys it has seen. Nothing of b2sync
+//! is used here, so that no change of it has this package built anew, or can break it.
 
 #![forbid(unsafe_code)]
 

@@ -141,7 +141,8 @@ impl Listing {
 pub fn push_head(out: &mut String, bucket: &str, prefix: &str, keys_max: u64, count: u64, next: Option<u64>) {
     let _ = write!(
         out,
-        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+        "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n\
+         <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
          <Name>{bucket}</Name><Prefix>{prefix}</Prefix><MaxKeys>{keys_max}</MaxKeys><KeyCount>{count}</KeyCount>\
          <IsTruncated>{}</IsTruncated>",
         next.is_some()

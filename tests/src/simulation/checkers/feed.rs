@@ -102,7 +102,8 @@ impl FeedLog {
         files
     }
 
-    /// Reads what a document's feed names, and answers the changes that are new. Blobs that it names are added to `named`.
+    /// Reads what a document's feed names, and answers the changes that are new. Blobs that it names are added to
+    /// `named`.
     pub(super) fn stored(
         &mut self,
         feed: &Feed,
@@ -260,8 +261,8 @@ impl FeedLog {
         asked_for(bucket.is_deletion_asked_for(at, key, self.reconcile))
     }
 
-    /// Counts a change as its job's, beside the root of that generation. Answers how many files the job has appended so far,
-    /// and how many deletions beside that root.
+    /// Counts a change as its job's, beside the root of that generation. Answers how many files the job has appended so
+    /// far, and how many deletions beside that root.
     pub(super) fn count(&mut self, change: &Change, generation: u64) -> (u64, u64) {
         let objects = self.objects.entry(change.job_id.clone()).or_default();
         let deletions = self.deletions.entry((change.job_id.clone(), generation)).or_default();

@@ -77,7 +77,8 @@ impl Checks {
         self.deletion_limit = deletion_limit;
     }
 
-    /// Polls come to so many class C calls a day at most, by clocks that are off by so much. With `None`, they do not count.
+    /// Polls come to so many class C calls a day at most, by clocks that are off by so much. With `None`, they do not
+    /// count.
     pub fn limit_class_c(&mut self, class_c_max: Option<u64>, skew_ms_max: u64) {
         let skew_ms = i64::try_from(skew_ms_max).unwrap_or(i64::MAX);
         self.coordinator.class_c_max = class_c_max.map(|most| (most, skew_ms));
@@ -245,8 +246,8 @@ impl Checks {
         }
     }
 
-    /// The catalogue was called with these changes, and has `count` rows; `row` answers the change and the version that it
-    /// has of a key.
+    /// The catalogue was called with these changes, and has `count` rows; `row` answers the change and the version that
+    /// it has of a key.
     pub fn applied(
         &mut self,
         changes: &[Change],

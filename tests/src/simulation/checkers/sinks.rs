@@ -40,8 +40,8 @@ impl SinkSeen {
         position <= self.dealt || self.taken.contains(&position) || self.refused.contains(&position)
     }
 
-    /// A delivery reached the sink: these are the feed's changes, none is passed over, and they are in order, but for those
-    /// that were refused and sent back.
+    /// A delivery reached the sink: these are the feed's changes, none is passed over, and they are in order, but for
+    /// those that were refused and sent back.
     pub(super) fn offered(&self, sink_id: &str, changes: &[Change], feed: &FeedLog) -> Result<(), Violation> {
         let are_letters = changes.iter().all(|change| self.refused.contains(&change.position));
         let mut before = 0;
@@ -146,8 +146,8 @@ pub(super) struct CatalogueSeen {
 }
 
 impl CatalogueSeen {
-    /// The catalogue was called with these changes, and has `count` rows; `row` answers the change and the version that it
-    /// has of a key.
+    /// The catalogue was called with these changes, and has `count` rows; `row` answers the change and the version that
+    /// it has of a key.
     pub(super) fn applied(
         &mut self,
         changes: &[Change],

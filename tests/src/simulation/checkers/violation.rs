@@ -35,7 +35,8 @@ pub enum Rule {
     FeedIsSnapshot,
     /// Positions are 1, 2, 3 … without gaps, and none is given twice.
     PositionsAreDense,
-    /// A batch is stored before the swap that names it, and never changes: at each position there is one change for ever.
+    /// A batch is stored before the swap that names it, and never changes: at each position there is one change for
+    /// ever.
     BatchesStay,
     /// Each change of a key follows from the one before it: what is created is not there, what is updated was another
     /// version, what is deleted is there, and what was known before is what was replayed before.
@@ -60,12 +61,13 @@ pub enum Rule {
     OneStepAtATime,
     /// At most one job runs.
     OneJobAtATime,
-    /// No page is asked for beyond the budget, and no step spends more than that and what one page and one delivery of each
-    /// sink may cost.
+    /// No page is asked for beyond the budget, and no step spends more than that and what one page and one delivery of
+    /// each sink may cost.
     WithinTheBudget,
     /// A job appends no more files than `max_objects_per_run` says.
     WithinTheObjects,
-    /// A job appends no more deletions than `deletion_limit` says, for each time it lists, unless its user has confirmed them.
+    /// A job appends no more deletions than `deletion_limit` says, for each time it lists, unless its user has
+    /// confirmed them.
     WithinTheDeletionLimit,
     /// Polls begin no earlier than `max_class_c_per_day` lets them.
     WithinTheCap,

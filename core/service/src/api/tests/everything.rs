@@ -35,7 +35,10 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
     ];
     let query = prop_oneof![
         any::<String>(),
-        "(limit|page_size|offset|page|cursor|after|include_total|prefix|wait)=[0-9a-zA-Z%&=_-]{0,30}(&page=[0-9]{0,9})?",
+        concat!(
+            "(limit|page_size|offset|page|cursor|after|include_total|prefix|wait)",
+            "=[0-9a-zA-Z%&=_-]{0,30}(&page=[0-9]{0,9})?"
+        ),
     ];
     let leaf = prop_oneof![
         Just(Value::Null),
