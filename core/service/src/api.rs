@@ -11,18 +11,15 @@
 
 mod auth;
 mod body;
-mod changes;
-mod connections;
-mod dead_letters;
+mod dispatch;
 mod errors;
 mod filters;
-mod jobs;
-mod objects;
 mod pagination;
 mod render;
-mod router;
+mod request;
+mod resources;
+mod routes;
 mod service;
-mod syncs;
 #[cfg(test)]
 mod tests;
 
@@ -30,4 +27,5 @@ pub use auth::ApiKey;
 pub use body::BODY_BYTES_MAX;
 pub use errors::{ApiError, ApiResponse, Problem, http_status};
 pub use pagination::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
-pub use service::{ApiRequest, Coordinators, NAMESPACE_DEFAULT, ORGANISATION_ID, Service};
+pub use request::{ApiRequest, NAMESPACE_DEFAULT};
+pub use service::{Coordinators, ORGANISATION_ID, Service};

@@ -9,8 +9,10 @@ use b2sync_core::time::Timestamp;
 
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
+/// The longest description, and the longest reason of a pause, in characters.
+pub(super) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// The most items of a list of strings.
-const LIST_ITEMS_MAX: usize = 1_000;
+pub(super) const LIST_ITEMS_MAX: usize = 1_000;
 /// How much of a key that is not declared an error quotes, in characters.
 const KEY_CHARS_MAX: usize = 64;
 

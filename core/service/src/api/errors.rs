@@ -39,7 +39,7 @@ pub enum ApiError {
     /// The path has other methods.
     MethodNotAllowed {
         /// The `Allow` header.
-        allow: &'static str,
+        allow: String,
     },
 }
 
@@ -48,6 +48,9 @@ impl From<Error> for ApiError {
         Self::Failed(error)
     }
 }
+
+/// What an operation answers.
+pub(super) type Answered = Result<Value, ApiError>;
 
 /// An HTTP answer; the body is JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -120,7 +123,7 @@ impl ApiError {
                 let details = Map::from_iter([("retryable".to_owned(), false.into())]);
                 let mut response =
                     envelope(405, "MethodNotAllowedError", "method_not_allowed", &message, Value::Object(details));
-                response.headers.push(("allow", allow.to_owned()));
+                response.headers.push(("allow", allow));
                 response
             }
         }

@@ -5,7 +5,10 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::errors::{ApiError, Problem};
+use super::{
+    errors::{ApiError, Problem},
+    render,
+};
 use crate::catalogue::ObjectCursor;
 use b2sync_core::time::Timestamp;
 
@@ -227,6 +230,23 @@ pub(crate) fn render_pagination(path: &str, page: &PageRequest, total: Option<u6
         "previous_page": previous_page,
         "next_cursor": next_cursor,
     })
+}
+
+/// A list, as the client reads it.
+pub(crate) fn render_list(
+    path: &str,
+    page: &PageRequest,
+    results: Vec<Value>,
+    total: Option<u64>,
+    next: Option<&Cursor>,
+) -> Value {
+    let pagination = render_pagination(path, page, total, next);
+    json!({"results": results, "pagination": pagination, "total": render::integer(total.unwrap_or(0))})
+}
+
+/// One part of the path of a list, encoded.
+pub(crate) fn encode(segment: &str) -> String {
+    percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
 }
 
 /// Fails with what was collected.

@@ -1,18 +1,31 @@
-//! Jobs: what answers show. `files_synced` counts every change delivered, deletions too, so that the jobs of a sync add
+//! Jobs. `files_synced` counts every change delivered, deletions too, so that the jobs of a sync add
 //! up to its `total_files_synced`; `changes` tells them apart.
 
 use serde_json::{Map, Value, json};
 
-use super::{
-    body::{Fields, parse_object},
-    errors::{ApiError, Problem},
-    render,
+use crate::{
+    api::{
+        body::{Fields, parse_object},
+        errors::{Answered, ApiError, Problem},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_list},
+        render,
+        service::{Coordinators, Service, unexpected},
+    },
+    catalogue::Objects,
+    coordinator::protocol::{Answer, Command},
+    cost::b2_nanodollars,
+    registry::{Registry, SyncRecord},
 };
-use crate::{cost::b2_nanodollars, registry::SyncRecord};
 use b2sync_core::{
+    entropy::Entropy,
+    error::{Error, ErrorKind},
+    http::HttpClient,
     job::{JobCost, JobRecord, JobStatus, Phase, Trigger},
-    time::Timestamp,
+    time::{Clock, Timestamp},
 };
+
+/// The most archived jobs that a list reads.
+pub(in crate::api) const ARCHIVED_JOBS_MAX: u64 = 1_000;
 
 /// Reads the body of a list of jobs: which status, if any.
 pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<Option<JobStatus>, ApiError> {
@@ -29,6 +42,69 @@ pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<Opt
     );
     fields.done();
     Ok(status)
+}
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    pub(in crate::api) async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
+        let status = parse_list(body, &mut problems)?;
+        check_problems(problems)?;
+        let begin = page.begin();
+        let end = begin.saturating_add(page.limit);
+        let (mut records, mut total) = self.kept_jobs(sync, status, begin, page.limit).await?;
+        if end > total {
+            // The coordinator keeps only the latest: what it keeps, and what is archived beyond it.
+            let (mut all, kept) = match begin {
+                0 => (records, total),
+                _ => self.kept_jobs(sync, status, 0, total.max(1)).await?,
+            };
+            let archived = self.coordinators.archived_jobs(&sync.sync_id, ARCHIVED_JOBS_MAX as usize).await?;
+            all.extend(archived.into_iter().filter(|job| status.is_none_or(|status| job.status == status)));
+            all.sort_by(|a, b| (b.created_at, &b.job_id).cmp(&(a.created_at, &a.job_id)));
+            all.dedup_by(|a, b| a.job_id == b.job_id);
+            total = kept.max(all.len() as u64);
+            records = all.into_iter().skip(begin as usize).take(page.limit as usize).collect();
+        }
+        let next = (end < total).then_some(Cursor::Offset { n: end });
+        let now = self.clock.now();
+        let results = records.iter().map(|job| render(sync, job, now)).collect();
+        let path = format!("/v1/buckets/{}/syncs/{}/jobs", encode(&sync.bucket_id), sync.sync_id);
+        Ok(render_list(&path, &page, results, Some(total), next.as_ref()))
+    }
+
+    async fn kept_jobs(
+        &self,
+        sync: &SyncRecord,
+        status: Option<JobStatus>,
+        offset: u64,
+        limit: u64,
+    ) -> Result<(Vec<JobRecord>, u64), Error> {
+        match self.coordinators.call(&sync.sync_id, Command::Jobs { status, offset, limit }).await? {
+            Answer::Jobs { jobs, total } => Ok((jobs, total)),
+            _ => Err(unexpected()),
+        }
+    }
+
+    pub(in crate::api) async fn get_job(&self, sync: &SyncRecord, job_id: &str) -> Answered {
+        let kept = match self.coordinators.call(&sync.sync_id, Command::Job { job_id: job_id.to_owned() }).await? {
+            Answer::Job { job } => job.map(|job| *job),
+            _ => return Err(unexpected().into()),
+        };
+        let job = match kept {
+            Some(job) => Some(job),
+            None => self.coordinators.archived_job(&sync.sync_id, job_id).await?,
+        };
+        match job.filter(|job| job.sync_id == sync.sync_id) {
+            Some(job) => Ok(render(sync, &job, self.clock.now())),
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("The sync {} has no job {job_id:?}.", sync.sync_id),
+                "List its jobs with POST …/jobs.",
+            )
+            .into()),
+        }
+    }
 }
 
 const fn status_name(status: JobStatus) -> &'static str {

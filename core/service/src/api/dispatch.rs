@@ -1,0 +1,79 @@
+//! From a request to a response: the route decides which operation of a resource answers.
+
+use serde_json::{Value, json};
+
+use super::{
+    errors::{Answered, ApiResponse},
+    pagination::Query,
+    request::ApiRequest,
+    resources::connections,
+    routes::{self, Operation},
+    service::{Coordinators, Service},
+};
+use crate::{catalogue::Objects, registry::Registry};
+use b2sync_core::{entropy::Entropy, http::HttpClient, time::Clock};
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    /// Answers a request. Never fails: an error is an answer too.
+    pub async fn handle(&self, request: ApiRequest) -> ApiResponse {
+        match self.answer(&request).await {
+            Ok(body) => ApiResponse::json(200, &body),
+            Err(error) => error.into_response(),
+        }
+    }
+
+    async fn answer(&self, request: &ApiRequest) -> Answered {
+        let found = routes::find(&request.method, &request.path);
+        let is_public = match &found {
+            Ok((route, _)) => route.is_public,
+            Err(_) => !request.path.starts_with("/v1"),
+        };
+        if !is_public {
+            self.api_key.check(request.authorization.as_deref())?;
+        }
+        let (route, at) = found?;
+        let query = &Query::parse(&request.query);
+        let body = request.body.as_slice();
+        let sync = async || self.find_sync(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
+        match route.operation {
+            Operation::Root => Ok(self.root()),
+            Operation::Health => Ok(json!({"status": "ok", "service": "b2sync", "version": self.version})),
+            Operation::ConnectionCreate => self.create_connection(body).await,
+            Operation::ConnectionList => self.list_connections(query, body).await,
+            Operation::ConnectionGet => Ok(connections::render(&self.find_connection(&at.connection_id).await?)),
+            Operation::ConnectionUpdate => self.update_connection(&at.connection_id, body).await,
+            Operation::ConnectionDelete => self.delete_connection(&at.connection_id).await,
+            Operation::ConnectionTest => self.test_connection(&at.connection_id).await,
+            Operation::SyncCreate => self.create_sync(request.namespace()?, at.bucket_id, body).await,
+            Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await,
+            Operation::SyncGet => self.get_sync(&sync().await?).await,
+            Operation::SyncUpdate => self.update_sync(sync().await?, body).await,
+            Operation::SyncDelete => self.delete_sync(sync().await?, query).await,
+            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await,
+            Operation::SyncPause => self.pause_sync(sync().await?, body).await,
+            Operation::SyncResume => self.resume_sync(sync().await?).await,
+            Operation::SyncUnlock => self.unlock_sync(&sync().await?).await,
+            Operation::SyncMetrics => self.sync_metrics(&sync().await?).await,
+            Operation::ChangeList => self.read_changes(&sync().await?, query).await,
+            Operation::JobList => self.list_jobs(&sync().await?, query, body).await,
+            Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await,
+            Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await,
+            Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await,
+            Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await,
+            Operation::ObjectList => self.list_objects(request.namespace()?, at.bucket_id, query, body).await,
+            Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await,
+        }
+    }
+
+    fn root(&self) -> Value {
+        json!({
+            "service": "b2sync",
+            "version": self.version,
+            "message": "b2sync watches Backblaze B2 buckets and keeps an ordered log of every file that is created, \
+                        updated or deleted, each version once. Send `Authorization: Bearer <your API key>` with \
+                        every call under /v1.",
+            "health": "/healthz",
+            "start": routes::start(),
+        })
+    }
+}

@@ -1,0 +1,506 @@
+//! Connections. Answers show no key id and no key.
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{
+        body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
+        errors::{Answered, ApiError, Problem, problem_of},
+        filters::ListFilter,
+        pagination::{Listing, PageRequest, Query, check_problems, paginate, render_list},
+        render,
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, too_many},
+    },
+    catalogue::Objects,
+    coordinator::protocol::Command,
+    registry::{CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SyncQuery, refusals},
+};
+use b2sync_core::{
+    b2::account::{Account, Credentials, StoredAccount},
+    entropy::Entropy,
+    error::{Error, ErrorKind},
+    http::HttpClient,
+    ids,
+    secret::{ExposeSecret, SecretString},
+    time::Clock,
+};
+
+/// The only provider of this service.
+pub(in crate::api) const PROVIDER: &str = "backblaze";
+/// The longest name, in characters.
+const NAME_CHARS_MAX: usize = 100;
+/// The most syncs that are told at once that their connection's suspension was lifted; the others continue with their
+/// next poll.
+const LIFTED_SYNCS_MAX: usize = 100;
+
+/// What a key must be allowed for any sync to work.
+const CAPABILITIES_NEEDED: [&str; 2] = ["listFiles", "readFiles"];
+
+/// A connection to create.
+pub(in crate::api) struct NewConnection {
+    pub(in crate::api) name: String,
+    pub(in crate::api) description: Option<String>,
+    pub(in crate::api) metadata: Map<String, Value>,
+    pub(in crate::api) credentials: Credentials,
+    pub(in crate::api) write_enabled: bool,
+    pub(in crate::api) test_before_save: bool,
+}
+
+/// Reads the body of a create.
+pub(in crate::api) fn parse_create(body: &[u8]) -> Result<NewConnection, ApiError> {
+    let mut problems = Vec::new();
+    let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
+    let name = read_name(&mut fields);
+    if name.is_none() && !fields.reported("name") {
+        fields.missing("name", "what to call the connection, 1 to 100 characters");
+    }
+    if fields.choice("provider_type", &[(PROVIDER, ())]).is_none() && !fields.reported("provider_type") {
+        fields.missing("provider_type", "it must be \"backblaze\"");
+    }
+    let credentials = read_provider_config(&mut fields, true);
+    let description = fields.text("description", 0, DESCRIPTION_CHARS_MAX);
+    let metadata = fields.free_object("metadata");
+    let write_enabled = fields.flag("write_enabled");
+    let test_before_save = fields.flag("test_before_save");
+    fields.done();
+    check_problems(problems)?;
+    // Whatever is missing here was reported above.
+    let (Some(name), (Some(key_id), Some(application_key))) = (name, credentials) else {
+        return Err(ApiError::Invalid(Vec::new()));
+    };
+    Ok(NewConnection {
+        name,
+        description: description.filter(|text| !text.is_empty()),
+        metadata: metadata.unwrap_or_default(),
+        credentials: Credentials::new(&key_id, application_key.expose_secret())?,
+        write_enabled: write_enabled.unwrap_or(false),
+        test_before_save: test_before_save.unwrap_or(true),
+    })
+}
+
+fn read_name(fields: &mut Fields<'_>) -> Option<String> {
+    let name = fields.text("name", 1, NAME_CHARS_MAX)?;
+    if name.trim().is_empty() || name.trim() != name || name.chars().any(char::is_control) {
+        fields.problem(
+            "name",
+            "value_error",
+            "`name` must not be blank, begin or end with white space, or hold control characters.",
+        );
+        return None;
+    }
+    Some(name)
+}
+
+/// Key id and application key, checked one by one, so that both problems are told.
+fn read_provider_config(fields: &mut Fields<'_>, required: bool) -> (Option<String>, Option<SecretString>) {
+    let Some(mut config) = fields.nested("provider_config") else {
+        if required && !fields.reported("provider_config") {
+            fields.missing("provider_config", "{\"credentials\": {\"key_id\": …, \"application_key\": …}}");
+        }
+        return (None, None);
+    };
+    config.choice("provider_type", &[(PROVIDER, ())]);
+    let Some(mut credentials) = config.nested("credentials") else {
+        if required && !config.reported("credentials") {
+            config.missing("credentials", "{\"type\": \"application_key\", \"key_id\": …, \"application_key\": …}");
+        }
+        config.done();
+        return (None, None);
+    };
+    credentials.choice("type", &[("application_key", ())]);
+    let key_id = credentials.text("key_id", 0, usize::MAX);
+    let application_key = credentials.text("application_key", 0, usize::MAX).map(SecretString::from);
+    if required {
+        let console = "copy it from the Backblaze console, App Keys";
+        if key_id.is_none() && !credentials.reported("key_id") {
+            credentials.missing("key_id", console);
+        }
+        if application_key.is_none() && !credentials.reported("application_key") {
+            credentials.missing("application_key", console);
+        }
+    }
+    // The other half is a stand-in that is right.
+    let halves = [
+        key_id.as_ref().map(|key_id| Credentials::new(key_id, "x")),
+        application_key.as_ref().map(|key| Credentials::new("x", key.expose_secret())),
+    ];
+    for error in halves.into_iter().flatten().filter_map(Result::err) {
+        credentials.report(problem_of(&error, error.field().unwrap_or("provider_config.credentials")));
+    }
+    credentials.done();
+    config.done();
+    (key_id, application_key)
+}
+
+/// What to change about a connection.
+pub(in crate::api) struct ConnectionPatch {
+    pub(in crate::api) name: Option<String>,
+    description: Given<String>,
+    metadata: Given<Map<String, Value>>,
+    /// ACTIVE, SUSPENDED, FAILED or ARCHIVED.
+    pub(in crate::api) status: Option<ConnectionStatus>,
+    write_enabled: Option<bool>,
+    pub(in crate::api) key_id: Option<String>,
+    pub(in crate::api) application_key: Option<SecretString>,
+}
+
+impl ConnectionPatch {
+    /// Whether the credentials change.
+    pub(in crate::api) fn has_credentials(&self) -> bool {
+        self.key_id.is_some() || self.application_key.is_some()
+    }
+
+    /// Changes everything but the credentials.
+    pub(in crate::api) fn apply(&self, record: &mut ConnectionRecord) {
+        if let Some(name) = &self.name {
+            record.name.clone_from(name);
+        }
+        self.description.clone().apply(&mut record.description);
+        record.description = record.description.take().filter(|text| !text.is_empty());
+        match &self.metadata {
+            Given::Absent => {}
+            Given::Null => record.metadata = Map::new(),
+            Given::Value(metadata) => record.metadata.clone_from(metadata),
+        }
+        if let Some(write_enabled) = self.write_enabled {
+            record.write_enabled = write_enabled;
+        }
+        if let Some(status) = self.status {
+            if status == ConnectionStatus::Active && record.status != status {
+                record.consecutive_failures = 0;
+                record.last_error = None;
+            }
+            if status == ConnectionStatus::Suspended {
+                record.consecutive_failures = 0; // It is its user who suspends it.
+            }
+            record.status = status;
+            record.is_active = status == ConnectionStatus::Active;
+        }
+    }
+}
+
+/// Reads the body of a PATCH.
+pub(in crate::api) fn parse_patch(body: &[u8]) -> Result<ConnectionPatch, ApiError> {
+    let mut problems = Vec::new();
+    let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
+    let name = read_name(&mut fields);
+    let description = fields.text_or_null("description", 0, DESCRIPTION_CHARS_MAX);
+    let metadata = fields.free_object_or_null("metadata");
+    let mut status = fields.choice(
+        "status",
+        &[
+            ("ACTIVE", ConnectionStatus::Active),
+            ("SUSPENDED", ConnectionStatus::Suspended),
+            ("FAILED", ConnectionStatus::Failed),
+            ("ARCHIVED", ConnectionStatus::Archived),
+        ],
+    );
+    if let Some(is_active) = fields.flag("is_active") {
+        match status {
+            Some(status) if (status == ConnectionStatus::Active) != is_active => {
+                fields.problem("is_active", "value_error", "`is_active` contradicts `status`: send one of them.");
+            }
+            Some(_) => {}
+            None => {
+                status = Some(if is_active { ConnectionStatus::Active } else { ConnectionStatus::Suspended });
+            }
+        }
+    }
+    let write_enabled = fields.flag("write_enabled");
+    let (key_id, application_key) = read_provider_config(&mut fields, false);
+    fields.done();
+    check_problems(problems)?;
+    Ok(ConnectionPatch { name, description, metadata, status, write_enabled, key_id, application_key })
+}
+
+/// Reads the body of a list: of which provider, and how they stand. Problems go with those of the query.
+pub(in crate::api) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
+    ListFilter::parse(body, "provider_type", problems)
+}
+
+/// Whether a connection matches. Archived ones are listed only to those who ask for them.
+pub(in crate::api) fn matches(filter: &ListFilter, record: &ConnectionRecord) -> bool {
+    let shown = !record.archived || filter.names_status();
+    shown && filter.belongs_to(&record.provider_type) && filter.stands_as(record.status.as_str(), record.is_active)
+}
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    pub(in crate::api) async fn create_connection(&self, body: &[u8]) -> Answered {
+        let new: NewConnection = parse_create(body)?;
+        let existing = self.registry.connections().await?;
+        if existing.len() >= CONNECTIONS_MAX {
+            return Err(too_many(
+                "connections",
+                CONNECTIONS_MAX,
+                "Archived connections count, too. Change an existing connection with PATCH.",
+            ));
+        }
+        // The registry decides; this only spares B2 a call.
+        if existing.iter().any(|record| !record.archived && record.name == new.name) {
+            return Err(refusals::name_taken(&new.name).into());
+        }
+        let account = match new.test_before_save {
+            true => Some(self.client().authorize(self.b2_api_url, &new.credentials).await?),
+            false => None,
+        };
+        let now = self.clock.now();
+        let connection_id = ids::connection_id(self.entropy);
+        let sealed = self.master_keys.seal(new.credentials.application_key(), &connection_id, self.entropy)?;
+        let record = ConnectionRecord {
+            v: RECORD_VERSION,
+            connection_id,
+            internal_id: ORGANISATION_ID.to_owned(),
+            name: new.name,
+            description: new.description,
+            metadata: new.metadata,
+            provider_type: PROVIDER.to_owned(),
+            key_id: new.credentials.key_id().to_owned(),
+            application_key: Some(sealed),
+            account: account.as_ref().map(StoredAccount::from),
+            authorized_at: account.as_ref().map(|_| now),
+            // One that was not tested is ready for use all the same: its first use tests it.
+            status: ConnectionStatus::Active,
+            is_active: true,
+            write_enabled: new.write_enabled,
+            last_used_at: None,
+            last_error: None,
+            consecutive_failures: 0,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            archived: false,
+            created_by: USER_ID.to_owned(),
+        };
+        Ok(render(&self.registry.insert_connection(record).await?))
+    }
+
+    pub(in crate::api) async fn list_connections(&self, query: &Query, body: &[u8]) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
+        let filter = parse_list(body, &mut problems)?;
+        check_problems(problems)?;
+        let mut records = self.registry.connections().await?;
+        records.retain(|record| matches(&filter, record));
+        let answer = paginate(records, &page, |record| (record.created_at, &record.connection_id));
+        let results = answer.items.iter().map(render).collect();
+        Ok(render_list("/v1/organizations/connections/list", &page, results, answer.total, answer.next.as_ref()))
+    }
+
+    pub(in crate::api) async fn update_connection(&self, id: &str, body: &[u8]) -> Answered {
+        let patch: ConnectionPatch = parse_patch(body)?;
+        let record = self.find_connection(id).await?;
+        refuse_archived(&record)?;
+        if patch.status == Some(ConnectionStatus::Archived) {
+            self.refuse_in_use(&record).await?;
+        }
+        let mut fresh = None;
+        if patch.has_credentials() && patch.status != Some(ConnectionStatus::Archived) {
+            let key_id = patch.key_id.clone().unwrap_or_else(|| record.key_id.clone());
+            let application_key = match &patch.application_key {
+                Some(key) => key.clone(),
+                None => self.credentials(&record)?.application_key().clone(),
+            };
+            let credentials = Credentials::new(&key_id, application_key.expose_secret())?;
+            let account = self.client().authorize(self.b2_api_url, &credentials).await?;
+            let sealed = self.master_keys.seal(credentials.application_key(), &record.connection_id, self.entropy)?;
+            fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
+        }
+        let was_suspended = record.is_suspended_by_failures();
+        let record = self
+            .change(record, &|record| {
+                refuse_archived(record)?;
+                let suspended_by_failures = record.is_suspended_by_failures();
+                patch.apply(record);
+                if let Some((key_id, sealed, account)) = &fresh {
+                    record.key_id.clone_from(key_id);
+                    record.application_key = Some(sealed.clone());
+                    record.account = Some(account.clone());
+                    record.authorized_at = Some(self.clock.now());
+                    record.consecutive_failures = 0;
+                    record.last_error = None;
+                    let failed = suspended_by_failures || record.status == ConnectionStatus::Failed;
+                    if failed && patch.status.is_none() {
+                        record.status = ConnectionStatus::Active;
+                        record.is_active = true;
+                    }
+                }
+                if patch.status == Some(ConnectionStatus::Archived) {
+                    archive(record);
+                }
+                Ok(())
+            })
+            .await?;
+        self.begin_again(was_suspended, &record).await;
+        Ok(render(&record))
+    }
+
+    /// Has the syncs of a connection begin at once, if its suspension was lifted. What fails here is not told: a sync
+    /// that was not reached goes on with its next poll.
+    async fn begin_again(&self, was_suspended: bool, record: &ConnectionRecord) {
+        if !was_suspended || record.check_usable().is_err() {
+            return;
+        }
+        let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
+        let syncs = self.registry.syncs(&query).await.unwrap_or_default();
+        for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
+            // As `watched`, but that it is tried whatever fails.
+            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
+            let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
+            let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now().plus_millis(1))).await;
+        }
+    }
+
+    pub(in crate::api) async fn delete_connection(&self, id: &str) -> Answered {
+        let record = self.find_connection(id).await?;
+        if !record.archived {
+            self.refuse_in_use(&record).await?;
+        }
+        let record = self
+            .change(record, &|record| {
+                archive(record);
+                Ok(())
+            })
+            .await?;
+        // The client reads strings only.
+        Ok(json!({
+            "connection_id": record.connection_id,
+            "status": record.status.as_str(),
+            "message": format!("The connection {:?} is archived, and its application key is erased.", record.name),
+        }))
+    }
+    async fn refuse_in_use(&self, record: &ConnectionRecord) -> Result<(), ApiError> {
+        let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
+        let mut syncs = self.registry.syncs(&query).await?;
+        syncs.retain(|sync| sync.is_active);
+        let Some(first) = syncs.first() else { return Ok(()) };
+        let more = match syncs.len() - 1 {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!(
+                "The connection {:?} is in use by the sync {} of the bucket {:?}{more}.",
+                record.name, first.sync_id, first.bucket_id
+            ),
+            "Delete or pause its syncs first.",
+        )
+        .into())
+    }
+
+    pub(in crate::api) async fn test_connection(&self, id: &str) -> Answered {
+        let record = self.find_connection(id).await?;
+        refuse_archived(&record)?;
+        let tested = match self.credentials(&record) {
+            Ok(credentials) => self.client().authorize(self.b2_api_url, &credentials).await,
+            Err(error) => Err(error),
+        };
+        let now = self.clock.now();
+        let was_suspended = record.is_suspended_by_failures();
+        let noted = self
+            .change(record, &|record| {
+                match &tested {
+                    Ok(account) => {
+                        record.is_active |= record.status == ConnectionStatus::Failed;
+                        record.note_success(now);
+                        record.account = Some(account.into());
+                        record.authorized_at = Some(now);
+                    }
+                    // B2 being busy is no fault of the credentials.
+                    Err(error) if error.is_transient() => record.last_error = Some(error.to_string()),
+                    Err(error) => record.note_failure(error),
+                }
+                Ok(())
+            })
+            .await;
+        match noted {
+            Ok(record) => self.begin_again(was_suspended, &record).await,
+            // The outcome of the test is what was asked for; noting it is not.
+            Err(ApiError::Failed(_)) => {}
+            Err(other) => return Err(other),
+        }
+        Ok(match &tested {
+            Ok(account) => render_tested(account),
+            Err(error) => render_failed(error),
+        })
+    }
+}
+
+fn archive(record: &mut ConnectionRecord) {
+    record.archived = true;
+    record.status = ConnectionStatus::Archived;
+    record.is_active = false;
+    record.application_key = None;
+    record.account = None;
+}
+
+fn refuse_archived(record: &ConnectionRecord) -> Result<(), ApiError> {
+    if !record.archived {
+        return Ok(());
+    }
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("The connection {:?} was deleted.", record.name),
+        "That is final: create a new connection.",
+    )
+    .into())
+}
+
+/// A connection, as the client reads it.
+pub(in crate::api) fn render(record: &ConnectionRecord) -> Value {
+    json!({
+        "connection_id": record.connection_id,
+        "internal_id": record.internal_id,
+        "provider_type": record.provider_type,
+        "provider_config": {"provider_type": record.provider_type, "credentials": {"type": "application_key"}},
+        "write_enabled": record.write_enabled,
+        "name": record.name,
+        "description": record.description,
+        "status": record.status.as_str(),
+        "is_active": record.is_active,
+        "last_used_at": render::time(record.last_used_at),
+        "last_error": record.last_error.as_deref().map(render::error),
+        "consecutive_failures": render::integer(record.consecutive_failures),
+        "created_at": render::time(record.created_at),
+        "updated_at": render::time(record.updated_at),
+        "created_by_user_id": record.created_by,
+        "metadata": record.metadata,
+    })
+}
+
+/// The answer to a test that B2 answered with an account.
+pub(in crate::api) fn render_tested(account: &Account) -> Value {
+    let missing: Vec<&str> =
+        CAPABILITIES_NEEDED.into_iter().filter(|needed| !account.capabilities.contains(*needed)).collect();
+    let message = if missing.is_empty() {
+        "Connection test succeeded: Backblaze B2 accepts the application key.".to_owned()
+    } else {
+        format!(
+            "Backblaze B2 accepts the application key, but it lacks the capability {}. Create a new key with List \
+             Files and Read Files enabled for the target bucket, and update the connection with it.",
+            missing.join(" and ")
+        )
+    };
+    json!({
+        "success": missing.is_empty(),
+        "message": message,
+        "details": {
+            "s3_endpoint": account.s3_endpoint,
+            "region": account.region,
+            "capabilities": account.capabilities,
+            "missing_capabilities": missing,
+            "buckets": account.buckets,
+            "name_prefix": account.name_prefix,
+            "key_expires_at": render::time(account.key_expires_at),
+        },
+    })
+}
+
+/// The answer to a test that failed.
+pub(in crate::api) fn render_failed(error: &Error) -> Value {
+    json!({
+        "success": false,
+        "message": error.to_string(),
+        "details": {"code": error.kind().as_str(), "retryable": error.is_transient()},
+    })
+}

@@ -1,0 +1,117 @@
+//! Dead letters of a sync.
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::{
+        body::{Fields, parse_object},
+        errors::{Answered, ApiError, Problem},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_list},
+        render,
+        service::{Coordinators, Service, unexpected},
+    },
+    catalogue::Objects,
+    coordinator::protocol::{Answer, Command},
+    registry::{Registry, SyncRecord},
+    sinks::dead_letters::DeadLetter,
+};
+use b2sync_core::{entropy::Entropy, http::HttpClient, time::Clock};
+
+/// Which dead letters to list.
+pub(super) struct DeadLetterFilter {
+    /// Without those that are on their way again.
+    pub(super) only_max_retries: bool,
+    /// Only these types; all, if none is named.
+    pub(super) error_types: Vec<String>,
+}
+
+impl DeadLetterFilter {
+    /// Reads the body of a list; problems go with those of the query.
+    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(parse_object(body)?, problems);
+        let filter = Self {
+            only_max_retries: fields.flag("only_max_retries").unwrap_or(false),
+            error_types: fields.texts("error_types").unwrap_or_default(),
+        };
+        fields.done();
+        Ok(filter)
+    }
+}
+
+/// Reads `{"error_types": […]}`; where it is `required`, there must be one at least.
+pub(super) fn parse_error_types(body: &[u8], required: bool) -> Result<Vec<String>, ApiError> {
+    let mut problems = Vec::new();
+    let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
+    let error_types = fields.texts("error_types");
+    if required && error_types.as_ref().is_none_or(Vec::is_empty) && !fields.reported("error_types") {
+        fields.missing("error_types", "which to give up, one at least; each dead letter shows its `error_type`");
+    }
+    fields.done();
+    check_problems(problems)?;
+    Ok(error_types.unwrap_or_default())
+}
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    pub(in crate::api) async fn list_dead_letters(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
+        let DeadLetterFilter { only_max_retries, error_types } = DeadLetterFilter::parse(body, &mut problems)?;
+        check_problems(problems)?;
+        let offset = page.begin();
+        let command = Command::DeadLetters { only_max_retries, error_types, offset, limit: page.limit };
+        let Answer::DeadLetters { letters, total } = self.coordinators.call(&sync.sync_id, command).await? else {
+            return Err(unexpected().into());
+        };
+        let end = offset.saturating_add(page.limit);
+        let next = (end < total).then_some(Cursor::Offset { n: end });
+        let results = letters.iter().map(|letter| render(sync, letter)).collect();
+        let path = format!("/v1/buckets/{}/syncs/{}/dlq", encode(&sync.bucket_id), sync.sync_id);
+        Ok(render_list(&path, &page, results, Some(total), next.as_ref()))
+    }
+
+    pub(in crate::api) async fn requeue_dead_letters(&self, sync: &SyncRecord, body: &[u8]) -> Answered {
+        let error_types = parse_error_types(body, false)?;
+        let command = self.mark_dead_letters(sync, Command::Requeue { error_types });
+        let requeued = self.watched(&sync.sync_id, command).await?;
+        Ok(json!({"requeued": render::integer(requeued)}))
+    }
+
+    pub(in crate::api) async fn mark_dead_letters_failed(&self, sync: &SyncRecord, body: &[u8]) -> Answered {
+        let error_types = parse_error_types(body, true)?;
+        let updated = self.mark_dead_letters(sync, Command::MarkFailed { error_types }).await?;
+        Ok(json!({"updated": render::integer(updated)}))
+    }
+
+    async fn mark_dead_letters(&self, sync: &SyncRecord, command: Command) -> Result<u64, ApiError> {
+        match self.coordinators.call(&sync.sync_id, command).await? {
+            Answer::Marked { letters } => Ok(letters),
+            _ => Err(unexpected().into()),
+        }
+    }
+}
+
+/// A dead letter, as the client reads it.
+pub(super) fn render(sync: &SyncRecord, letter: &DeadLetter) -> Value {
+    json!({
+        "dlq_id": letter.dlq_id(),
+        "sync_config_id": sync.sync_id,
+        "internal_id": sync.internal_id,
+        "namespace_id": sync.namespace_id,
+        "bucket_id": sync.bucket_id,
+        "source_object_id": letter.key,
+        "source_path": format!("b2://{}/{}", sync.source.bucket().as_str(), letter.key),
+        "error_type": letter.error_type,
+        "error_message": render::error(&letter.reason),
+        "retry_count": letter.attempts,
+        "max_retries_reached": !letter.requeued,
+        "requeued_at": render::time(letter.requeued_at),
+        "disposal_reason": letter.marked_failed.then_some("marked_failed"),
+        "first_seen_at": render::time(letter.first_seen_at),
+        "last_seen_at": render::time(letter.last_seen_at),
+        "change_id": letter.change_id,
+        "position": render::integer(letter.position),
+        "change": letter.kind.as_str(),
+        "size_bytes": render::integer(letter.size),
+        "last_modified": render::time(letter.last_modified),
+    })
+}

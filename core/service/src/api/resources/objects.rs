@@ -1,0 +1,222 @@
+//! Objects of a target bucket.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::{
+    api::{
+        body::{Fields, parse_object},
+        errors::{Answered, ApiError, Problem},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_pagination},
+        render,
+        service::{Coordinators, Service},
+    },
+    catalogue::{ObjectQuery, ObjectRecord, Objects},
+    registry::Registry,
+};
+use b2sync_core::{
+    b2::{
+        account::{Account, Credentials},
+        sign::presign_get,
+        url::object_url,
+    },
+    entropy::Entropy,
+    error::{Error, ErrorKind},
+    http::HttpClient,
+    mime,
+    time::Clock,
+};
+
+/// How long a presigned URL lasts, in seconds.
+pub(in crate::api) const PRESIGNED_S: u64 = 3_600;
+
+/// The longest prefix, in characters.
+const PREFIX_CHARS_MAX: usize = 1_024;
+
+/// What a list of objects asks for in its body.
+#[derive(Default)]
+pub(super) struct ObjectFilter {
+    pub(super) prefix: Option<String>,
+    pub(super) include_total: Option<bool>,
+    pub(super) return_presigned_urls: bool,
+}
+
+impl ObjectFilter {
+    /// Reads the body of a list; problems go with those of the query.
+    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
+        let mut fields = Fields::of_body(parse_object(body)?, problems);
+        let filter = Self {
+            prefix: fields.text("prefix", 0, PREFIX_CHARS_MAX),
+            include_total: fields.flag("include_total"),
+            return_presigned_urls: fields.flag("return_presigned_urls").unwrap_or(false),
+        };
+        for name in ["filters", "sort", "search", "select"] {
+            let asked = match fields.value(name) {
+                None => false,
+                Some(Value::Array(list)) => !list.is_empty(),
+                Some(Value::Object(map)) => !map.is_empty(),
+                Some(Value::String(text)) => !text.is_empty(),
+                Some(_) => true,
+            };
+            if asked {
+                let message =
+                    format!("`{name}` is not offered here. Objects come in the order of their keys; use `prefix`.");
+                fields.problem(name, "value_error", message);
+            }
+        }
+        fields.done();
+        Ok(filter)
+    }
+}
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    pub(in crate::api) async fn list_objects(
+        &self,
+        namespace_id: String,
+        bucket_id: String,
+        query: &Query,
+        body: &[u8],
+    ) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::Objects, &mut problems);
+        let filter = ObjectFilter::parse(body, &mut problems)?;
+        let presign = query.flag("return_presigned_urls", &mut problems).unwrap_or(filter.return_presigned_urls);
+        check_problems(problems)?;
+        let path = format!("/v1/buckets/{}/objects", encode(&bucket_id));
+        let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Both have bounds below.
+        let answer = self
+            .objects
+            .list(&ObjectQuery {
+                namespace_id,
+                bucket_id,
+                limit: small(page.limit),
+                offset: small(page.offset),
+                cursor: match &page.cursor {
+                    Some(Cursor::Object(cursor)) => Some(cursor.clone()),
+                    _ => None,
+                },
+                prefix: filter.prefix.or_else(|| query.get("prefix").map(str::to_owned)),
+                include_total: filter.include_total.unwrap_or(page.include_total),
+            })
+            .await?;
+        let results = self.render_objects(&answer.objects, presign).await?;
+        let stats = json!({
+            "total_objects": results.len(),
+            "total_blobs": results.len(),
+            "avg_blobs_per_object": if results.is_empty() { 0.0 } else { 1.0 },
+            "objects_by_status": {"ACTIVE": results.len()},
+        });
+        let next = answer.next.map(Cursor::Object);
+        let pagination = render_pagination(&path, &page, answer.total, next.as_ref());
+        Ok(json!({"results": results, "pagination": pagination, "stats": stats}))
+    }
+
+    pub(in crate::api) async fn get_object(
+        &self,
+        namespace_id: &str,
+        bucket_id: &str,
+        object_id: &str,
+        query: &Query,
+    ) -> Answered {
+        let mut problems = Vec::new();
+        let presign = query.flag("return_presigned_urls", &mut problems).unwrap_or(false);
+        check_problems(problems)?;
+        match self.objects.get(namespace_id, bucket_id, object_id).await? {
+            Some(object) => {
+                let mut rendered = self.render_objects(&[object], presign).await?;
+                rendered.pop().ok_or_else(|| Error::internal("An object was not rendered.").into())
+            }
+            None => Err(Error::new(
+                ErrorKind::NotFound,
+                format!("The bucket {bucket_id:?} of the namespace {namespace_id:?} has no object {object_id:?}."),
+                "It may have been deleted at its source. Check the bucket in the path and the header X-Namespace.",
+            )
+            .into()),
+        }
+    }
+
+    async fn render_objects(&self, records: &[ObjectRecord], presign: bool) -> Result<Vec<Value>, ApiError> {
+        let mut accounts: BTreeMap<&str, Option<(Account, Credentials)>> = BTreeMap::new();
+        let mut rendered = Vec::with_capacity(records.len());
+        for record in records {
+            if presign && !accounts.contains_key(record.connection_id.as_str()) {
+                accounts.insert(&record.connection_id, self.signer(&record.connection_id).await?);
+            }
+            let url = match accounts.get(record.connection_id.as_str()) {
+                Some(Some((account, credentials))) => {
+                    let url = object_url(&account.s3_endpoint, &record.source_bucket, &record.key, &[]);
+                    Some(presign_get(&url, credentials, &account.region, self.clock.now(), PRESIGNED_S)?)
+                }
+                _ => None,
+            };
+            rendered.push(render(record, url.as_deref()));
+        }
+        Ok(rendered)
+    }
+
+    /// What signs URLs for a connection; `None` when it is gone or was never authorized.
+    async fn signer(&self, connection_id: &str) -> Result<Option<(Account, Credentials)>, Error> {
+        let Some(connection) = self.registry.connection(connection_id).await? else { return Ok(None) };
+        let account = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
+        match (account, &connection.application_key) {
+            (Some(account), Some(_)) => Ok(Some((account, self.credentials(&connection)?))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The type of a blob, of those that the client knows. What has none of them is the string that its URL is.
+fn blob_type(mime: &str) -> &'static str {
+    match mime.split_once('/') {
+        Some(("image", _)) => "image",
+        Some(("video", _)) => "video",
+        Some(("audio", _)) => "audio",
+        Some(("text", _)) => "text",
+        Some(("application", "pdf")) => "pdf",
+        Some(("application", kind)) if kind.contains("excel") || kind.contains("spreadsheet") => "excel",
+        _ => "string",
+    }
+}
+
+/// An object, as the client reads it.
+pub(super) fn render(record: &ObjectRecord, presigned_url: Option<&str>) -> Value {
+    let mime = mime::guess(&record.key);
+    let url = format!("b2://{}/{}", record.source_bucket, record.key);
+    let file_name = record.key.rsplit_once('/').map_or(record.key.as_str(), |(_, name)| name);
+    let digits = record.object_id.strip_prefix("obj_").unwrap_or(&record.object_id);
+    json!({
+        "object_id": record.object_id,
+        "bucket_id": record.bucket_id,
+        "key_prefix": record.key,
+        "blobs": [{
+            "blob_id": format!("blob_{digits}"),
+            "property": "content",
+            "key_prefix": record.key,
+            "type": blob_type(mime),
+            "properties": {"url": url},
+            "presigned_url": presigned_url,
+            "details": {
+                "filename": file_name,
+                "size_bytes": render::integer(record.size),
+                "mime_type": mime,
+                "hash": record.etag,
+            },
+        }],
+        "source_details": [{"type": "bucket", "source_id": record.source_bucket}],
+        // It is in the catalogue, and nothing here processes it further.
+        "status": "ACTIVE",
+        "created_at": render::time(record.created_at),
+        "updated_at": render::time(record.updated_at),
+        "source_bucket": record.source_bucket,
+        "source_key": record.key,
+        "source_url": url,
+        "etag": record.etag,
+        "size_bytes": render::integer(record.size),
+        "last_modified": render::time(record.last_modified),
+        "sync_config_id": record.sync_id,
+        "connection_id": record.connection_id,
+        "version": record.version,
+        "change_id": record.change_id,
+    })
+}

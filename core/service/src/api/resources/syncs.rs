@@ -1,0 +1,323 @@
+//! Syncs of a target bucket.
+
+mod answer;
+mod settings;
+mod sinks;
+
+use futures_util::future::join_all;
+use serde_json::{Map, Value, json};
+
+use crate::{
+    api::{
+        body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
+        errors::{Answered, ApiError, Problem},
+        filters::ListFilter,
+        pagination::{Listing, Page, PageRequest, Query, check_problems, encode, paginate, render_list},
+        resources::jobs,
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, too_many, unexpected},
+    },
+    catalogue::Objects,
+    coordinator::protocol::{Answer, Command, SyncStatus},
+    registry::{
+        ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, SyncQuery, SyncRecord,
+        usual_sinks,
+    },
+};
+use b2sync_core::{
+    b2::{
+        account::{Account, StoredAccount},
+        classify::{Call, suggests_stale_account},
+        list::ListQuery,
+    },
+    entropy::Entropy,
+    error::ErrorKind,
+    http::HttpClient,
+    ids,
+    job::Trigger,
+    time::Clock,
+};
+
+/// How many coordinators are asked at the same time.
+const COORDINATORS_IN_FLIGHT: usize = 16;
+
+/// Reads the body of a list: of which connection, and how they stand. Problems go with those of the query.
+pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
+    ListFilter::parse(body, "connection_id", problems)
+}
+
+/// Whether a sync matches what its coordinator must be asked about.
+pub(super) fn stands_as(filter: &ListFilter, record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
+    filter.stands_as(answer::status_name(record, status), answer::is_active(record, status))
+}
+
+impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
+    pub(in crate::api) async fn create_sync(&self, namespace_id: String, bucket_id: String, body: &[u8]) -> Answered {
+        let new = settings::parse_create(body)?;
+        let query = SyncQuery::Bucket { namespace_id: namespace_id.clone(), bucket_id: bucket_id.clone() };
+        if self.registry.syncs(&query).await?.len() >= SYNCS_PER_BUCKET_MAX {
+            return Err(too_many("syncs in this bucket", SYNCS_PER_BUCKET_MAX, "Delete one first."));
+        }
+        let connection = self.find_connection(&new.connection).await?;
+        connection.check_usable()?;
+        let now = self.clock.now();
+        let (polling_interval_s, batch_size) = settings::defaults();
+        let mut record = SyncRecord {
+            v: RECORD_VERSION,
+            sync_id: ids::sync_id(self.entropy),
+            internal_id: ORGANISATION_ID.to_owned(),
+            namespace_id,
+            bucket_id,
+            connection_id: connection.connection_id.clone(),
+            source: new.source,
+            mode: new.mode,
+            filters: Default::default(),
+            polling_interval_s,
+            batch_size,
+            reconcile: Default::default(),
+            deletion_limit: Default::default(),
+            sinks: usual_sinks(),
+            feed_retention_hours: FEED_RETENTION_HOURS,
+            skip_duplicates: true,
+            max_objects_per_run: None,
+            max_class_c_per_day: None,
+            sync_concurrency: None,
+            description: None,
+            metadata: Map::new(),
+            echoed: Default::default(),
+            salt: ids::salt(self.entropy).into(),
+            is_active: true,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            created_by: USER_ID.to_owned(),
+        };
+        new.settings.apply(&mut record)?;
+        self.probe(connection, &record).await?;
+        let record = self.registry.insert_sync(record).await?;
+        // It exists now, and is due: should the coordinator not be reached, the cron will.
+        let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
+        Ok(answer::render(&record, Some(&status), self.clock.now()))
+    }
+
+    /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is
+    /// told at once and not by the first job. What may be better in a moment is no reason to refuse.
+    async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
+        let credentials = self.credentials(&connection)?;
+        let client = self.client();
+        let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
+        let query = ListQuery { max_keys: 1, ..ListQuery::first(sync.source.bucket().as_str(), sync.source.prefix()) };
+        if let Some(account) = cached {
+            account.check(&sync.source, self.clock.now())?;
+            let call = Call::List { bucket: &query.bucket };
+            match client.list_page(&account, &credentials, &query).await {
+                Ok(_) => return Ok(()),
+                Err(error) if error.is_transient() => return Ok(()),
+                // What was cached may be old: what B2 says now decides.
+                Err(error) if suggests_stale_account(call, &error) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let account = match client.authorize(self.b2_api_url, &credentials).await {
+            Ok(account) => account,
+            Err(error) if error.is_transient() => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        let now = self.clock.now();
+        self.change(connection, &|record| {
+            record.account = Some(StoredAccount::from(&account));
+            record.authorized_at = Some(now);
+            Ok(())
+        })
+        .await?;
+        account.check(&sync.source, now)?;
+        match client.list_page(&account, &credentials, &query).await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_transient() => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(in crate::api) async fn list_syncs(
+        &self,
+        namespace_id: String,
+        bucket_id: String,
+        query: &Query,
+        body: &[u8],
+    ) -> Answered {
+        let mut problems = Vec::new();
+        let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
+        let filter = parse_list(body, &mut problems)?;
+        check_problems(problems)?;
+        let path = format!("/v1/buckets/{}/syncs/list", encode(&bucket_id));
+        let mut records = self.registry.syncs(&SyncQuery::Bucket { namespace_id, bucket_id }).await?;
+        records.retain(|record| filter.belongs_to(&record.connection_id));
+        let answer: Page<(SyncRecord, Option<SyncStatus>)> = if filter.asks_how_it_stands() {
+            let mut known = self.with_statuses(records).await;
+            known.retain(|(record, status)| stands_as(&filter, record, status.as_ref()));
+            paginate(known, &page, |(record, _)| (record.created_at, &record.sync_id))
+        } else {
+            // Only those of the page are asked.
+            let answer = paginate(records, &page, |record| (record.created_at, &record.sync_id));
+            Page { items: self.with_statuses(answer.items).await, total: answer.total, next: answer.next }
+        };
+        let now = self.clock.now();
+        let results = answer.items.iter().map(|(sync, status)| answer::render(sync, status.as_ref(), now)).collect();
+        Ok(render_list(&path, &page, results, answer.total, answer.next.as_ref()))
+    }
+
+    /// Asks the coordinators of these syncs how they stand; `None` for one that does not answer, because that must not
+    /// hide the others.
+    async fn with_statuses(&self, records: Vec<SyncRecord>) -> Vec<(SyncRecord, Option<SyncStatus>)> {
+        let mut known = Vec::with_capacity(records.len());
+        let mut records = records.into_iter().peekable();
+        while records.peek().is_some() {
+            let calls = records.by_ref().take(COORDINATORS_IN_FLIGHT).map(async |record| {
+                let status = self.command(&record.sync_id, Command::Status).await.ok();
+                (record, status)
+            });
+            known.extend(join_all(calls).await);
+        }
+        known
+    }
+
+    async fn render_sync(&self, sync: &SyncRecord, command: Command) -> Answered {
+        let status = self.command(&sync.sync_id, command).await?;
+        Ok(answer::render(sync, Some(&status), self.clock.now()))
+    }
+
+    pub(in crate::api) async fn get_sync(&self, sync: &SyncRecord) -> Answered {
+        self.render_sync(sync, Command::Status).await
+    }
+
+    pub(in crate::api) async fn unlock_sync(&self, sync: &SyncRecord) -> Answered {
+        self.render_sync(sync, Command::Unlock).await
+    }
+
+    pub(in crate::api) async fn sync_metrics(&self, sync: &SyncRecord) -> Answered {
+        let status = self.command(&sync.sync_id, Command::Status).await?;
+        Ok(answer::render_metrics(sync, &status, self.clock.now()))
+    }
+
+    pub(in crate::api) async fn update_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
+        let patch = settings::parse_patch(body)?;
+        let sync = self.change(sync, &|record| patch.apply(record)).await?;
+        match patch.activate {
+            Some(true) if !sync.is_active => {
+                self.command(&sync.sync_id, Command::Configured).await?;
+                self.resume_sync(sync).await
+            }
+            Some(false) => {
+                self.command(&sync.sync_id, Command::Configured).await?;
+                self.pause(sync, None).await
+            }
+            Some(true) | None => self.watched(&sync.sync_id, self.render_sync(&sync, Command::Configured)).await,
+        }
+    }
+
+    pub(in crate::api) async fn pause_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
+        let reason = parse_reason(body)?;
+        self.pause(sync, reason).await
+    }
+
+    async fn pause(&self, sync: SyncRecord, reason: Option<String>) -> Answered {
+        let sync = self
+            .change(sync, &|record| {
+                record.is_active = false;
+                Ok(())
+            })
+            .await?;
+        self.render_sync(&sync, Command::Pause { reason }).await
+    }
+
+    pub(in crate::api) async fn resume_sync(&self, sync: SyncRecord) -> Answered {
+        self.find_connection(&sync.connection_id).await?.check_usable()?;
+        let sync = self
+            .change(sync, &|record| {
+                record.is_active = true;
+                Ok(())
+            })
+            .await?;
+        self.watched(&sync.sync_id, self.render_sync(&sync, Command::Resume)).await
+    }
+
+    pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {
+        let mut problems = Vec::new();
+        // Every listing is a full one: asking for it matters only where files are to be handed over again.
+        let full_sync = query.flag("full_sync", &mut problems).unwrap_or(false);
+        let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
+        check_problems(problems)?;
+        let command = Command::Trigger { trigger: Trigger::Manual, confirm_deletes, full_sync };
+        let command = self.coordinators.call(&sync.sync_id, command);
+        let Answer::Triggered { job, started } = self.watched(&sync.sync_id, command).await? else {
+            return Err(unexpected().into());
+        };
+        let (status, message) = if started {
+            ("triggered", format!("The job {} was started. Follow it with GET …/jobs/{}.", job.job_id, job.job_id))
+        } else {
+            let ignored = match confirm_deletes {
+                true => {
+                    " It does not take your confirmation of deletions: should it fail with too_many_deletions, trigger \
+                          again with confirm_deletes=true once it has ended."
+                }
+                false => "",
+            };
+            let id = &job.job_id;
+            (
+                "skipped_already_running",
+                format!("The job {id} is running already, so no other was started. Follow that one.{ignored}"),
+            )
+        };
+        let mut answer = json!({
+            "sync_config_id": sync.sync_id,
+            "sync_job_id": job.job_id,
+            "status": status,
+            "message": message,
+            "job": jobs::render(sync, &job, self.clock.now()),
+        });
+        if let (Value::Object(answer), true, false) = (&mut answer, confirm_deletes, started) {
+            answer.insert("confirm_deletes_ignored".to_owned(), true.into());
+        }
+        Ok(answer)
+    }
+
+    pub(in crate::api) async fn delete_sync(&self, sync: SyncRecord, query: &Query) -> Answered {
+        let mut problems = Vec::new();
+        let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);
+        check_problems(problems)?;
+        // The record goes last: whoever was cut off can ask again. Without a time to be poked at, nothing starts a job
+        // in between.
+        match self.registry.set_poke_after(&sync.sync_id, None).await {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+        match self.coordinators.call(&sync.sync_id, Command::Forget).await? {
+            Answer::Forgotten => {}
+            _ => return Err(unexpected().into()),
+        }
+        let removed = match delete_objects {
+            true => Some(self.objects.drop_sync(&sync.namespace_id, &sync.bucket_id, &sync.sync_id).await?),
+            false => None,
+        };
+        self.registry.delete_sync(&sync.sync_id).await?;
+        let message = match removed {
+            Some(removed) => format!("The sync was deleted, and {removed} objects with it."),
+            None => "The sync was deleted. Its objects are kept; ?delete_objects=true deletes them too.".to_owned(),
+        };
+        Ok(json!({
+            "sync_config_id": sync.sync_id,
+            "deleted": true,
+            "objects_deleted": removed.unwrap_or(0),
+            "message": message,
+        }))
+    }
+}
+
+/// The optional body of a pause: `{"reason": …}`.
+fn parse_reason(body: &[u8]) -> Result<Option<String>, ApiError> {
+    let mut problems = Vec::new();
+    let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
+    let reason = fields.text("reason", 0, DESCRIPTION_CHARS_MAX);
+    fields.done();
+    check_problems(problems)?;
+    Ok(reason.filter(|reason| !reason.is_empty()))
+}

@@ -1,0 +1,268 @@
+//! What answers show of a sync. They have the filters nested, in `file_filters`. `sync_mode` is answered in the
+//! client's enum; the mode as it was asked stands in `schedule`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use super::sinks::render_sinks;
+use crate::{
+    api::{
+        render,
+        resources::{connections::PROVIDER, jobs},
+    },
+    coordinator::protocol::{SyncState, SyncStatus},
+    cost,
+    registry::{SyncMode, SyncRecord},
+    sinks::CATALOGUE,
+};
+use b2sync_core::{filter::FilterSpec, time::Timestamp};
+
+/// `UNKNOWN` when the coordinator did not answer.
+pub(super) fn status_name(record: &SyncRecord, status: Option<&SyncStatus>) -> &'static str {
+    match status.map(|status| status.state) {
+        None => "UNKNOWN",
+        Some(SyncState::Completed) => "COMPLETED",
+        Some(SyncState::Suspended) => "SUSPENDED",
+        Some(_) if !record.is_active => "SUSPENDED",
+        Some(SyncState::Pending) => "PENDING",
+        Some(SyncState::Active) => "ACTIVE",
+        Some(SyncState::Failed) => "FAILED",
+    }
+}
+
+pub(super) fn is_active(record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
+    let done = matches!(status.map(|status| status.state), Some(SyncState::Suspended | SyncState::Completed));
+    record.is_active && !done
+}
+
+fn is_paused(record: &SyncRecord, status: &SyncStatus) -> bool {
+    !record.is_active || status.state == SyncState::Suspended
+}
+
+fn list_or_null(list: &[String]) -> Value {
+    if list.is_empty() { Value::Null } else { list.into() }
+}
+
+fn render_filters(filters: &FilterSpec) -> Value {
+    if *filters == FilterSpec::default() {
+        return Value::Null;
+    }
+    json!({
+        "include_patterns": list_or_null(&filters.include_patterns),
+        "exclude_patterns": list_or_null(&filters.exclude_patterns),
+        "extensions": list_or_null(&filters.extensions),
+        "min_size_bytes": filters.min_size_bytes,
+        "max_size_bytes": filters.max_size_bytes,
+        "modified_after": render::time(filters.modified_after),
+        "modified_before": render::time(filters.modified_before),
+        "mime_types": list_or_null(&filters.mime_types),
+        "metadata_filters": null,
+    })
+}
+
+/// A sync, as the client reads it. `known` is `None` when its coordinator did not answer.
+pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Timestamp) -> Value {
+    let nothing = SyncStatus::default();
+    let status = known.unwrap_or(&nothing);
+    let mut sync = render_settings(record, status);
+    let last_error = match known {
+        Some(status) => status.last_error.as_ref().map(|error| render::error(&error.message)),
+        None => Some("How the sync stands is not known at the moment: ask again.".to_owned()),
+    };
+    let live = json!({
+        "status": status_name(record, known),
+        "is_active": is_active(record, known),
+        "last_error": last_error,
+    });
+    for live in [live, render_live(record, status, now)] {
+        if let (Value::Object(sync), Value::Object(live)) = (&mut sync, live) {
+            sync.extend(live);
+        }
+    }
+    sync
+}
+
+/// What its user has set.
+fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
+    let echoed = &record.echoed;
+    let mut reconcile = echoed.reconcile.clone();
+    reconcile.insert("on_delete".to_owned(), record.reconcile.on_delete.into());
+    reconcile.insert("on_update".to_owned(), record.reconcile.on_update.into());
+    reconcile.insert("on_filter_drift".to_owned(), record.reconcile.on_filter_drift.into());
+    let mode = match record.mode {
+        SyncMode::OneTime => "initial_only",
+        SyncMode::Continuous | SyncMode::Scheduled => "continuous",
+    };
+    json!({
+        "sync_config_id": record.sync_id,
+        "bucket_id": record.bucket_id,
+        "connection_id": record.connection_id,
+        "internal_id": record.internal_id,
+        "namespace_id": record.namespace_id,
+        "source_path": record.source.to_string(),
+        "source_type": PROVIDER,
+        "file_filters": render_filters(&record.filters),
+        "schema_mapping": echoed.schema_mapping,
+        "sync_mode": mode,
+        "schedule": {
+            "mode": record.mode.as_str(),
+            "interval_seconds": record.polling_interval_s,
+            "next_run_at": render::time(status.next_sync_at),
+            "last_run_at": render::time(status.last_sync_at),
+        },
+        "polling_interval_seconds": record.polling_interval_s,
+        "batch_size": record.batch_size,
+        "create_object_on_confirm": true,
+        "skip_duplicates": record.skip_duplicates,
+        "skip_batch_submission": echoed.skip_batch_submission,
+        "batch_collection_ids": echoed.batch_collection_ids,
+        "ingest_filter": echoed.ingest_filter,
+        "provider_filters": echoed.provider_filters,
+        "sync_from": render::time(echoed.sync_from),
+        "reconcile": reconcile,
+        "deletion_limit": {"percent": record.deletion_limit.percent, "files": record.deletion_limit.files},
+        "created_at": render::time(record.created_at),
+        "updated_at": render::time(record.updated_at),
+        "created_by_user_id": record.created_by,
+        "description": record.description,
+        "metadata": record.metadata,
+        "sync_concurrency": record.sync_concurrency,
+        "max_objects_per_run": record.max_objects_per_run.map(render::integer),
+        "max_class_c_per_day": record.max_class_c_per_day.map(render::integer),
+        "feed_retention_hours": record.feed_retention_hours,
+    })
+}
+
+/// How it stands.
+fn render_live(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Value {
+    let job = status.current_job.as_ref();
+    json!({
+        "total_files_discovered": render::integer(status.files_known),
+        "total_files_synced": render::integer(status.total_delivered),
+        "total_files_failed": render::integer(status.total_failed),
+        "total_bytes_synced": render::integer(status.total_bytes_delivered),
+        "total_bytes_known": render::integer(status.bytes_known),
+        "consecutive_failures": render::integer(status.consecutive_failures),
+        "sync_run_counter": render::integer(status.runs),
+        "last_sync_at": render::time(status.last_sync_at),
+        "next_sync_at": render::time(status.next_sync_at),
+        "paused": is_paused(record, status),
+        "pause_reason": status.pause_reason,
+        "paused_at": render::time(status.paused_at),
+        "locked": job.is_some(),
+        "locked_at": render::time(job.map(|job| job.started_at.unwrap_or(job.created_at))),
+        "current_sync_run_id": job.map(|job| &job.job_id),
+        "sync_progress": job.map(|job| jobs::render_progress(job, now)),
+        "stats": status.last_job.as_ref().map(|_| render_stats(status)),
+        "dead_letters": dead_letters(status).map(|letters| render::integer(letters.values().sum())),
+        "feed": {
+            "first": render::integer(status.feed_first.max(1)),
+            "last": render::integer(status.feed_last),
+        },
+        "sinks": render_sinks(record, status),
+        "stretched": status.stretched,
+        "cost": render_cost(record, status),
+    })
+}
+
+/// The dead letters of the catalogue, by their type; `None`: they are not known at the moment.
+fn dead_letters(status: &SyncStatus) -> Option<BTreeMap<String, u64>> {
+    let sinks = status.sinks.as_ref()?;
+    let catalogue = sinks.iter().find(|sink| sink.sink_id == CATALOGUE);
+    Some(catalogue.map(|sink| sink.dead_letters.clone()).unwrap_or_default())
+}
+
+/// Seconds from the start of one job to the start of the next, as it is planned now.
+fn interval_s(record: &SyncRecord, status: &SyncStatus) -> u64 {
+    let interval_s = u64::from(record.polling_interval_s);
+    status.stretched.as_ref().map_or(interval_s, |stretched| stretched.interval_seconds.max(interval_s))
+}
+
+/// What the latest job cost, and what a day of jobs like the latest that completed would. A sync that does not poll has
+/// no forecast.
+fn render_cost(record: &SyncRecord, status: &SyncStatus) -> Value {
+    let last_job = status.last_job.as_ref().map(|job| {
+        let mut cost = jobs::render_cost(&job.cost);
+        cost.insert("sync_job_id".to_owned(), job.job_id.as_str().into());
+        cost
+    });
+    let per_day = status.completed_cost.filter(|_| record.mode != SyncMode::OneTime).map(|job| {
+        let day = cost::forecast_per_day(&job, interval_s(record, status));
+        let mut per_day = jobs::render_cost(&day.cost);
+        per_day.insert("interval_seconds".to_owned(), render::integer(day.interval_s));
+        per_day.insert("dollars".to_owned(), render::dollars(day.b2_nanodollars));
+        per_day.insert("state_dollars_max".to_owned(), render::dollars(day.state_nanodollars));
+        per_day
+    });
+    json!({"last_job": last_job, "per_day": per_day})
+}
+
+fn render_stats(status: &SyncStatus) -> Value {
+    let last = status.last_job.as_ref();
+    let of_last =
+        |count: fn(&b2sync_core::job::JobCounts) -> u64| render::integer(last.map_or(0, |job| count(&job.counts)));
+    let duration_ms = last.map_or(0, jobs::duration_ms);
+    json!({
+        "total_objects_synced": render::integer(status.total_delivered),
+        "total_objects_failed": render::integer(status.total_failed),
+        "total_objects_discovered": render::integer(status.files_known),
+        "total_bytes_synced": render::integer(status.total_bytes_delivered),
+        "last_run_objects_synced": of_last(|counts| counts.changes()),
+        "last_run_objects_failed": of_last(|counts| counts.failed),
+        "last_run_objects_discovered": of_last(|counts| counts.matched),
+        "last_run_objects_verified": render::integer(last.map_or(0, jobs::verified)),
+        "last_run_objects_skipped": of_last(|counts| counts.listed.saturating_sub(counts.matched)),
+        "last_run_bytes_synced": of_last(|counts| counts.delivered_bytes),
+        "last_run_duration_seconds": render::decimal(duration_ms as f64 / 1_000.0),
+        "last_run_at": render::time(last.and_then(|job| job.completed_at)),
+    })
+}
+
+/// How a sync does, in one call.
+pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Value {
+    let interval_s = interval_s(record, status);
+    let stale_after_s = (2 * interval_s).max(120);
+    let stalled_after_s = stale_after_s.max(300);
+    let since_s = status.last_sync_at.map(|at| now.millis_since(at) / 1_000);
+    let active = is_active(record, Some(status));
+    let paused = is_paused(record, status);
+    let polls = record.mode != SyncMode::OneTime;
+    let stale = polls && active && since_s.is_some_and(|since| since > stale_after_s);
+    let idle_s = status.current_job.as_ref().map(|job| now.millis_since(job.updated_at) / 1_000);
+    let stalled = idle_s.is_some_and(|idle| idle > stalled_after_s);
+    let done = status.state == SyncState::Completed;
+    let failed = status.total_failed as f64;
+    let discovered = status.files_known as f64;
+    json!({
+        "sync_config_id": record.sync_id,
+        "status": status_name(record, Some(status)),
+        "is_active": active,
+        "paused": paused,
+        "total_files_discovered": render::integer(status.files_known),
+        "total_files_synced": render::integer(status.total_delivered),
+        "total_files_failed": render::integer(status.total_failed),
+        "batches_created": 0,
+        "sync_run_counter": render::integer(status.runs),
+        "consecutive_failures": render::integer(status.consecutive_failures),
+        "last_error": status.last_error.as_ref().map(|error| render::error(&error.message)),
+        "last_sync_at": render::time(status.last_sync_at),
+        "next_sync_at": render::time(status.next_sync_at),
+        "seconds_since_last_sync": since_s.map(render::integer),
+        "is_stale": stale,
+        "intervals_since_last_sync":
+            since_s.map(|since| render::decimal(since as f64 / interval_s.max(1) as f64)),
+        "stale_after_seconds": stale_after_s,
+        "failure_rate": if discovered > 0.0 { (failed / discovered).min(1.0) } else { 0.0 },
+        "healthy": (active || done) && !paused && status.consecutive_failures == 0 && !stale && !stalled,
+        "dlq_total": render::integer(dead_letters(status).unwrap_or_default().values().sum()),
+        "dlq_by_error": dead_letters(status).unwrap_or_default(),
+        "stretched": status.stretched,
+        "cost": render_cost(record, status),
+        "running_job": status.current_job.is_some(),
+        "stalled": stalled,
+        "stalled_reason": idle_s.filter(|_| stalled)
+            .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock gives it up.")),
+        "last_job": status.last_job.as_ref().map(jobs::render_summary),
+    })
+}
