@@ -1,4 +1,4 @@
-//! Who may call: whoever sends the API key.
+//! Who may call: those who send the API key.
 
 use subtle::ConstantTimeEq;
 
@@ -13,7 +13,7 @@ const ADVICE: &str = "Send the header `Authorization: Bearer <your API key>`.";
 pub struct ApiKey(Option<blake3::Hash>);
 
 impl ApiKey {
-    /// From the key. An empty one is no key: then nobody may call.
+    /// From the key. An empty key refuses every request.
     pub fn new(key: &SecretString) -> Self {
         let key = key.expose_secret().trim();
         Self((!key.is_empty()).then(|| blake3::hash(key.as_bytes())))
@@ -28,13 +28,13 @@ impl ApiKey {
         let Some(hash) = &self.0 else {
             return Err(Error::new(
                 ErrorKind::Internal,
-                "This service has no API key configured, so nobody may call it.",
+                "This service has no API key configured, so it refuses every request.",
                 "Set the secret API_KEY (`wrangler secret put API_KEY`).",
             ));
         };
         let refused = |message: &str| Err(Error::new(ErrorKind::Unauthorized, message, ADVICE));
         let Some(authorization) = authorization else {
-            return refused("The request carries no API key.");
+            return refused("The request has no API key.");
         };
         let (scheme, token) = authorization.trim().split_once(' ').unwrap_or((authorization, ""));
         if !scheme.eq_ignore_ascii_case("bearer") {
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_key_nobody_may_call() {
+    fn without_a_key_every_request_is_refused() {
         for empty in ["", "  "] {
             let key = ApiKey::new(&SecretString::from(empty));
             for header in [None, Some("Bearer "), Some("Bearer"), Some("Bearer x")] {

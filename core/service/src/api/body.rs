@@ -13,7 +13,7 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub(super) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// The most items of a list of strings.
 pub(super) const LIST_ITEMS_MAX: usize = 1_000;
-/// How much of a key that is not declared an error quotes, in characters.
+/// How much of the name of an unknown field an error quotes, in characters.
 const KEY_CHARS_MAX: usize = 64;
 
 /// A value that may be left out, or be cleared with `null`.
@@ -74,7 +74,7 @@ fn kind_of(value: &Value) -> &'static str {
     }
 }
 
-/// The fields of one JSON object. Each is taken once, by name; [`Fields::done`] reports those that nobody took.
+/// The fields of one JSON object. Each is taken once, by name; [`Fields::done`] reports those that were not taken.
 pub(crate) struct Fields<'p> {
     location: Vec<String>,
     map: Map<String, Value>,
@@ -209,11 +209,10 @@ impl<'p> Fields<'p> {
                     None
                 }
                 None => {
-                    let wanted = if value.is_number() { "" } else { "an integer" };
-                    if wanted.is_empty() {
-                        fields.problem(name, "int_type", format!("{} It is no integer.", between(name, min, max)));
+                    if value.is_number() {
+                        fields.problem(name, "int_type", between(name, min, max));
                     } else {
-                        fields.wrong_type(name, &value, wanted);
+                        fields.wrong_type(name, &value, "an integer");
                     }
                     None
                 }
@@ -311,7 +310,7 @@ impl<'p> Fields<'p> {
     /// Declares that nothing else is accepted: reports whatever is left.
     pub(crate) fn done(mut self) {
         let accepted = if self.accepted.is_empty() {
-            "no keys at all".to_owned()
+            "no fields".to_owned()
         } else {
             self.accepted.sort_unstable();
             self.accepted.dedup();
@@ -320,14 +319,14 @@ impl<'p> Fields<'p> {
         let keys: Vec<String> = self.map.keys().cloned().collect();
         for key in keys {
             let short: String = key.chars().take(KEY_CHARS_MAX).collect();
-            self.problem(&short, "extra_forbidden", format!("{short:?} is no key here. Accepted: {accepted}."));
+            self.problem(&short, "extra_forbidden", format!("Unknown field {short:?}. Allowed: {accepted}."));
         }
     }
 }
 
 fn between(name: &str, min: u64, max: u64) -> String {
     match max {
-        u64::MAX => format!("`{name}` must be at least {min}."),
+        u64::MAX => format!("`{name}` must be an integer of at least {min}."),
         max => format!("`{name}` must be an integer from {min} to {max}."),
     }
 }
@@ -396,7 +395,7 @@ mod tests {
             ]
         );
         assert!(problems[1].2.contains("30 to 86400"));
-        assert!(problems[9].2.contains("Accepted: inner."));
+        assert!(problems[9].2.contains("Allowed: inner."));
         assert!(problems.iter().all(|(_, _, message)| !message.contains("K005")));
     }
 

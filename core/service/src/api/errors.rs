@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 use super::render;
 use b2sync_core::error::{Error, ErrorKind, Retry};
 
-/// The wait to ask for when nobody named one, in milliseconds.
+/// The wait to ask for if the error names none, in milliseconds.
 const RETRY_AFTER_DEFAULT_MS: u64 = 5_000;
 
 /// One thing that is wrong with a request.
@@ -119,7 +119,7 @@ impl ApiError {
             }
             Self::Invalid(problems) => invalid(&problems),
             Self::MethodNotAllowed { allow } => {
-                let message = format!("This path has no such method. It has: {allow}.");
+                let message = format!("Method not allowed. Allowed: {allow}.");
                 let details = Map::from_iter([("retryable".to_owned(), false.into())]);
                 let mut response =
                     envelope(405, "MethodNotAllowedError", "method_not_allowed", &message, Value::Object(details));
@@ -182,7 +182,7 @@ fn invalid(problems: &[Problem]) -> ApiResponse {
         [first, rest @ ..] => {
             let more = rest.len();
             let plural = if more == 1 { "problem" } else { "problems" };
-            format!("{} And {more} more {plural}: see details.validation_errors.", first.message)
+            format!("{} {more} more {plural} in details.validation_errors.", first.message)
         }
     };
     let list: Vec<Value> = problems

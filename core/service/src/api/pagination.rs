@@ -155,7 +155,7 @@ impl PageRequest {
         let offset = offset.or(from_page).unwrap_or(0);
         if offset > OFFSET_MAX {
             let message = format!(
-                "This page begins at item {offset}; pages are counted up to {OFFSET_MAX}. Beyond it, follow \
+                "This page begins at item {offset}; the largest offset is {OFFSET_MAX}. To read on, follow \
                  `next_cursor`."
             );
             problem(problems, "page", "less_than_equal", message);
@@ -165,7 +165,8 @@ impl PageRequest {
         let cursor = text.and_then(|(name, text)| {
             let cursor = Cursor::parse(text).filter(|cursor| listing.fits(cursor));
             if cursor.is_none() {
-                let message = format!("`{name}` is no cursor of this list. Send the `next_cursor` of the page before.");
+                let message =
+                    format!("`{name}` is not a cursor of this list. Send the `next_cursor` of the previous page.");
                 problem(problems, name, "value_error", message);
             }
             cursor

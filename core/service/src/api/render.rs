@@ -25,7 +25,7 @@ pub(super) fn error(text: &str) -> String {
     }
 }
 
-/// One decimal, as a number; 0 for what is none.
+/// Rounds to one decimal; NaN and infinity become 0.
 pub(super) fn decimal(number: f64) -> Value {
     let rounded = (number * 10.0).round() / 10.0;
     Value::from(if rounded.is_finite() { rounded } else { 0.0 })

@@ -126,7 +126,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let Some(sealed) = &record.application_key else {
             return Err(Error::new(
                 ErrorKind::Conflict,
-                format!("The connection {:?} has no application key any more.", record.name),
+                format!("The connection {:?} no longer has an application key.", record.name),
                 "Create a new connection.",
             ));
         };
@@ -134,7 +134,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Credentials::new(&record.key_id, application_key.expose_secret())
     }
 
-    /// Reads, changes and writes a record until nobody else did so at the same time. `record` is what was read.
+    /// Changes and writes a record; if another request changed it at the same time, reads it and does so again. `record`
+    /// is what was read.
     pub(super) async fn change<T: Changeable>(
         &self,
         mut record: T,

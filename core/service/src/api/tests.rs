@@ -177,7 +177,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
     let over = status != JobStatus::Running;
     JobRecord {
         job_id: job_id.into(),
-        sync_id: String::new(), // Whoever needs it sets it.
+        sync_id: String::new(), // A test that needs it sets it.
         trigger: Trigger::Manual,
         status,
         phase: if over { Phase::Done } else { Phase::Discovering },

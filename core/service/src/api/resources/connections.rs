@@ -52,7 +52,7 @@ pub(in crate::api) fn parse_create(body: &[u8]) -> Result<NewConnection, ApiErro
     let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
     let name = read_name(&mut fields);
     if name.is_none() && !fields.reported("name") {
-        fields.missing("name", "what to call the connection, 1 to 100 characters");
+        fields.missing("name", "the name of the connection, 1 to 100 characters");
     }
     if fields.choice("provider_type", &[(PROVIDER, ())]).is_none() && !fields.reported("provider_type") {
         fields.missing("provider_type", "it must be \"backblaze\"");
@@ -334,8 +334,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Ok(render(&record))
     }
 
-    /// Has the syncs of a connection begin at once, if its suspension was lifted. What fails here is not told: a sync
-    /// that was not reached goes on with its next poll.
+    /// Has the syncs of a connection begin at once, if its suspension was lifted. Failures are ignored: a sync
+    /// that was not reached continues with its next poll.
     async fn begin_again(&self, was_suspended: bool, record: &ConnectionRecord) {
         if !was_suspended || record.check_usable().is_err() {
             return;
@@ -343,7 +343,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
         let syncs = self.registry.syncs(&query).await.unwrap_or_default();
         for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
-            // As `watched`, but that it is tried whatever fails.
+            // As `watched`, except that each call is made even if the one before fails.
             let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
             let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
             let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now().plus_millis(1))).await;
@@ -441,7 +441,7 @@ fn refuse_archived(record: &ConnectionRecord) -> Result<(), ApiError> {
     Err(Error::new(
         ErrorKind::Conflict,
         format!("The connection {:?} was deleted.", record.name),
-        "That is final: create a new connection.",
+        "Deleting is final. Create a new connection.",
     )
     .into())
 }

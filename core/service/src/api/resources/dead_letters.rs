@@ -19,7 +19,7 @@ use b2sync_core::{entropy::Entropy, http::HttpClient, time::Clock};
 
 /// Which dead letters to list.
 pub(super) struct DeadLetterFilter {
-    /// Without those that are on their way again.
+    /// Without those that were sent back.
     pub(super) only_max_retries: bool,
     /// Only these types; all, if none is named.
     pub(super) error_types: Vec<String>,
@@ -44,7 +44,7 @@ pub(super) fn parse_error_types(body: &[u8], required: bool) -> Result<Vec<Strin
     let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
     let error_types = fields.texts("error_types");
     if required && error_types.as_ref().is_none_or(Vec::is_empty) && !fields.reported("error_types") {
-        fields.missing("error_types", "which to give up, one at least; each dead letter shows its `error_type`");
+        fields.missing("error_types", "the types to give up, at least one; each dead letter shows its `error_type`");
     }
     fields.done();
     check_problems(problems)?;

@@ -60,8 +60,9 @@ impl ObjectFilter {
                 Some(_) => true,
             };
             if asked {
-                let message =
-                    format!("`{name}` is not offered here. Objects come in the order of their keys; use `prefix`.");
+                let message = format!(
+                    "`{name}` is not supported. Objects are listed in the order of their keys; filter by `prefix`."
+                );
                 fields.problem(name, "value_error", message);
             }
         }
@@ -130,7 +131,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             None => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("The bucket {bucket_id:?} of the namespace {namespace_id:?} has no object {object_id:?}."),
-                "It may have been deleted at its source. Check the bucket in the path and the header X-Namespace.",
+                "The file may have been deleted from the source. Check the bucket in the path and the header X-Namespace.",
             )
             .into()),
         }

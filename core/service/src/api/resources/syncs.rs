@@ -100,7 +100,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is
-    /// told at once and not by the first job. What may be better in a moment is no reason to refuse.
+    /// told at once and not by the first job. A transient error is no reason to refuse.
     async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
         let credentials = self.credentials(&connection)?;
         let client = self.client();
@@ -251,21 +251,20 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let Answer::Triggered { job, started } = self.watched(&sync.sync_id, command).await? else {
             return Err(unexpected().into());
         };
+        let id = &job.job_id;
         let (status, message) = if started {
-            ("triggered", format!("The job {} was started. Follow it with GET …/jobs/{}.", job.job_id, job.job_id))
+            ("triggered", format!("Job {id} was started. Follow it with GET …/jobs/{id}."))
         } else {
             let ignored = match confirm_deletes {
                 true => {
-                    " It does not take your confirmation of deletions: should it fail with too_many_deletions, trigger \
-                          again with confirm_deletes=true once it has ended."
+                    " The running job ignores confirm_deletes=true. If it fails with too_many_deletions, trigger again \
+                     with confirm_deletes=true."
                 }
                 false => "",
             };
-            let id = &job.job_id;
-            (
-                "skipped_already_running",
-                format!("The job {id} is running already, so no other was started. Follow that one.{ignored}"),
-            )
+            let running =
+                format!("Job {id} is already running, so no other job was started. Follow it with GET …/jobs/{id}.");
+            ("skipped_already_running", running + ignored)
         };
         let mut answer = json!({
             "sync_config_id": sync.sync_id,
@@ -284,7 +283,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut problems = Vec::new();
         let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);
         check_problems(problems)?;
-        // The record goes last: whoever was cut off can ask again. Without a time to be poked at, nothing starts a job
+        // The record goes last: if the request is cut off, it can be sent again. Without a time to be poked at, nothing starts a job
         // in between.
         match self.registry.set_poke_after(&sync.sync_id, None).await {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
@@ -301,7 +300,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.registry.delete_sync(&sync.sync_id).await?;
         let message = match removed {
             Some(removed) => format!("The sync was deleted, and {removed} objects with it."),
-            None => "The sync was deleted. Its objects are kept; ?delete_objects=true deletes them too.".to_owned(),
+            None => "The sync was deleted. Its objects are kept, because delete_objects=true was not set.".to_owned(),
         };
         Ok(json!({
             "sync_config_id": sync.sync_id,

@@ -290,7 +290,7 @@ fn new_credentials_keep_what_they_leave_out() {
     let patch = json!({"provider_config": {"credentials": {"key_id": "other"}}});
     assert_eq!(home.refused("PATCH", &format!("{CONNECTIONS}/{id}"), patch).0, 400);
     assert_eq!(block_on(home.registry.connection(&id)).unwrap().unwrap(), record);
-    // A body that changes no credentials asks nobody.
+    // A body that changes no credentials needs no call to B2.
     home.ok(
         "PATCH",
         &format!("{CONNECTIONS}/{id}"),

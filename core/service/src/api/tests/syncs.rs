@@ -263,7 +263,7 @@ fn what_b2_says_about_a_source_is_told_at_once() {
 }
 
 #[test]
-fn a_cached_account_that_is_old_is_asked_for_anew() {
+fn a_cached_account_that_is_old_is_asked_for_again() {
     let home = Home::new();
     home.connection("A");
     *home.list.borrow_mut() = Some((404, "<Error><Code>NoSuchBucket</Code></Error>".into()));

@@ -68,7 +68,7 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
     let mut sync = render_settings(record, status);
     let last_error = match known {
         Some(status) => status.last_error.as_ref().map(|error| render::error(&error.message)),
-        None => Some("How the sync stands is not known at the moment: ask again.".to_owned()),
+        None => Some("The coordinator did not answer, so the state of the sync is unknown. Ask again.".to_owned()),
     };
     let live = json!({
         "status": status_name(record, known),
@@ -262,7 +262,7 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "running_job": status.current_job.is_some(),
         "stalled": stalled,
         "stalled_reason": idle_s.filter(|_| stalled)
-            .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock gives it up.")),
+            .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock aborts it.")),
         "last_job": status.last_job.as_ref().map(jobs::render_summary),
     })
 }

@@ -48,7 +48,7 @@ pub(super) fn parse_create(body: &[u8]) -> Result<NewSync, ApiError> {
     let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
     let connection = fields.text("connection_id", 1, NAME_CHARS_MAX);
     if connection.is_none() && !fields.reported("connection_id") {
-        fields.missing("connection_id", "the connection to read through; create one first");
+        fields.missing("connection_id", "the id or the name of a connection; create one first");
     }
     let source = match fields.text("source_path", 0, usize::MAX) {
         Some(text) => SourcePath::parse(&text)

@@ -34,7 +34,7 @@ pub(super) fn read_sinks(fields: &mut Fields<'_>) -> Given<Vec<SinkSpec>> {
         Value::Array(items) if items.is_empty() => Given::Value(Vec::new()),
         Value::Array(items) if items.len() == 1 && items.iter().all(kind) => Given::Value(vec![SinkSpec::catalogue()]),
         _ => {
-            let message = "`sinks` must be [\"catalogue\"], or [] for a sync that is a feed and nothing else.";
+            let message = "`sinks` must be [\"catalogue\"], or [] for a sync that only keeps a feed.";
             fields.problem("sinks", "value_error", message);
             Given::Absent
         }
