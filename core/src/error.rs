@@ -254,7 +254,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {}
 
 /// How much of a wrong input an error quotes, in characters.
-const QUOTE_CHARS_MAX: usize = 200;
+pub const QUOTE_CHARS_MAX: usize = 200;
 
 /// `text` in quotation marks, control characters escaped, cut at `QUOTE_CHARS_MAX`.
 pub fn quoted(text: &str) -> String {

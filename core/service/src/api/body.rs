@@ -14,7 +14,7 @@ pub(super) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// The most items of a list of strings.
 pub(super) const LIST_ITEMS_MAX: usize = 1_000;
 /// How much of the name of an unknown field an error quotes, in characters.
-const KEY_CHARS_MAX: usize = 64;
+pub(super) const KEY_CHARS_MAX: usize = 64;
 
 /// A value that may be left out, or be cleared with `null`.
 #[derive(Clone, Debug, PartialEq)]

@@ -19,7 +19,7 @@ pub const PAGE_MAX: u64 = 1_000;
 /// The largest offset; beyond it, follow cursors.
 pub const OFFSET_MAX: u64 = 10_000;
 /// The most parameters of a query that are looked at.
-const PARAMETERS_MAX: usize = 64;
+pub(super) const PARAMETERS_MAX: usize = 64;
 
 /// The parameters of a query, decoded.
 #[derive(Clone, Debug, Default)]

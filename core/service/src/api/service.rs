@@ -25,7 +25,7 @@ pub(super) const USER_ID: &str = "usr_api_key";
 /// How often a record is read and changed again after another request changed it at the same time.
 const CHANGE_ATTEMPTS_MAX: u32 = 4;
 /// A user waits for the answer: short, and few attempts.
-const INTERACTIVE: RetryPolicy =
+pub(super) const INTERACTIVE: RetryPolicy =
     RetryPolicy { attempts_max: 3, backoff_base_ms: 250, backoff_cap_ms: 2_000, retry_after_max_ms: 3_000 };
 
 /// The coordinators of all syncs. Implemented by each home.
@@ -134,8 +134,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Credentials::new(&record.key_id, application_key.expose_secret())
     }
 
-    /// Changes and writes a record; if another request changed it at the same time, reads it and does so again. `record`
-    /// is what was read.
+    /// Changes and writes a record; if another request changed it at the same time, reads it and does so again.
+    /// `record` is what was read.
     pub(super) async fn change<T: Changeable>(
         &self,
         mut record: T,

@@ -3,6 +3,7 @@
 mod auth;
 mod changes;
 mod connections;
+mod docs;
 mod everything;
 mod jobs;
 mod letters;

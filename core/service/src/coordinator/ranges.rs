@@ -36,9 +36,9 @@ use b2sync_core::{
 };
 
 /// Pages that a shard reads in one call, at most.
-const PAGES_MAX: u32 = 64;
+pub(crate) const PAGES_MAX: u32 = 64;
 /// A shard hands back what it has from this many bytes on: many answers are on their way at once.
-const ANSWER_BYTES_MAX: usize = 512 << 10;
+pub(crate) const ANSWER_BYTES_MAX: usize = 512 << 10;
 /// What is held back, and becomes a reference where nothing changed, may be longer: else a long leaf would go to and
 /// fro with each of its pages.
 const HELD_BYTES_MAX: usize = 4 << 20;
@@ -46,7 +46,7 @@ const HELD_BYTES_MAX: usize = 4 << 20;
 /// are read.
 const BEGUN_BYTES_MAX: usize = 96 << 10;
 /// A shard begins no page later than this after it was asked, in milliseconds.
-const CALL_MS_MAX: u64 = 20_000;
+pub(crate) const CALL_MS_MAX: u64 = 20_000;
 
 /// What a shard is asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]

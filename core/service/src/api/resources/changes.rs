@@ -25,7 +25,7 @@ use b2sync_core::{
 };
 
 /// Changes of a page, unless the request says how many.
-const LIMIT_DEFAULT: u64 = 100;
+pub(in crate::api) const LIMIT_DEFAULT: u64 = 100;
 
 /// Which changes to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -28,7 +28,7 @@ use b2sync_core::{
 /// The only provider of this service.
 pub(in crate::api) const PROVIDER: &str = "backblaze";
 /// The longest name, in characters.
-const NAME_CHARS_MAX: usize = 100;
+pub(in crate::api) const NAME_CHARS_MAX: usize = 100;
 /// The most syncs that are told at once that their connection's suspension was lifted; the others continue with their
 /// next poll.
 const LIFTED_SYNCS_MAX: usize = 100;

@@ -32,7 +32,7 @@ use b2sync_core::{
 pub(in crate::api) const PRESIGNED_S: u64 = 3_600;
 
 /// The longest prefix, in characters.
-const PREFIX_CHARS_MAX: usize = 1_024;
+pub(in crate::api) const PREFIX_CHARS_MAX: usize = 1_024;
 
 /// What a list of objects asks for in its body.
 #[derive(Default)]
@@ -131,7 +131,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             None => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("The bucket {bucket_id:?} of the namespace {namespace_id:?} has no object {object_id:?}."),
-                "The file may have been deleted from the source. Check the bucket in the path and the header X-Namespace.",
+                "The file may have been deleted from its bucket. Check the target bucket in the path and the header \
+                 X-Namespace.",
             )
             .into()),
         }

@@ -1,7 +1,7 @@
 //! Syncs of a target bucket.
 
 mod answer;
-mod settings;
+pub(in crate::api) mod settings;
 mod sinks;
 
 use futures_util::future::join_all;
@@ -283,8 +283,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut problems = Vec::new();
         let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);
         check_problems(problems)?;
-        // The record goes last: if the request is cut off, it can be sent again. Without a time to be poked at, nothing starts a job
-        // in between.
+        // The record goes last: if the request is cut off, it can be sent again. Without a time to be poked at,
+        // nothing starts a job in between.
         match self.registry.set_poke_after(&sync.sync_id, None).await {
             Err(error) if error.kind() != ErrorKind::NotFound => return Err(error.into()),
             _ => {}

@@ -23,13 +23,15 @@ use b2sync_core::{
 };
 
 /// Seconds between polls: the default and the bounds.
-const INTERVAL_S: (u64, u64, u64) = (300, 30, 86_400);
+pub(in crate::api) const INTERVAL_S: (u64, u64, u64) = (300, 30, 86_400);
 /// Changes a batch: the default and the bounds.
-const BATCH: (u64, u64, u64) = (50, 1, 100);
+pub(in crate::api) const BATCH: (u64, u64, u64) = (50, 1, 100);
 /// The longest name or id in a body, in characters.
 const NAME_CHARS_MAX: usize = 200;
 /// The largest `max_class_c_per_day`: ten billion files listed a day.
-const CLASS_C_MAX: u64 = 10_000_000;
+pub(in crate::api) const CLASS_C_MAX: u64 = 10_000_000;
+/// The largest `sync_concurrency`.
+pub(in crate::api) const CONCURRENCY_MAX: u64 = 100;
 /// The largest `max_objects_per_run`: what every client's `int` takes.
 const OBJECTS_MAX: u64 = i64::MAX as u64;
 
@@ -153,7 +155,7 @@ impl SyncPatch {
             skip_duplicates: fields.flag("skip_duplicates"),
             max_objects_per_run: fields.integer_or_null("max_objects_per_run", 1, OBJECTS_MAX),
             max_class_c_per_day: fields.integer_or_null("max_class_c_per_day", 1, CLASS_C_MAX),
-            sync_concurrency: fields.integer_or_null("sync_concurrency", 1, 100),
+            sync_concurrency: fields.integer_or_null("sync_concurrency", 1, CONCURRENCY_MAX),
             feed_retention_hours: fields.integer(
                 "feed_retention_hours",
                 FEED_RETENTION_HOURS_MIN.into(),

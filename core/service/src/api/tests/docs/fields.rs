@@ -1,0 +1,155 @@
+//! The fields that requests accept and answers show are those that the reference names.
+
+use std::collections::BTreeSet;
+
+use super::{
+    page::{check_block, names, names_of_paragraph, names_of_row, row, same},
+    *,
+};
+
+const SYNC_PAGE: &str = "sync-fields.md";
+const API_PAGE: &str = "http-api.md";
+
+/// A field that no object has.
+const UNKNOWN: &str = "?";
+
+fn set(names: impl IntoIterator<Item = impl Into<String>>) -> BTreeSet<String> {
+    names.into_iter().map(Into::into).collect()
+}
+
+fn keys(answer: &Value) -> BTreeSet<String> {
+    set(answer.as_object().unwrap().keys())
+}
+
+/// The fields that a body may have, as the refusal of an unknown one lists them. Those of the object at the dotted path
+/// `inside`.
+fn accepted(home: &Home, method: &str, target: &str, inside: &str) -> BTreeSet<String> {
+    let names: Vec<&str> = inside.split('.').filter(|name| !name.is_empty()).collect();
+    let body = names.iter().rev().fold(json!({UNKNOWN: 1}), |object, name| json!({*name: object}));
+    let (status, answer) = home.call(method, target, body);
+    assert_eq!(status, 422, "{answer}");
+    let problems = answer["error"]["details"]["validation_errors"].as_array().unwrap();
+    let location: Vec<&str> = ["body"].into_iter().chain(names).chain([UNKNOWN]).collect();
+    let problem = problems.iter().find(|it| it["location"] == json!(location)).unwrap();
+    let (_, allowed) = problem["message"].as_str().unwrap().split_once("Allowed: ").unwrap();
+    set(allowed.strip_suffix('.').unwrap().split(", "))
+}
+
+fn below(name: &str, fields: &BTreeSet<String>) -> BTreeSet<String> {
+    set(fields.iter().map(|field| format!("{name}.{field}")))
+}
+
+#[test]
+fn what_a_sync_accepts() {
+    let home = Home::new();
+    let sync = home.sync();
+    let create = accepted(&home, "POST", SYNCS, "");
+    let patch = accepted(&home, "PATCH", &sync, "");
+    let unchanged = names(SYNC_PAGE, "### Stored and returned unchanged");
+    let (unchanged_nested, unchanged): (BTreeSet<_>, BTreeSet<_>) =
+        unchanged.into_iter().partition(|name| name.contains('.'));
+    let documented = &names(SYNC_PAGE, "## What you set") | &unchanged;
+    same("What a new sync accepts", &documented, &create);
+    let documented = names(SYNC_PAGE, "### Only in a `PATCH`");
+    same("What only a PATCH of a sync accepts", &documented, &(&patch - &create));
+    for (method, target) in [("POST", SYNCS), ("PATCH", sync.as_str())] {
+        same("Filters", &names(SYNC_PAGE, "### Filters"), &accepted(&home, method, target, "file_filters"));
+        let reconcile = below("reconcile", &accepted(&home, method, target, "reconcile"));
+        let documented = &below("reconcile", &names(SYNC_PAGE, "### Reconcile")) | &unchanged_nested;
+        same("Reconcile", &documented, &reconcile);
+        for field in accepted(&home, method, target, "deletion_limit") {
+            let row = row(SYNC_PAGE, "## What you set", "deletion_limit");
+            assert!(row.contains(&format!("`{field}`: ")), "sync-fields.md: deletion_limit has {field}");
+        }
+    }
+    let fixed: Vec<String> = (&create - &patch).iter().map(|name| format!("`{name}`")).collect();
+    let (last, others) = fixed.split_last().unwrap();
+    let sentence =
+        format!("{} and {last} cannot be changed. Delete the sync and create a new one.\n", others.join(", "));
+    check_block(SYNC_PAGE, "fixed fields", |_| sentence);
+}
+
+#[test]
+fn what_a_sync_shows() {
+    let home = Home::new();
+    let sync = home.sync();
+    let accepted = accepted(&home, "POST", SYNCS, "");
+    let shown = home.ok("GET", &sync, Value::Null);
+    let besides = names(SYNC_PAGE, "## What the answer shows besides");
+    // Answers have these nested in `file_filters`.
+    let flat = set(["include_patterns", "exclude_patterns", "modified_since"]);
+    same("What a sync shows", &(&(&accepted - &flat) | &besides), &keys(&shown));
+    for name in ["schedule", "feed"] {
+        let row = row(SYNC_PAGE, "## What the answer shows besides", name);
+        for field in keys(&shown[name]) {
+            assert!(row.contains(&format!("`{field}`")), "sync-fields.md: {name} has {field}");
+        }
+    }
+    let metrics = keys(&home.ok("GET", &format!("{sync}/metrics"), Value::Null));
+    let own = names(SYNC_PAGE, "## Metrics");
+    same("What the metrics show", &own, &(&metrics - &keys(&shown)));
+}
+
+#[test]
+fn what_a_connection_accepts_and_shows() {
+    let home = Home::new();
+    home.connection("A");
+    let create = |inside: &str| accepted(&home, "POST", CONNECTIONS, inside);
+    let mut fields = create("");
+    fields.remove("provider_config");
+    fields.extend(below("provider_config", &create("provider_config")));
+    fields.remove("provider_config.credentials");
+    fields.extend(below("provider_config.credentials", &create("provider_config.credentials")));
+    same("What a new connection accepts", &names(API_PAGE, "## Connections"), &fields);
+    let shown = keys(&home.ok("GET", &format!("{CONNECTIONS}/A"), Value::Null));
+    same("What a connection shows", &names_of_paragraph(API_PAGE, "A connection answers"), &shown);
+}
+
+#[test]
+fn what_lists_accept() {
+    let home = Home::new();
+    let sync = home.sync();
+    let accepted = |target: &str| accepted(&home, "POST", target, "");
+    let not_supported = set(["filters", "sort", "search", "select"]);
+    let documented = &names_of_paragraph(API_PAGE, "A list takes `prefix`") - &set(["prefix"]);
+    same("What a list of objects refuses", &documented, &not_supported);
+    for (list, fields) in [
+        ("connections", accepted(&format!("{CONNECTIONS}/list"))),
+        ("syncs", accepted(&format!("{SYNCS}/list"))),
+        ("jobs", accepted(&format!("{sync}/jobs"))),
+        ("dead letters", accepted(&format!("{sync}/dlq"))),
+        ("objects", &accepted(&format!("{OBJECTS}/list")) - &not_supported),
+    ] {
+        same(&format!("Filters of {list}"), &names_of_row(API_PAGE, "## Lists", list), &fields);
+    }
+}
+
+#[test]
+fn what_jobs_changes_letters_and_objects_show() {
+    let home = Home::new();
+    *home.jobs.borrow_mut() = vec![job("job_1", NOW, JobStatus::Completed)];
+    let sync = home.sync();
+    let at = Timestamp::from_millis(NOW);
+    let entry = |key: &str| Entry { key: key.into(), etag: "e".into(), size: 1, last_modified: at };
+    home.letters.borrow_mut().refuse(&created(1, entry("a")), "No.", 3, at).unwrap();
+    let previous =
+        b2sync_core::change::Previous { size: 1, last_modified: at, tag: b2sync_core::snapshot::EtagTag([1; 8]) };
+    home.feed.borrow_mut().push(Change {
+        kind: ChangeKind::Updated,
+        previous: Some(previous),
+        again: true,
+        ..created(1, entry("a"))
+    });
+    fill(&home, sync.rsplit('/').next().unwrap());
+
+    let job = home.ok("GET", &format!("{sync}/jobs/job_1"), Value::Null);
+    same("What a job shows", &names(API_PAGE, "## Jobs"), &keys(&job));
+    let letters = home.ok("GET", &format!("{sync}/dlq"), Value::Null);
+    same("What a dead letter shows", &names(API_PAGE, "## Dead letters"), &keys(&letters["results"][0]));
+    let objects = home.ok("GET", OBJECTS, Value::Null);
+    same("What an object shows", &names(API_PAGE, "## Objects"), &keys(&objects["results"][0]));
+    let page = home.ok("GET", &format!("{sync}/changes"), Value::Null);
+    let parameters = set(["after", "limit", "wait"]);
+    same("What a page of the feed shows", &names(API_PAGE, "## Changes"), &(&keys(&page) | &parameters));
+    same("What a change shows", &names("change.md", "# The change record"), &keys(&page["changes"][0]));
+}
