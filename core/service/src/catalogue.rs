@@ -337,7 +337,7 @@ fn answer_name(answer: &CatalogueAnswer) -> &'static str {
 }
 
 fn unexpected(answer: &CatalogueAnswer) -> Error {
-    Error::internal(format!("The catalogue answered something else than it was asked ({}).", answer_name(answer)))
+    Error::internal(format!("The catalogue sent an unexpected reply: {}.", answer_name(answer)))
 }
 
 /// [`Objects`] over a channel of [`CatalogueCall`]s: given (namespace, bucket, call), `send` asks that bucket's

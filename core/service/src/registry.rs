@@ -428,7 +428,7 @@ pub trait Record: Serialize + DeserializeOwned {
             Error::new(
                 ErrorKind::StateCorrupt,
                 format!("A stored {} does not decode: {error}.", Self::WHAT),
-                "Restore it from a backup, or delete it and create it anew.",
+                "Restore it from a backup, or delete it and create it again.",
             )
         })?;
         if record.version() > RECORD_VERSION {
@@ -562,20 +562,24 @@ pub mod refusals {
 
     /// An id that exists.
     pub fn id_taken(id: &str) -> Error {
-        Error::new(ErrorKind::Conflict, format!("{id} exists already."), "Try again: another id will be drawn.")
+        Error::new(
+            ErrorKind::Conflict,
+            format!("{id} exists already."),
+            "Try again: the next attempt draws another id.",
+        )
     }
 
     /// Nothing to update.
     pub fn missing(id: &str) -> Error {
-        Error::new(ErrorKind::NotFound, format!("There is no {id}."), "It may have been deleted meanwhile.")
+        Error::new(ErrorKind::NotFound, format!("{id} does not exist."), "It may have been deleted.")
     }
 
     /// Another writer came first.
     pub fn moved(id: &str) -> Error {
         Error::new(
             ErrorKind::StateConflict,
-            format!("Somebody else changed {id} at the same time."),
-            "Nothing was written: try again.",
+            format!("{id} was modified concurrently."),
+            "Nothing was written. Try again.",
         )
         .with_retry(b2sync_core::Retry::Temporary)
     }
@@ -767,7 +771,7 @@ fn unexpected(answer: &RegistryAnswer) -> Error {
         RegistryAnswer::Deleted(_) => "a deletion",
         RegistryAnswer::Done => "done",
     };
-    Error::internal(format!("The registry answered something else than it was asked: {name}."))
+    Error::internal(format!("The registry sent an unexpected reply: {name}."))
 }
 
 impl<F: AsyncFn(RegistryCall) -> Result<RegistryAnswer, Error>> Registry for RemoteRegistry<F> {

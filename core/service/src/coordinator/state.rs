@@ -248,7 +248,7 @@ impl State {
                 job.limited = report.limited;
                 job.warning = if report.limited {
                     Some(format!(
-                        "Stopped after {} files, as max_objects_per_run says; the next run goes on with the others.",
+                        "Stopped after {} files, the limit of max_objects_per_run. The next job continues.",
                         report.counts.created + report.counts.updated
                     ))
                 } else {
