@@ -562,11 +562,7 @@ pub mod refusals {
 
     /// An id that exists.
     pub fn id_taken(id: &str) -> Error {
-        Error::new(
-            ErrorKind::Conflict,
-            format!("{id} exists already."),
-            "Try again: the next attempt draws another id.",
-        )
+        Error::new(ErrorKind::Conflict, format!("{id} exists already."), "Try again: another id will be drawn.")
     }
 
     /// Nothing to update.
