@@ -12,8 +12,8 @@ use b2sync_core::job::{JobCost, JobRecord, JobStatus, Trigger};
 use b2sync_core::state::document;
 use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::Timestamp;
-use b2sync_service::coordinator::Coordinator;
 use b2sync_service::coordinator::protocol::{Answer, Command, SyncStatus};
+use b2sync_service::coordinator::{Coordinator, DOCUMENT};
 use b2sync_service::sinks::{CATALOGUE, SinkRecord};
 
 use super::checkers::{Rule, Violation};
@@ -291,7 +291,21 @@ impl Sim {
         self.settle_tasks(rng)
     }
 
+    /// Whether the coordinator means to look at the sinks once more: after a turn that broke off, one by one.
+    fn looks_at_sinks(&self) -> bool {
+        let document = pollster::block_on(self.inner.documents.load(DOCUMENT)).ok().flatten();
+        let document = document.and_then(|it| serde_json::from_slice::<serde_json::Value>(&it.value).ok());
+        document.is_some_and(|document| !document["pumps"]["due_at"].is_null())
+    }
+
     fn quiet_poll(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
+        let since = self.now();
+        while self.looks_at_sinks() && self.inner.sinks.iter().all(|sink| !sink.is_down.get()) {
+            self.run_for(1_000, rng, true)?;
+            if self.now() - since > REST_MS_MAX {
+                return Err(broken(Rule::ComesToRest, "the coordinator goes on looking at its sinks"));
+            }
+        }
         // Checkpoints store blobs where the document holds next to nothing itself.
         let inner = Rc::clone(&self.inner);
         let usual = inner.options.thresholds == Thresholds::USUAL;
