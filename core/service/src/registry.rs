@@ -27,7 +27,7 @@ use b2sync_core::{
 
 /// The version of both stored records. A reader refuses a higher one.
 pub const RECORD_VERSION: u32 = 1;
-/// The most connections an organisation keeps, archived ones included.
+/// The most connections an organisation has; archived ones do not count.
 pub const CONNECTIONS_MAX: usize = 1_000;
 /// Failures in a row that suspend a connection.
 pub const CONNECTION_FAILURES_MAX: u64 = 5;

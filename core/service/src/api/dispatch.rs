@@ -32,7 +32,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             self.api_key.check(request.authorization.as_deref())?;
         }
         let (route, at) = found?;
-        let query = &Query::parse(&request.query);
+        let query = &Query::parse(&request.path, &request.query);
         let body = request.body.as_slice();
         let sync = async || self.find_sync(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
         match route.operation {

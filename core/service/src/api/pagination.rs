@@ -21,24 +21,37 @@ pub const OFFSET_MAX: u64 = 10_000;
 /// The most parameters of a query that are looked at.
 pub(super) const PARAMETERS_MAX: usize = 64;
 
+/// The parameters that say which page of a list is asked for.
+const PAGE_PARAMETERS: [&str; 7] = ["limit", "page_size", "offset", "page", "cursor", "next_cursor", "after"];
+
 /// The parameters of a query, decoded.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Query(Vec<(String, String)>);
+pub(crate) struct Query {
+    /// The path that it stands behind, as it was sent, without a slash at the end.
+    path: String,
+    parameters: Vec<(String, String)>,
+}
 
 impl Query {
     /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
-    pub(crate) fn parse(query: &str) -> Self {
+    pub(crate) fn parse(path: &str, query: &str) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
         let pairs = query.split('&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX).map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             (decode(name), decode(value))
         });
-        Self(pairs.collect())
+        Self { path: path.trim_end_matches('/').to_owned(), parameters: pairs.collect() }
+    }
+
+    /// The beginning of links to other pages: the same path, with all parameters except those that name a page.
+    fn list_url(&self) -> String {
+        let kept = self.parameters.iter().filter(|(name, _)| !PAGE_PARAMETERS.contains(&name.as_str()));
+        kept.fold(format!("{}?", self.path), |url, (name, value)| format!("{url}{}={}&", encode(name), encode(value)))
     }
 
     /// The last value of a parameter; an empty one counts as left out.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
     }
 
     /// A boolean parameter.
@@ -124,6 +137,8 @@ impl Listing {
 /// The page that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageRequest {
+    /// What links to other pages begin with.
+    list_url: String,
     pub(crate) limit: u64,
     /// Counted from the cursor, if there is one.
     pub(crate) offset: u64,
@@ -172,7 +187,7 @@ impl PageRequest {
             cursor
         });
         let include_total = query.flag("include_total", problems).unwrap_or(false);
-        Self { limit, offset, cursor, include_total }
+        Self { list_url: query.list_url(), limit, offset, cursor, include_total }
     }
 
     /// How many items to pass over in a list that is counted.
@@ -211,14 +226,14 @@ pub(crate) struct Page<T> {
     pub(crate) next: Option<Cursor>,
 }
 
-/// The `pagination` object. `path` is that of the list: the links begin with it.
-pub(crate) fn render_pagination(path: &str, page: &PageRequest, total: Option<u64>, next: Option<&Cursor>) -> Value {
+/// The `pagination` object. Its links are to be followed by the method that asked for this page.
+pub(crate) fn render_pagination(page: &PageRequest, total: Option<u64>, next: Option<&Cursor>) -> Value {
     let counted = page.cursor.is_none();
     let next_cursor = next.map(Cursor::to_text);
-    let link = |offset: u64| format!("{path}?limit={}&offset={offset}", page.limit);
+    let link = |offset: u64| format!("{}limit={}&offset={offset}", page.list_url, page.limit);
     let next_page = match &next_cursor {
         Some(_) if counted && page.offset + page.limit <= OFFSET_MAX => Some(link(page.offset + page.limit)),
-        Some(cursor) => Some(format!("{path}?limit={}&cursor={cursor}", page.limit)),
+        Some(cursor) => Some(format!("{}limit={}&cursor={cursor}", page.list_url, page.limit)),
         None => None,
     };
     let previous_page = (counted && page.offset > 0).then(|| link(page.offset.saturating_sub(page.limit)));
@@ -235,18 +250,17 @@ pub(crate) fn render_pagination(path: &str, page: &PageRequest, total: Option<u6
 
 /// A list, as the client reads it.
 pub(crate) fn render_list(
-    path: &str,
     page: &PageRequest,
     results: Vec<Value>,
     total: Option<u64>,
     next: Option<&Cursor>,
 ) -> Value {
-    let pagination = render_pagination(path, page, total, next);
+    let pagination = render_pagination(page, total, next);
     json!({"results": results, "pagination": pagination, "total": render::integer(total.unwrap_or(0))})
 }
 
-/// One part of the path of a list, encoded.
-pub(crate) fn encode(segment: &str) -> String {
+/// A part of a URL, encoded.
+fn encode(segment: &str) -> String {
     percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
 }
 
@@ -261,7 +275,7 @@ mod tests {
 
     fn parse(query: &str) -> Result<PageRequest, Vec<String>> {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(&Query::parse(query), Listing::ByCreation, &mut problems);
+        let page = PageRequest::parse(&Query::parse("/v1/x/", query), Listing::ByCreation, &mut problems);
         if problems.is_empty() { Ok(page) } else { Err(problems.into_iter().map(|p| p.location.join(".")).collect()) }
     }
 
@@ -314,14 +328,14 @@ mod tests {
 
     #[test]
     fn links() {
-        let page = parse("limit=10&offset=10").unwrap();
+        let page = parse("limit=10&offset=10&prefix=a%26%2Fb+c&page=2").unwrap();
         let next = Cursor::Offset { n: 20 };
-        let rendered = render_pagination("/v1/x", &page, Some(25), Some(&next));
+        let rendered = render_pagination(&page, Some(25), Some(&next));
         assert_eq!(rendered["page"], 2);
         assert_eq!(rendered["total_pages"], 3);
-        assert_eq!(rendered["next_page"], "/v1/x?limit=10&offset=20");
-        assert_eq!(rendered["previous_page"], "/v1/x?limit=10&offset=0");
-        let last = render_pagination("/v1/x", &page, None, None);
+        assert_eq!(rendered["next_page"], "/v1/x?prefix=a%26%2Fb%20c&limit=10&offset=20");
+        assert_eq!(rendered["previous_page"], "/v1/x?prefix=a%26%2Fb%20c&limit=10&offset=0");
+        let last = render_pagination(&page, None, None);
         assert_eq!(
             (&last["next_page"], &last["next_cursor"], &last["total"]),
             (&Value::Null, &Value::Null, &Value::Null)

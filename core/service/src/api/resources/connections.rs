@@ -228,11 +228,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     pub(in crate::api) async fn create_connection(&self, body: &[u8]) -> Answered {
         let new: NewConnection = parse_create(body)?;
         let existing = self.registry.connections().await?;
-        if existing.len() >= CONNECTIONS_MAX {
+        if existing.iter().filter(|record| !record.archived).count() >= CONNECTIONS_MAX {
             return Err(too_many(
                 "connections",
                 CONNECTIONS_MAX,
-                "Archived connections count, too. Change an existing connection with PATCH.",
+                "Archive connections that you no longer use (DELETE), or change an existing one with PATCH.",
             ));
         }
         // The registry decides; this only spares B2 a call.
@@ -283,7 +283,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         records.retain(|record| matches(&filter, record));
         let answer = paginate(records, &page, |record| (record.created_at, &record.connection_id));
         let results = answer.items.iter().map(render).collect();
-        Ok(render_list("/v1/organizations/connections/list", &page, results, answer.total, answer.next.as_ref()))
+        Ok(render_list(&page, results, answer.total, answer.next.as_ref()))
     }
 
     pub(in crate::api) async fn update_connection(&self, id: &str, body: &[u8]) -> Answered {

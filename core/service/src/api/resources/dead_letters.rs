@@ -6,7 +6,7 @@ use crate::{
     api::{
         body::{Fields, parse_object},
         errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_list},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_list},
         render,
         service::{Coordinators, Service, unexpected},
     },
@@ -65,8 +65,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let end = offset.saturating_add(page.limit);
         let next = (end < total).then_some(Cursor::Offset { n: end });
         let results = letters.iter().map(|letter| render(sync, letter)).collect();
-        let path = format!("/v1/buckets/{}/syncs/{}/dlq", encode(&sync.bucket_id), sync.sync_id);
-        Ok(render_list(&path, &page, results, Some(total), next.as_ref()))
+        Ok(render_list(&page, results, Some(total), next.as_ref()))
     }
 
     pub(in crate::api) async fn requeue_dead_letters(&self, sync: &SyncRecord, body: &[u8]) -> Answered {

@@ -7,7 +7,7 @@ use crate::{
     api::{
         body::{Fields, parse_object},
         errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_list},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_list},
         render,
         service::{Coordinators, Service, unexpected},
     },
@@ -53,7 +53,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let begin = page.begin();
         let end = begin.saturating_add(page.limit);
         let (mut records, mut total) = self.kept_jobs(sync, status, begin, page.limit).await?;
-        if end > total {
+        if end >= total {
             // The coordinator keeps only the latest: what it keeps, and what is archived beyond it.
             let (mut all, kept) = match begin {
                 0 => (records, total),
@@ -69,8 +69,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let next = (end < total).then_some(Cursor::Offset { n: end });
         let now = self.clock.now();
         let results = records.iter().map(|job| render(sync, job, now)).collect();
-        let path = format!("/v1/buckets/{}/syncs/{}/jobs", encode(&sync.bucket_id), sync.sync_id);
-        Ok(render_list(&path, &page, results, Some(total), next.as_ref()))
+        Ok(render_list(&page, results, Some(total), next.as_ref()))
     }
 
     async fn kept_jobs(

@@ -8,7 +8,7 @@ use crate::{
     api::{
         body::{Fields, parse_object},
         errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, encode, render_pagination},
+        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_pagination},
         render,
         service::{Coordinators, Service},
     },
@@ -84,7 +84,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let filter = ObjectFilter::parse(body, &mut problems)?;
         let presign = query.flag("return_presigned_urls", &mut problems).unwrap_or(filter.return_presigned_urls);
         check_problems(problems)?;
-        let path = format!("/v1/buckets/{}/objects", encode(&bucket_id));
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Both have bounds below.
         let answer = self
             .objects
@@ -109,7 +108,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             "objects_by_status": {"ACTIVE": results.len()},
         });
         let next = answer.next.map(Cursor::Object);
-        let pagination = render_pagination(&path, &page, answer.total, next.as_ref());
+        let pagination = render_pagination(&page, answer.total, next.as_ref());
         Ok(json!({"results": results, "pagination": pagination, "stats": stats}))
     }
 

@@ -12,7 +12,7 @@ use crate::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
         errors::{Answered, ApiError, Problem},
         filters::ListFilter,
-        pagination::{Listing, Page, PageRequest, Query, check_problems, encode, paginate, render_list},
+        pagination::{Listing, Page, PageRequest, Query, check_problems, paginate, render_list},
         resources::jobs,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, too_many, unexpected},
     },
@@ -148,7 +148,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
         let filter = parse_list(body, &mut problems)?;
         check_problems(problems)?;
-        let path = format!("/v1/buckets/{}/syncs/list", encode(&bucket_id));
         let mut records = self.registry.syncs(&SyncQuery::Bucket { namespace_id, bucket_id }).await?;
         records.retain(|record| filter.belongs_to(&record.connection_id));
         let answer: Page<(SyncRecord, Option<SyncStatus>)> = if filter.asks_how_it_stands() {
@@ -162,7 +161,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         let now = self.clock.now();
         let results = answer.items.iter().map(|(sync, status)| answer::render(sync, status.as_ref(), now)).collect();
-        Ok(render_list(&path, &page, results, answer.total, answer.next.as_ref()))
+        Ok(render_list(&page, results, answer.total, answer.next.as_ref()))
     }
 
     /// Asks the coordinators of these syncs how they stand; `None` for one that does not answer, because that must not

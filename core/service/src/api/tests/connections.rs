@@ -334,6 +334,18 @@ fn lists_of_connections() {
     assert_eq!(names("", json!({"status": "ARCHIVED"})), ["C"]);
     assert!(names("", json!({"provider_type": "s3"})).is_empty());
     assert_eq!(names("?page_size=2&page=2", json!({})), ["B", "A"]);
+    // Links are followed as the page was asked for, and keep its other parameters.
+    for (method, path) in [("GET", CONNECTIONS.to_owned()), ("POST", format!("{CONNECTIONS}/list"))] {
+        let mut link = Some(format!("{path}?limit=1&include_total=true"));
+        let mut pages = 0;
+        while let Some(here) = link {
+            let answer = home.ok(method, &here, Value::Null);
+            assert_eq!((answer["results"].as_array().unwrap().len(), &answer["total"]), (1, &4.into()));
+            link = answer["pagination"]["next_page"].as_str().map(str::to_owned);
+            pages += 1;
+        }
+        assert_eq!(pages, 4);
+    }
     let answer = home.ok("GET", &format!("{CONNECTIONS}?limit=3"), Value::Null);
     assert_eq!((&answer["total"], &answer["pagination"]["total_pages"]), (&4.into(), &2.into()));
     check_keys(&answer["pagination"], "total page page_size total_pages next_page previous_page next_cursor");

@@ -146,7 +146,7 @@ fn of_connections_and_syncs() {
     check(
         "limits of connections and syncs",
         &[
-            ("connections, archived ones included", number(registry::CONNECTIONS_MAX)),
+            ("connections that are not archived", number(registry::CONNECTIONS_MAX)),
             ("syncs of a target bucket", number(registry::SYNCS_PER_BUCKET_MAX)),
             ("key id, application key", format!("{} each", bytes(CREDENTIAL_BYTES_MAX))),
             ("failures in a row that suspend a connection", number(registry::CONNECTION_FAILURES_MAX)),
