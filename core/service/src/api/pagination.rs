@@ -51,7 +51,12 @@ impl Query {
 
     /// The last value of a parameter; an empty one counts as left out.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.iter().rev().find(|(n, _)| n == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     }
 
     /// A boolean parameter.
@@ -249,12 +254,7 @@ pub(crate) fn render_pagination(page: &PageRequest, total: Option<u64>, next: Op
 }
 
 /// A list, as the client reads it.
-pub(crate) fn render_list(
-    page: &PageRequest,
-    results: Vec<Value>,
-    total: Option<u64>,
-    next: Option<&Cursor>,
-) -> Value {
+pub(crate) fn render_list(page: &PageRequest, results: Vec<Value>, total: Option<u64>, next: Option<&Cursor>) -> Value {
     let pagination = render_pagination(page, total, next);
     json!({"results": results, "pagination": pagination, "total": render::integer(total.unwrap_or(0))})
 }
