@@ -54,6 +54,14 @@ pub trait DocumentStore {
     /// [`crate::ErrorKind::Storage`].
     async fn load(&self, name: &str) -> Result<Option<Document>, Error>;
 
+    /// The revision of the document called `name`; 0 when there is none.
+    ///
+    /// # Errors
+    /// [`crate::ErrorKind::Storage`].
+    async fn revision(&self, name: &str) -> Result<u64, Error> {
+        Ok(self.load(name).await?.map_or(0, |document| document.revision))
+    }
+
     /// Replaces the document if its revision is still `expected` (0: if there is none). `None` as `value` deletes
     /// it. Nothing is written on a conflict.
     ///
@@ -79,6 +87,10 @@ impl<T: BlobStore + ?Sized> BlobStore for &T {
 impl<T: DocumentStore + ?Sized> DocumentStore for &T {
     async fn load(&self, name: &str) -> Result<Option<Document>, Error> {
         (**self).load(name).await
+    }
+
+    async fn revision(&self, name: &str) -> Result<u64, Error> {
+        (**self).revision(name).await
     }
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {

@@ -15,7 +15,7 @@ use b2sync_core::{
 use b2sync_service::{
     catalogue::{APPLY_BATCH_MAX, CatalogueSink, CatalogueTarget},
     coordinator::{
-        self, Config, Coordinator, Home,
+        self, Cache, Config, Coordinator, Home,
         protocol::Command,
         ranges::{RangeAnswer, RangeCall},
     },
@@ -52,6 +52,7 @@ pub struct SyncCoordinator {
     /// Tells this instance from those before it.
     instance: String,
     memory: Memory,
+    cache: Cache,
     /// Whether this instance has created the documents' table and not deleted it since. The storage treats each
     /// `CREATE` as a write even if the table exists: it opens a transaction, and the answer waits for it.
     has_table: Cell<bool>,
@@ -70,6 +71,7 @@ impl SyncCoordinator {
             env: self.env.clone(),
             instance: &self.instance,
             memory: &self.memory,
+            cache: &self.cache,
             has_table: &self.has_table,
             documents,
             storage,
@@ -89,7 +91,8 @@ impl SyncCoordinator {
 
 impl DurableObject for SyncCoordinator {
     fn new(state: State, env: Env) -> Self {
-        Self { state, env, instance: ids::job_id(&Platform), memory: Memory::new(), has_table: Cell::new(false) }
+        let (instance, memory, cache) = (ids::job_id(&Platform), Memory::new(), Cache::default());
+        Self { state, env, instance, memory, cache, has_table: Cell::new(false) }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {
@@ -116,6 +119,7 @@ struct WorkerHome<'a, R> {
     config: Config,
     instance: &'a str,
     memory: &'a Memory,
+    cache: &'a Cache,
     has_table: &'a Cell<bool>,
 }
 
@@ -194,6 +198,10 @@ impl<R: Registry> Home for WorkerHome<'_, R> {
 
     async fn publish_job(&self, job: &JobRecord) -> Result<(), Error> {
         self.kv.publish(job).await
+    }
+
+    fn cache(&self) -> Option<&Cache> {
+        Some(self.cache)
     }
 
     fn shards_max(&self) -> usize {
@@ -275,6 +283,13 @@ impl DocumentStore for SqlDocuments {
             sql::first(&self.0, "SELECT revision, value FROM documents WHERE name = ?", vec![name.into()])
                 .map_err(|error| storage_error("sync's storage", error))?;
         Ok(row.and_then(|row| Some(Document { revision: row.revision, value: Bytes::from(row.value?.into_vec()) })))
+    }
+
+    async fn revision(&self, name: &str) -> Result<u64, Error> {
+        let query = "SELECT revision FROM documents WHERE name = ? AND value IS NOT NULL";
+        let row: Option<Revision> =
+            sql::first(&self.0, query, vec![name.into()]).map_err(|error| storage_error("sync's storage", error))?;
+        Ok(row.map_or(0, |row| row.revision))
     }
 
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {

@@ -40,6 +40,7 @@ fn document(revision: u64, value: &str) -> Option<Document> {
 
 async fn missing_is_none(store: &impl DocumentStore) -> Outcome {
     check("none yet", store.load(NAME).await, None)?;
+    check("its revision", store.revision(NAME).await, 0)?;
     for expected in [1, 2, u64::MAX] {
         check("an update of nothing", store.swap(NAME, expected, Some(text("x"))).await, Swapped::Conflict)?;
         check("a deletion of nothing", store.swap(NAME, expected, None).await, Swapped::Conflict)?;
@@ -59,6 +60,7 @@ async fn revisions_count(store: &impl DocumentStore) -> Outcome {
         let value = format!("value {revision}");
         check("each counts", store.swap(NAME, revision, Some(text(&value))).await, Swapped::Done(revision + 1))?;
         check("and is read", store.load(NAME).await, document(revision + 1, &value))?;
+        check("and its revision alone", store.revision(NAME).await, revision + 1)?;
     }
     Ok(())
 }
@@ -82,6 +84,7 @@ async fn a_deletion_leaves_the_revision(store: &impl DocumentStore) -> Outcome {
     check("create", store.swap(NAME, 0, Some(text("a"))).await, Swapped::Done(1))?;
     check("delete", store.swap(NAME, 1, None).await, Swapped::Done(2))?;
     check("deleted", store.load(NAME).await, None)?;
+    check("has no revision", store.revision(NAME).await, 0)?;
     // Whoever held it before the deletion must not find its revision again.
     for expected in [1, 2, 3] {
         check("an update of what is deleted", store.swap(NAME, expected, Some(text("x"))).await, Swapped::Conflict)?;

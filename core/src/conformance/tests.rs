@@ -32,6 +32,7 @@ enum Defect {
     CutsLargeValues,
     ConflictsAreLost,
     RevisionsBeginAgain,
+    RevisionsStay,
     CreationOverwrites,
     ConflictWrites,
 }
@@ -88,6 +89,12 @@ impl DocumentStore for DefectiveDocuments {
         Ok(found.filter(|found| self.0 != Defect::EmptyIsNothing || !found.value.is_empty()))
     }
 
+    async fn revision(&self, name: &str) -> Result<u64, Error> {
+        // Of a deleted document, too.
+        let deleted = if self.0 == Defect::RevisionsStay { 1 } else { 0 };
+        Ok(self.1.load(name).await?.map_or(deleted, |found| found.revision))
+    }
+
     async fn swap(&self, name: &str, expected: u64, value: Option<Bytes>) -> Result<Swapped, Error> {
         let current = self.1.load(name).await?.map_or(0, |found| found.revision);
         match self.0 {
@@ -117,6 +124,7 @@ fn defective_documents_are_told() {
         (Defect::ConflictsAreLost, "what is missing is none: a deletion of nothing"),
         (Defect::ConflictWrites, "another revision is a conflict: nothing was written"),
         (Defect::CreationOverwrites, "another revision is a conflict: an update from 0"),
+        (Defect::RevisionsStay, "what is missing is none: its revision"),
         (Defect::RevisionsBeginAgain, "a deletion leaves the revision: a new creation counts on"),
     ] {
         let new = async || DefectiveDocuments(defect, MemoryDocuments::default());

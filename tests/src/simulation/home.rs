@@ -10,7 +10,7 @@ use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::catalogue::CatalogueTarget;
 use b2sync_service::coordinator::ranges::{self, RangeAnswer, RangeCall};
-use b2sync_service::coordinator::{Config, DOCUMENT, Home};
+use b2sync_service::coordinator::{Cache, Config, DOCUMENT, Home};
 use b2sync_service::registry::SyncRecord;
 use b2sync_service::sinks::SinkRecord;
 
@@ -108,6 +108,10 @@ impl Home for SimHome {
             Ok(())
         })
         .await
+    }
+
+    fn cache(&self) -> Option<&Cache> {
+        Some(&self.seam.instance.cache)
     }
 
     fn memory(&self) -> Option<&Memory> {

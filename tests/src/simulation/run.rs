@@ -143,7 +143,7 @@ impl Sim {
         let offset = i64::try_from(mix(self.born)).unwrap_or(0) % (skew + 1);
         let place = usize::try_from(self.born).unwrap_or(0) % PLACES;
         let (name, offset_ms) = (format!("instance_{}", self.born), Rc::new(Cell::new(offset)));
-        Instance { name, place, offset_ms, memory: Rc::default() }
+        Instance { name, place, offset_ms, memory: Rc::default(), cache: Rc::default() }
     }
 
     fn play(&mut self, plan: &Plan) -> Result<(), Violation> {

@@ -22,7 +22,7 @@ use b2sync_core::store::MemoryDocuments;
 use b2sync_core::time::Timestamp;
 use b2sync_service::catalogue::{CatalogueAnswer, CatalogueCall, MemoryCatalogue, ObjectQuery, ObjectRecord};
 use b2sync_service::conformance::registry as records;
-use b2sync_service::coordinator::Config;
+use b2sync_service::coordinator::{Cache, Config};
 use b2sync_service::registry::{ConnectionRecord, ConnectionStatus, MemoryRegistry, Registry, SyncRecord};
 use b2sync_service::seal::MasterKeys;
 
@@ -63,6 +63,7 @@ pub(super) struct Instance {
     pub(super) place: usize,
     pub(super) offset_ms: Rc<Cell<i64>>,
     pub(super) memory: Rc<Memory>,
+    pub(super) cache: Rc<Cache>,
 }
 
 /// The world, shared by all instances that ever live in it.

@@ -169,6 +169,7 @@ async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {
 
 async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
     check("a sync that is not there is none", registry.sync("sync_a").await, None)?;
+    check("nor with its connection", registry.sync_and_connection("sync_a").await, None)?;
     let a = ok("insert", registry.insert_sync(sync("sync_a", "bkt_1", "conn_a", 10)?).await)?;
     check(
         "insert answers revision 1",
@@ -176,6 +177,9 @@ async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
         SyncRecord { revision: 1, ..sync("sync_a", "bkt_1", "conn_a", 10)? },
     )?;
     check("found", registry.sync("sync_a").await, Some(a.clone()))?;
+    check("without a connection", registry.sync_and_connection("sync_a").await, Some((a.clone(), None)))?;
+    let connection = ok("insert", registry.insert_connection(connection("conn_a", "A", 1)).await)?;
+    check("and with one", registry.sync_and_connection("sync_a").await, Some((a.clone(), Some(connection))))?;
     check_kind(
         "an id exists once",
         registry.insert_sync(sync("sync_a", "bkt_2", "conn_a", 1)?).await,

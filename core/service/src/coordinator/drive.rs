@@ -6,7 +6,7 @@ use super::{
     opening::cut,
     pumps::{AllPumped, Pumps},
 };
-use crate::registry::{Registry, SyncRecord};
+use crate::registry::{ConnectionRecord, Registry, SyncRecord};
 use b2sync_core::{
     engine::{self, StepReport},
     error::Error,
@@ -50,7 +50,7 @@ impl<H: Home> Coordinator<'_, H> {
             };
             return self.home.set_alarm(Some(again)).await;
         }
-        let Some(sync) = self.home.registry().sync(&sync_id).await? else {
+        let Some((sync, connection)) = self.home.registry().sync_and_connection(&sync_id).await? else {
             // Deleted, and the call that deleted it was cut off before it said so.
             self.forget(&sync_id, now).await?;
             return Ok(());
@@ -58,16 +58,20 @@ impl<H: Home> Coordinator<'_, H> {
         self.publish_jobs(&sync_id).await?;
         match self.begin_turn(&sync, now).await? {
             None => Ok(()),
-            Some(Turn::Step(begun)) => self.drive_job(&sync, &begun).await,
+            Some(Turn::Step(begun)) => self.drive_job((&sync, connection), &begun).await,
             Some(Turn::Pump(turn)) => self.drive_pumps(&sync, &turn).await,
         }
     }
 
     /// Runs one step of the running job, takes in its report, and feeds the sinks from what it appended.
-    async fn drive_job(&self, sync: &SyncRecord, begun: &Begun) -> Result<(), Error> {
+    async fn drive_job(
+        &self,
+        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
+        begun: &Begun,
+    ) -> Result<(), Error> {
         let sync_id = &sync.sync_id;
         let filters = sync.effective_filters();
-        let (report, used) = self.step(sync, &filters, begun).await;
+        let (report, used) = self.step((sync, connection), &filters, begun).await;
         let now = self.home.clock().now();
         let warning = nothing_found(sync, &filters, &report.counts);
         let mut attempt = Reported::default();

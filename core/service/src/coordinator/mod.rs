@@ -44,7 +44,7 @@ pub use self::{
         document_read_and_written,
     },
     step::STREAM_FILES,
-    store::WIPE_AGAIN_MS,
+    store::{Cache, WIPE_AGAIN_MS},
 };
 use self::{
     ranges::{RangeAnswer, RangeCall},
@@ -139,6 +139,12 @@ pub trait Home {
     /// Where this instance holds a job between two steps; the same for all calls of one instance, and each instance has
     /// its own. `None`: it does not.
     fn memory(&self) -> Option<&Memory> {
+        None
+    }
+
+    /// What this instance remembers of the coordinator's document; the same for all calls of one sync. `None`: it
+    /// decodes the document each time.
+    fn cache(&self) -> Option<&Cache> {
         None
     }
 

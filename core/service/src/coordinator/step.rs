@@ -7,11 +7,11 @@ use super::{
     lease::Begun,
     opening::{ACCOUNT_MAX_AGE_MS, credentials, cut, gone},
     ranges::Ranges,
-    state::{State, add_cost},
+    state::add_cost,
 };
 use crate::{
-    documents::{self, Stored},
-    registry::{Registry, SyncRecord},
+    documents,
+    registry::{ConnectionRecord, Registry, SyncRecord},
     seal::Sealed,
 };
 use b2sync_core::{
@@ -48,6 +48,8 @@ pub(super) struct Used {
     pub(super) key_id: String,
     pub(super) application_key: Option<Sealed>,
     pub(super) account: Option<Account>,
+    /// The connection has failed before.
+    pub(super) has_failed: bool,
 }
 
 /// A source that is read only while the step holds the lease and its job runs.
@@ -78,12 +80,12 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
     }
 
     async fn still_wanted(&self) -> Result<(), Error> {
-        let document = self.coordinator.home.documents().load(DOCUMENT).await?;
-        let revision = document.as_ref().map_or(0, |document| document.revision);
+        let revision = self.coordinator.home.documents().revision(DOCUMENT).await?;
         if revision > 0 && revision == self.seen.get() {
             return Ok(());
         }
-        let state = document.map(|document| State::decode(&document.value)).transpose()?;
+        // What changes between the two calls is seen by the next one.
+        let state = self.coordinator.stored().await?;
         if state.is_some_and(|it| it.has_lease(self.begun.step) && it.is_running(&self.begun.job.job_id)) {
             self.seen.set(revision);
             return Ok(());
@@ -97,10 +99,15 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
 }
 
 impl<H: Home> Coordinator<'_, H> {
-    pub(super) async fn step(&self, sync: &SyncRecord, filters: &FilterSpec, begun: &Begun) -> (StepReport, Used) {
+    pub(super) async fn step(
+        &self,
+        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
+        filters: &FilterSpec,
+        begun: &Begun,
+    ) -> (StepReport, Used) {
         let job = &begun.job;
         let mut used = Used::default();
-        match self.try_step(sync, filters, begun, &mut used).await {
+        match self.try_step((sync, connection), filters, begun, &mut used).await {
             Ok(report) => (report, used),
             Err((error, cost)) => {
                 let report = StepReport {
@@ -124,7 +131,7 @@ impl<H: Home> Coordinator<'_, H> {
 
     async fn try_step(
         &self,
-        sync: &SyncRecord,
+        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
         filters: &FilterSpec,
         begun: &Begun,
         used: &mut Used,
@@ -132,11 +139,11 @@ impl<H: Home> Coordinator<'_, H> {
         let home = self.home;
         let config = home.config();
         let free = |error: Error| (error, JobCost { steps: 1, ..JobCost::default() });
-        let connection = home.registry().connection(&sync.connection_id).await.map_err(free)?;
         let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
         connection.check_usable().map_err(free)?;
         used.application_key.clone_from(&connection.application_key);
         used.key_id.clone_from(&connection.key_id);
+        used.has_failed = connection.consecutive_failures > 0 || connection.last_error.is_some();
         let credentials = credentials(config, &connection).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
         let cut = cut(config, sync).map_err(free)?;
@@ -204,9 +211,12 @@ impl<H: Home> Coordinator<'_, H> {
         &self,
         sync: &SyncRecord,
         outcome: &Result<Outcome, Error>,
-        Used { key_id, application_key, account }: Used,
+        Used { key_id, application_key, account, has_failed }: Used,
     ) -> Result<(), Error> {
         let refused = outcome.as_ref().err().filter(|error| blames_connection(error.kind()));
+        if refused.is_none() && account.is_none() && !(outcome.is_ok() && has_failed) {
+            return Ok(());
+        }
         let registry = self.home.registry();
         for _ in 0..documents::SWAP_ATTEMPTS_MAX {
             let Some(mut connection) = registry.connection(&sync.connection_id).await? else { return Ok(()) };

@@ -1,7 +1,7 @@
 //! Changing a coordinator's document: each change sets the alarm.
 
 use super::{Coordinator, DOCUMENT, Home, State, answer::no_sync};
-use crate::documents;
+use crate::documents::{Decoded, Loaded, Slot};
 use b2sync_core::{error::Error, time::Clock};
 
 /// How soon the rest of a deleted sync is deleted, in milliseconds: a store may go on listing what is gone for a while.
@@ -9,16 +9,32 @@ pub const WIPE_AGAIN_MS: i64 = 65_000;
 /// The wait before a store that failed is asked once more, in milliseconds.
 const STORE_AGAIN_MS: u64 = 500;
 
+/// What an instance remembers of its coordinator's document from one call to the next, so that it is not decoded each
+/// time.
+#[derive(Debug, Default)]
+pub struct Cache(Decoded<State>);
+
 impl<H: Home> Coordinator<'_, H> {
     /// How things stand; `None`: nothing is stored.
     pub(super) async fn stored(&self) -> Result<Option<State>, Error> {
-        let document = documents::load(self.home.documents(), DOCUMENT, &State::new("")).await?;
+        let document = self.load_document("").await?;
         Ok((document.revision > 0).then_some(document.value))
     }
 
     /// How things stand; as for a new sync if nothing is stored.
     pub(super) async fn load(&self, sync_id: &str) -> Result<State, Error> {
-        Ok(documents::load(self.home.documents(), DOCUMENT, &State::new(sync_id)).await?.value)
+        Ok(self.load_document(sync_id).await?.value)
+    }
+
+    async fn load_document(&self, sync_id: &str) -> Result<Loaded<State>, Error> {
+        let fresh = State::new(sync_id);
+        self.slot(&fresh, &Cache::default()).load().await
+    }
+
+    /// The coordinator's document; `otherwise` is the cache of a home that keeps none.
+    fn slot<'s>(&'s self, fresh: &'s State, otherwise: &'s Cache) -> Slot<'s, H::Documents, State> {
+        let Cache(decoded) = self.home.cache().unwrap_or(otherwise);
+        Slot { documents: self.home.documents(), name: DOCUMENT, fresh, decoded }
     }
 
     /// Reads the coordinator's document, lets `decide` change it, stores what changed, and sets the alarm. `decide` is
@@ -40,12 +56,12 @@ impl<H: Home> Coordinator<'_, H> {
         sync_id: &str,
         decide: &mut dyn FnMut(&mut State) -> Result<(), Error>,
     ) -> Result<(), Error> {
-        let (home, fresh) = (self.home, State::new(sync_id));
-        let mut document = documents::load(home.documents(), DOCUMENT, &fresh).await?;
+        let (home, fresh, otherwise) = (self.home, State::new(sync_id), Cache::default());
+        let slot = self.slot(&fresh, &otherwise);
+        let mut document = slot.load().await?;
         // The sync may be deleted already: what is stored first is looked at, whatever breaks off behind it.
         let before_first = async || home.set_alarm(Some(home.clock().now().plus_millis(WIPE_AGAIN_MS))).await;
-        let updated =
-            documents::update_loaded(home.documents(), DOCUMENT, &fresh, &mut document, decide, before_first).await?;
+        let updated = slot.update_loaded(&mut document, decide, before_first).await?;
         let now = home.clock().now();
         let alarm = document.value.next_alarm(now, self.held_until(&document.value, now));
         if alarm.is_none() && !updated.is_changed {
@@ -125,10 +141,7 @@ impl<H: Home> Coordinator<'_, H> {
         if published.is_empty() {
             return Ok(());
         }
-        documents::update(self.home.documents(), DOCUMENT, &State::new(sync_id), |state| {
-            state.unpublished.retain(|job| !published.contains(&&job.job_id));
-            Ok(())
-        })
-        .await
+        let forget = |state: &mut State| Ok(state.unpublished.retain(|job| !published.contains(&&job.job_id)));
+        self.slot(&State::new(sync_id), &Cache::default()).update(forget).await
     }
 }

@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use self::dead_letters::DeadLetters;
-use crate::documents::{self, Loaded, Stored};
+use crate::documents::{Decoded, Loaded, Slot, Stored};
 
 /// The version of a sink's document that this code reads and writes.
 pub const VERSION: u32 = 1;
@@ -159,19 +159,21 @@ impl SinkRecord {
     /// # Errors
     /// Of the store; [`ErrorKind::StateCorrupt`].
     pub async fn load(documents: &impl DocumentStore, sink_id: &str) -> Result<Loaded<Self>, Error> {
-        documents::load(documents, &Self::document(sink_id), &Self::default()).await
+        let (name, fresh, decoded) = (Self::document(sink_id), Self::default(), Decoded::default());
+        Slot { documents, name: &name, fresh: &fresh, decoded: &decoded }.load().await
     }
 
     /// Changes the document as `decide` says, which may be called several times.
     ///
     /// # Errors
-    /// As [`documents::update`].
+    /// As [`Slot::update`].
     pub async fn update<R>(
         documents: &impl DocumentStore,
         sink_id: &str,
         decide: impl FnMut(&mut Self) -> Result<R, Error>,
     ) -> Result<R, Error> {
-        documents::update(documents, &Self::document(sink_id), &Self::default(), decide).await
+        let (name, fresh, decoded) = (Self::document(sink_id), Self::default(), Decoded::default());
+        Slot { documents, name: &name, fresh: &fresh, decoded: &decoded }.update(decide).await
     }
 
     /// Whether the feed must keep what is behind its cursor.

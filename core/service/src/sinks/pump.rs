@@ -20,7 +20,7 @@ use b2sync_core::{
 use futures_util::future::{Either, select};
 
 use super::{DELIVERY_ATTEMPTS_MAX, SinkRecord};
-use crate::documents::{self, Loaded, Updated};
+use crate::documents::{Decoded, Loaded, Slot, Updated};
 
 /// One delivery may take so long, in milliseconds. After that the sink counts as failed, and the changes come again.
 pub const DELIVERY_MS_MAX: u64 = 10_000;
@@ -270,9 +270,9 @@ impl<B: BlobStore, D: DocumentStore, C: Clock> Pump<'_, B, D, C> {
         mut decide: impl FnMut(&mut SinkRecord) -> Result<(), Error>,
     ) -> Result<(), Error> {
         let Cursor { name, document, .. } = cursor;
-        let fresh = SinkRecord::default();
-        let updated = documents::update_loaded(self.documents, name, &fresh, document, &mut decide, async || Ok(()));
-        let Updated { is_changed, reloads } = updated.await?;
+        let (fresh, decoded) = (SinkRecord::default(), Decoded::default());
+        let slot = Slot { documents: self.documents, name, fresh: &fresh, decoded: &decoded };
+        let Updated { is_changed, reloads } = slot.update_loaded(document, &mut decide, async || Ok(())).await?;
         cursor.pumped.reads += u64::from(reloads);
         cursor.pumped.writes += u64::from(is_changed);
         cursor.calls += u64::from(2 * reloads) + u64::from(is_changed);

@@ -328,8 +328,8 @@ impl World {
         assert!(self.document().checkpoint.is_none());
     }
 
-    /// Every blob is named: by the snapshot, by the feed, or as one to be deleted. Of these, those that only checkpoints
-    /// named may be gone already.
+    /// Every blob is named: by the snapshot, by the feed, or as one to be deleted. Of these, those that only
+    /// checkpoints named may be gone already.
     fn check_nothing_else_is_stored(&self) {
         let mut named = self.to_be_deleted();
         named.extend(self.stored().0);

@@ -91,6 +91,7 @@ pub(super) struct World {
     config: Rc<Config>,
     instance: String,
     memory: Rc<Memory>,
+    cache: Rc<Cache>,
 }
 
 /// The one thing that every seam is.
@@ -323,6 +324,7 @@ pub(super) struct TestHome {
     config: Rc<Config>,
     instance: String,
     memory: Rc<Memory>,
+    cache: Rc<Cache>,
 }
 
 impl Home for TestHome {
@@ -373,6 +375,10 @@ impl Home for TestHome {
 
     fn instance(&self) -> &str {
         &self.instance
+    }
+
+    fn cache(&self) -> Option<&Cache> {
+        Some(&self.cache)
     }
 
     fn memory(&self) -> Option<&Memory> {
@@ -523,6 +529,7 @@ impl World {
             config: Rc::new(config(Budget { wall_ms_max: 120_000, ..Budget::UNLIMITED })),
             instance: "instance_1".to_owned(),
             memory: Rc::default(),
+            cache: Rc::default(),
         }
     }
 
@@ -560,7 +567,7 @@ impl World {
 
     /// The instance that comes after this one died.
     pub(super) fn next_instance(&self) -> Self {
-        Self { instance: format!("{}+", self.instance), memory: Rc::default(), ..self.clone() }
+        Self { instance: format!("{}+", self.instance), memory: Rc::default(), cache: Rc::default(), ..self.clone() }
     }
 
     pub(super) fn home(&self) -> TestHome {
@@ -569,6 +576,7 @@ impl World {
             config: self.config.clone(),
             instance: self.instance.clone(),
             memory: Rc::clone(&self.memory),
+            cache: Rc::clone(&self.cache),
         }
     }
 

@@ -1,0 +1,246 @@
+//! The registry: connections and syncs, as their users configured them.
+//!
+//! It decides nothing but what only one place can decide: that a name is free, that a record is still the one that was
+//! read, and which syncs are due. It is strongly consistent: a read sees every write acknowledged before it. On Workers
+//! it is one Durable Object, called through [`RegistryCall`]; [`apply`] makes any [`Registry`] answer such calls and
+//! [`RemoteRegistry`] is the other end.
+//!
+//! **Invariants.** A record's revision counts its writes from 1 and every update names the revision it read. Of the
+//! connections that are not archived, no two have the same name. A new sync is due at once, so that the cron finds it
+//! even if whoever created it was cut off. The application key is only ever here sealed.
+
+mod memory;
+mod records;
+mod remote;
+
+use serde::{Deserialize, Serialize};
+
+use b2sync_core::{
+    error::{Error, ErrorKind},
+    time::Timestamp,
+};
+
+pub use self::{memory::MemoryRegistry, records::*, remote::*};
+
+/// Which syncs to list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SyncQuery {
+    /// Those of a bucket.
+    Bucket {
+        /// The namespace that the bucket belongs to.
+        namespace_id: String,
+        /// The bucket.
+        bucket_id: String,
+    },
+    /// Those that read through a connection, in all namespaces.
+    Connection {
+        /// The connection.
+        connection_id: String,
+    },
+}
+
+/// Keeps connections and syncs. Implemented by each home; [`crate::conformance::registry`] says what it must do.
+///
+/// # Errors
+/// Besides what each method names: [`ErrorKind::Storage`], and [`ErrorKind::StateCorrupt`] for a record that does not
+/// decode.
+pub trait Registry {
+    /// Stores a new connection and returns it, its revision now 1.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`], field `name`, when another connection that is not archived has the name, or the id is
+    /// taken.
+    async fn insert_connection(&self, record: ConnectionRecord) -> Result<ConnectionRecord, Error>;
+
+    /// The connection with that id, or else the one with that name that is not archived.
+    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error>;
+
+    /// Replaces a connection whose revision is still `expected` and returns it with its new revision.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::StateConflict`] when it has another revision; [`ErrorKind::Conflict`],
+    /// field `name`, when the name is taken.
+    async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error>;
+
+    /// All connections, archived ones too, newest first (by `created_at`, then by id).
+    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error>;
+
+    /// Stores a new sync and returns it, its revision now 1. It is due at its `created_at`.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] when the id is taken.
+    async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error>;
+
+    /// One sync.
+    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error>;
+
+    /// One sync, and its connection.
+    async fn sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnection>, Error> {
+        let Some(sync) = self.sync(sync_id).await? else { return Ok(None) };
+        let connection = self.connection(&sync.connection_id).await?;
+        Ok(Some((sync, connection)))
+    }
+
+    /// Replaces a sync whose revision is still `expected` and returns it with its new revision.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`]; [`ErrorKind::StateConflict`] when it has another revision.
+    async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error>;
+
+    /// Removes a sync; says whether there was one.
+    async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error>;
+
+    /// Syncs, newest first (by `created_at`, then by id).
+    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error>;
+
+    /// At most `limit` syncs to poke at `at`, longest overdue first.
+    async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error>;
+
+    /// Makes a sync that was due, and was poked, due next at that time, or never; unless [`Self::set_poke_after`] has
+    /// said otherwise meanwhile, or it is gone.
+    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error>;
+
+    /// Makes a sync due at that time, or never. Does not count as a write of its record.
+    ///
+    /// # Errors
+    /// [`ErrorKind::NotFound`].
+    async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error>;
+}
+
+/// A sync, and the connection that it names, if there is one.
+pub type SyncAndConnection = (SyncRecord, Option<ConnectionRecord>);
+
+/// A sync that is to be poked.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DueSync {
+    /// Since when.
+    pub since: Timestamp,
+    /// `sync_…`
+    pub sync_id: String,
+}
+
+/// The errors that every home's registry answers, in the same words.
+pub mod refusals {
+    use super::*;
+
+    /// A name that another connection has.
+    pub fn name_taken(name: &str) -> Error {
+        Error::new(
+            ErrorKind::Conflict,
+            format!("A connection named {name:?} exists already."),
+            "Choose another name, or change the existing connection with PATCH.",
+        )
+        .with_field("name")
+    }
+
+    /// An id that exists.
+    pub fn id_taken(id: &str) -> Error {
+        Error::new(ErrorKind::Conflict, format!("{id} exists already."), "Try again: another id will be drawn.")
+    }
+
+    /// Nothing to update.
+    pub fn missing(id: &str) -> Error {
+        Error::new(ErrorKind::NotFound, format!("{id} does not exist."), "It may have been deleted.")
+    }
+
+    /// Another writer came first.
+    pub fn moved(id: &str) -> Error {
+        Error::new(
+            ErrorKind::StateConflict,
+            format!("{id} was modified concurrently."),
+            "Nothing was written. Try again.",
+        )
+        .with_retry(b2sync_core::Retry::Temporary)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pollster::block_on;
+
+    use super::*;
+    use crate::conformance::registry::{connection, registry_conformance, sync};
+    use b2sync_core::{filter::FilterSpec, policy::DeletionLimit};
+
+    #[test]
+    fn memory_conforms() {
+        block_on(registry_conformance(async || MemoryRegistry::new())).unwrap();
+    }
+
+    #[test]
+    fn a_remote_one_conforms() {
+        block_on(registry_conformance(async || {
+            let memory = MemoryRegistry::new();
+            RemoteRegistry(async move |call: RegistryCall| {
+                parse_answer(&apply_json(&memory, &serde_json::to_string(&call).unwrap()).await)
+            })
+        }))
+        .unwrap();
+    }
+
+    #[test]
+    fn records_survive_storing() {
+        let record = connection("conn_a", "A", 1);
+        assert_eq!(ConnectionRecord::from_stored(&record.to_stored().unwrap()).unwrap(), record);
+        let record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
+        assert_eq!(SyncRecord::from_stored(&record.to_stored().unwrap()).unwrap(), record);
+    }
+
+    #[test]
+    fn no_record_shows_its_salt() {
+        let record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
+        assert!(record.to_stored().unwrap().contains("\"salt\":\"000102"));
+        let shown = format!("{record:?} {record:#?}");
+        assert!(shown.contains("sync_a") && !shown.contains("0102"), "{shown}");
+    }
+
+    #[test]
+    fn an_older_record_reads_with_defaults() {
+        let record = SyncRecord::from_stored(
+            r#"{"v":1,"sync_id":"sync_a","internal_id":"int_a","namespace_id":"default","bucket_id":"b",
+                "connection_id":"conn_a","source":"b2://media/x/","polling_interval_s":300,"batch_size":50,"salt":"00",
+                "is_active":true,"created_at":1,"updated_at":1}"#,
+        )
+        .unwrap();
+        assert_eq!(record.mode, SyncMode::Continuous);
+        assert_eq!(record.filters, FilterSpec::default());
+        assert!(record.reconcile.on_delete && record.skip_duplicates);
+        assert_eq!(record.deletion_limit, DeletionLimit { percent: 50, files: 100 });
+        let record = ConnectionRecord::from_stored(
+            r#"{"v":1,"connection_id":"conn_a","internal_id":"int_a","name":"A","provider_type":"backblaze",
+                "key_id":"k","status":"ACTIVE","is_active":true,"created_at":1,"updated_at":1}"#,
+        )
+        .unwrap();
+        assert_eq!(record.application_key, None);
+    }
+
+    #[test]
+    fn a_newer_or_broken_record_is_refused() {
+        let newer = ConnectionRecord { v: RECORD_VERSION + 1, ..connection("conn_a", "A", 1) };
+        for text in [newer.to_stored().unwrap().as_str(), "{}", "", "null"] {
+            assert_eq!(ConnectionRecord::from_stored(text).unwrap_err().kind(), ErrorKind::StateCorrupt);
+        }
+        let text = sync("sync_a", "bkt", "conn_a", 1).unwrap().to_stored().unwrap();
+        let wrong = text.replace("b2://", "gs://");
+        assert_ne!(wrong, text);
+        assert_eq!(SyncRecord::from_stored(&wrong).unwrap_err().kind(), ErrorKind::StateCorrupt);
+    }
+
+    #[test]
+    fn sync_from_is_a_filter() {
+        let mut record = sync("sync_a", "bkt", "conn_a", 1).unwrap();
+        assert_eq!(record.effective_filters().modified_after, None);
+        record.echoed.sync_from = Some(Timestamp::from_millis(5));
+        assert_eq!(record.effective_filters().modified_after, Some(Timestamp::from_millis(5)));
+        record.filters.modified_after = Some(Timestamp::from_millis(9));
+        assert_eq!(record.effective_filters().modified_after, Some(Timestamp::from_millis(9)));
+    }
+
+    #[test]
+    fn what_is_no_call_or_answer_is_an_error() {
+        let answer = block_on(apply_json(&MemoryRegistry::new(), "{}"));
+        assert_eq!(parse_answer(&answer).unwrap_err().kind(), ErrorKind::Internal);
+        assert_eq!(parse_answer("").unwrap_err().kind(), ErrorKind::Storage);
+    }
+}
