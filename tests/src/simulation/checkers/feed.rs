@@ -48,8 +48,9 @@ pub(super) struct FeedLog {
     appeared: BTreeMap<String, u64>,
     /// The batches that the document named last, by their first positions.
     batches: BTreeMap<u64, BatchRef>,
-    /// Files that full syncs handed over again: by job, key, and how many scopes there had been.
-    again: BTreeSet<(String, String, usize)>,
+    /// Files that full syncs handed over again: by job, key, how many scopes there had been, and those that the step
+    /// knew.
+    again: BTreeSet<(String, String, usize, String)>,
     /// What each job appended: created, updated and repeated files.
     objects: BTreeMap<String, u64>,
     /// Deletions, by job and root: under other filters a job lists anew, beside another root.
@@ -174,12 +175,13 @@ impl FeedLog {
         Ok(())
     }
 
-    /// Appends a change, and judges it. Full syncs append updates whether they are asked for or not.
+    /// Appends a change that a step found under the filters `scope`, and judges it. Full syncs append updates whether
+    /// they are asked for or not.
     pub(super) fn append(
         &mut self,
         at: u64,
         change: Change,
-        is_full: bool,
+        (is_full, scope): (bool, &str),
         bucket: &BucketSeen,
     ) -> Result<(), Violation> {
         let position = self.last() + 1;
@@ -204,7 +206,7 @@ impl FeedLog {
                 self.current.insert(key.clone(), Known::from(&change.entry));
             }
         }
-        let handed_over = (change.job_id.clone(), key.clone(), bucket.scopes());
+        let handed_over = (change.job_id.clone(), key.clone(), bucket.scopes(), scope.to_owned());
         if change.again && !self.again.insert(handed_over) {
             let message = format!("{change:?} was handed over by this job before");
             return Err(Violation::new(Rule::ChangesFollow, message));

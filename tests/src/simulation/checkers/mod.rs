@@ -155,11 +155,13 @@ impl Checks {
             appended: found.len() as u64,
             ..SnapshotSeen::default()
         };
+        let done = document.root.job.as_ref().map(|job| job.fingerprint.as_str());
+        let scope = document.checkpoint.as_ref().map_or(done.unwrap_or_default(), |it| it.fingerprint.as_str());
         for change in found {
             self.check_limits(&change, before.generation, before.entries)?;
             // One that was limited is made up for by the jobs behind it.
             let is_full = before.resync.is_some() || self.coordinator.full_syncs.contains(&change.job_id);
-            self.feed.append(swap.at, change, is_full, &self.bucket)?;
+            self.feed.append(swap.at, change, (is_full, scope), &self.bucket)?;
         }
         let counted = self.snapshot.counted(&document, kv, self.bucket.order, &mut named)?;
         let files = self.feed.check_counted(&counted)?;
