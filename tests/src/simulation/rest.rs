@@ -14,6 +14,7 @@ use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::Timestamp;
 use b2sync_service::coordinator::protocol::{Answer, Command, SyncStatus};
 use b2sync_service::coordinator::{Coordinator, DOCUMENT};
+use b2sync_service::sinks::pump::DELIVERY_MS_MAX;
 use b2sync_service::sinks::{CATALOGUE, SinkRecord};
 
 use super::checkers::{Rule, Violation};
@@ -72,6 +73,10 @@ impl Sim {
         self.inner.note(|| "== no more trouble".to_owned());
         self.end_trouble();
         self.inner.rotate_key(false);
+        // A change that is refused takes three deliveries in a row: where a third of them is too slow, that may take
+        // days.
+        let quicker = |slow_ms: u64| slow_ms.min(DELIVERY_MS_MAX - 1_000);
+        self.inner.sinks.iter().for_each(|sink| sink.slow_ms_max.set(quicker(sink.slow_ms_max.get())));
         // So that there is a rest between two polls, and not for a day.
         self.inner.change_sync(|sync| (sync.polling_interval_s, sync.max_class_c_per_day) = (900, None));
         self.inner.checks.borrow_mut().limit_class_c(None, 0);

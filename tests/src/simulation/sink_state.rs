@@ -23,6 +23,8 @@ pub(super) struct SinkState {
     pub(super) refused_for_ever: RefCell<BTreeSet<String>>,
     /// What it ever refused so. Such a key must be among its dead letters, where it does not hold what the feed tells.
     pub(super) exempt: RefCell<BTreeSet<String>>,
+    /// The longest that a delivery takes.
+    pub(super) slow_ms_max: Cell<u64>,
     /// Whether every delivery fails.
     pub(super) is_down: Cell<bool>,
 }
@@ -37,6 +39,7 @@ impl SinkState {
             refusals: RefCell::default(),
             refused_for_ever: RefCell::default(),
             exempt: RefCell::default(),
+            slow_ms_max: Cell::new(options.slow_ms_max),
             is_down: Cell::new(false),
         }
     }

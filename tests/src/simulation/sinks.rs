@@ -67,7 +67,7 @@ impl SimSink {
     /// What becomes of this delivery, and how long it takes before it reaches the sink and after.
     fn fate(&self) -> (Option<Break>, u64, u64) {
         let (inner, state) = (self.inner(), self.state());
-        let slow_ms = state.options.slow_ms_max;
+        let slow_ms = state.slow_ms_max.get();
         let delay = || if slow_ms == 0 { 0 } else { inner.sink_entropy.below(slow_ms + 1) };
         let (takes_ms, is_late) = (delay(), slow_ms > 0 && inner.sink_entropy.chance(0.5));
         let (before_ms, after_ms) = if is_late { (0, takes_ms) } else { (takes_ms, 0) };
