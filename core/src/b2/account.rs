@@ -98,7 +98,7 @@ pub fn authorize_request(api_url: &str, credentials: &Credentials) -> Result<Req
     let base = parse_base(api_url).map_err(|error| error.with_field("api_url"))?;
     let pair = format!("{}:{}", credentials.key_id, credentials.application_key.expose_secret());
     let mut authorization = HeaderValue::try_from(format!("Basic {}", STANDARD.encode(pair)))
-        .map_err(|_| Error::internal("The credentials fit no header."))?;
+        .map_err(|_| Error::internal("The credentials do not fit into a header."))?;
     authorization.set_sensitive(true);
     ::http::Request::builder()
         .method(Method::GET)
@@ -229,7 +229,7 @@ fn malformed(what: &str) -> Error {
     Error::new(
         ErrorKind::MalformedResponse,
         format!("B2's answer to b2_authorize_account cannot be read: {what}."),
-        "Try again. If it stays, check that the API URL is Backblaze's, https://api.backblazeb2.com.",
+        "Try again. If it happens again, check that the API URL is Backblaze's, https://api.backblazeb2.com.",
     )
 }
 
@@ -244,7 +244,7 @@ impl Account {
             return Err(Error::new(
                 ErrorKind::KeyExpired,
                 format!("The application key expired at {expired}."),
-                "Create a new application key in the Backblaze console, App Keys, and update the connection with it.",
+                "Create a new application key in the Backblaze console, App Keys, and use it in place of this one.",
             ));
         }
         let missing: Vec<&str> =
@@ -254,8 +254,8 @@ impl Account {
                 ErrorKind::CapabilityMissing,
                 format!("The application key lacks the capability {}.", missing.join(" and ")),
                 format!(
-                    "Create a new key with List Files and Read Files enabled for the bucket {:?}, and update the \
-                     connection with it.",
+                    "Create a new key with List Files and Read Files enabled for the bucket {:?}, and use it in place \
+                     of this one.",
                     source.bucket().as_str()
                 ),
             ));
@@ -283,8 +283,8 @@ impl Account {
         };
         let advice = match allowed.iter().find(|bucket| bucket.eq_ignore_ascii_case(named)) {
             Some(alike) => format!("Bucket names are case-sensitive: write {alike:?} in the source path."),
-            None => "Correct the bucket in the source path, or create a key that may read this bucket and update the \
-                     connection with it."
+            None => "Correct the bucket in the source path, or create a key that may read this bucket and use it in \
+                     place of this one."
                 .to_owned(),
         };
         Err(Error::new(ErrorKind::BucketNotAllowed, message, advice).with_field("source_path"))
@@ -303,8 +303,8 @@ impl Account {
                 quoted(source.prefix())
             ),
             format!(
-                "Write b2://{}/{required} or a longer prefix, or create a key without a file name prefix and update \
-                 the connection with it.",
+                "Write b2://{}/{required} or a longer prefix, or create a key without a file name prefix and use it \
+                 in place of this one.",
                 source.bucket()
             ),
         )
@@ -356,7 +356,7 @@ impl TryFrom<StoredAccount> for Account {
             return Err(Error::new(
                 ErrorKind::StateCorrupt,
                 format!("The cached account has version {}; this code knows {STORED_VERSION}.", stored.v),
-                "Test the connection again: that writes it anew.",
+                "Test the connection: that stores the account again.",
             ));
         }
         Ok(Self {

@@ -84,13 +84,13 @@ const ANY: Row = Row {
 };
 
 const CHECK_KEY: &str = "In the Backblaze console, App Keys, check that the keyID is the one you entered, and that the \
-     key has not expired or been deleted. The application key is shown only once: if it is lost, create a new key, and \
-     update the connection with it.";
-const RAISE_CAP: &str = "Raise the cap in the Backblaze console, Caps & Alerts, or wait until midnight UTC, when daily \
-     caps begin anew.";
-const WAIT: &str = "Nothing needs to be done: b2sync tries again. If it stays, look at https://status.backblaze.com.";
+     key has not expired or been deleted. The application key is shown only once: if it is lost, create a new key, \
+     and use it in place of this one.";
+const RAISE_CAP: &str =
+    "Raise the cap in the Backblaze console, Caps & Alerts, or wait until midnight UTC, when daily caps start again.";
+const WAIT: &str = "This usually passes within minutes. If it persists, check https://status.backblaze.com.";
 const READ_RIGHTS: &str = "Create a new key with List Files and Read Files enabled for this bucket, without a file \
-     name prefix or with one that the source path begins with, and update the connection with it.";
+     name prefix or with one that the source path begins with, and use it in place of this one.";
 
 /// First fit wins: particular codes, then statuses, then the rest.
 const TABLE: &[Row] = &[
@@ -137,7 +137,7 @@ const TABLE: &[Row] = &[
         codes: &["unsupported"],
         kind: ErrorKind::BadCredentials,
         message: "This application key cannot be used with version 4 of B2's API.",
-        advice: "Create a new application key in the Backblaze console, App Keys, and update the connection with it.",
+        advice: "Create a new application key in the Backblaze console, App Keys, and use it in place of this one.",
         ..ANY
     },
     Row {
@@ -166,7 +166,7 @@ const TABLE: &[Row] = &[
         kind: ErrorKind::AccessDenied,
         message: "B2 refuses this account or application key.",
         advice: "Sign in to the Backblaze console: the account may be suspended or have an unpaid bill. Otherwise \
-                 create a new key, and update the connection with it.",
+                 create a new key, and use it in place of this one.",
         ..ANY
     },
     // S3
@@ -177,7 +177,7 @@ const TABLE: &[Row] = &[
         kind: ErrorKind::BadCredentials,
         message: "B2's S3 API does not accept this key id.",
         advice: "The master application key does not work with the S3 API: create an application key in the Backblaze \
-                 console, App Keys, and update the connection with it.",
+                 console, App Keys, and use it in place of this one.",
         ..ANY
     },
     Row {
@@ -195,7 +195,7 @@ const TABLE: &[Row] = &[
         codes: &["ExpiredToken", "expired_auth_token"],
         kind: ErrorKind::KeyExpired,
         message: "The application key has expired.",
-        advice: "Create a new application key in the Backblaze console, App Keys, and update the connection with it.",
+        advice: "Create a new application key in the Backblaze console, App Keys, and use it in place of this one.",
         ..ANY
     },
     Row {
@@ -219,7 +219,7 @@ const TABLE: &[Row] = &[
         codes: &["AuthorizationHeaderMalformed"],
         kind: ErrorKind::AccessDenied,
         message: "B2 does not accept the signature, perhaps because the endpoint is of another region.",
-        advice: "Test the connection: that discovers endpoint and region anew.",
+        advice: "Test the connection: that finds its endpoint and region again.",
         ..ANY
     },
     Row {
@@ -252,7 +252,7 @@ const TABLE: &[Row] = &[
         codes: &["NoSuchKey"],
         kind: ErrorKind::NotFound,
         message: "There is no file {key} in the bucket {bucket}.",
-        advice: "It was deleted or hidden since it was listed: the next run of the sync notices.",
+        advice: "It was deleted or hidden since it was listed. The next job finds that out.",
         ..ANY
     },
     Row {
@@ -324,19 +324,19 @@ const TABLE: &[Row] = &[
         status_min: 500,
         kind: ErrorKind::ServiceUnavailable,
         message: "B2 cannot answer this request.",
-        advice: "Check that the API URL is Backblaze's, and look at https://status.backblaze.com.",
+        advice: "Check that the API URL is Backblaze's, and check https://status.backblaze.com.",
         ..ANY
     },
     Row {
         status_min: 400,
         kind: ErrorKind::Internal,
-        message: "B2 refuses the request as wrong.",
+        message: "B2 rejected the request as invalid.",
         advice: "Check source_path. If it is right, this is a defect of b2sync: please report it with this message.",
         ..ANY
     },
     Row {
         kind: ErrorKind::MalformedResponse,
-        message: "B2 answered with a status that this call does not have.",
+        message: "B2 answered with an unexpected status.",
         advice: "Check that the API URL is Backblaze's, https://api.backblazeb2.com, and that no proxy stands between.",
         ..ANY
     },
@@ -370,7 +370,7 @@ pub fn classify_response(call: Call<'_>, response: &Response, now: Timestamp) ->
     let api = if call == Call::Authorize { Api::Native } else { Api::S3 };
     let said = body.message.to_lowercase();
     let Some(row) = TABLE.iter().find(|row| row.fits(api, status, &body.code, &said)) else {
-        return Error::internal(format!("The status {status} is in no row.")); // The last row fits all.
+        return Error::internal(format!("No rule classifies the status {status}.")); // The last row fits all.
     };
     let (bucket, key) = match call {
         Call::Authorize => ("", ""),
@@ -397,7 +397,7 @@ pub fn classify_transport(call: Call<'_>, error: &TransportError) -> Error {
         TransportFault::BodyTooLarge => {
             return Error::new(
                 ErrorKind::MalformedResponse,
-                format!("B2's answer is longer than any can be, while {} ({}).", call.words(), error.message),
+                format!("B2's answer is longer than the limit, while {} ({}).", call.words(), error.message),
                 "Check that the API URL is Backblaze's, https://api.backblazeb2.com, and that no proxy stands between.",
             );
         }
@@ -674,7 +674,7 @@ mod tests {
             let response = response(status, body);
             for call in [Call::Authorize, LIST] {
                 let error = classify_response(call, &response, NOW);
-                prop_assert!(!error.message().contains("is in no row"));
+                prop_assert!(!error.message().contains("No rule classifies"));
             }
         }
     }

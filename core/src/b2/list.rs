@@ -334,7 +334,7 @@ fn malformed(what: impl std::fmt::Display) -> Error {
     Error::new(
         ErrorKind::MalformedResponse,
         format!("A page of the listing cannot be read: {what}."),
-        "Nothing was lost: the page is asked for again. If it stays, check that no proxy stands between b2sync and B2, \
+        "Nothing was lost. If it happens again, check that no proxy stands between b2sync and B2, \
          and report it with this message.",
     )
 }

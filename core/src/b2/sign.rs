@@ -88,8 +88,8 @@ pub fn presign_get(
     if !(1..=PRESIGNED_SECONDS_MAX).contains(&expires_s) {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("A presigned URL cannot last {expires_s} seconds."),
-            format!("Ask for 1 to {PRESIGNED_SECONDS_MAX} seconds."),
+            format!("A presigned URL must expire in 1 to {PRESIGNED_SECONDS_MAX} seconds, not {expires_s}."),
+            "Choose an expiry in this range.",
         ));
     }
     let signature = instructions(
@@ -144,7 +144,11 @@ fn instructions(
         .filter(|_| now.as_millis() <= SIGNABLE_MILLIS_MAX)
         .and_then(|millis| SystemTime::UNIX_EPOCH.checked_add(Duration::from_millis(millis)))
         .ok_or_else(|| {
-            Error::new(ErrorKind::ClockSkew, format!("The clock says {now}."), "Set the clock of this machine.")
+            Error::new(
+                ErrorKind::ClockSkew,
+                format!("The clock of this machine says {now}."),
+                "Set the clock of this machine.",
+            )
         })?;
     let identity = aws_credential_types::Credentials::new(
         credentials.key_id(),

@@ -38,7 +38,7 @@ impl DeletionLimit {
         let Self { percent, files } = self;
         error(
             &format!(
-                "{count} or more of the {known} files that were there before are gone, or match the filters no longer. \
+                "{count} or more of the {known} files that were there before are gone, or no longer match the filters. \
                  This sync's limit is {percent} % and {files} files (deletion_limit)."
             ),
             " To allow more in every job, raise deletion_limit.",
@@ -55,8 +55,8 @@ pub(crate) fn empty_listing(known: u64) -> Error {
 fn error(what: &str, more: &str, has_begun: bool) -> Error {
     let so_far = if has_begun { "Nothing beyond the limit was deleted." } else { "Nothing was deleted." };
     let advice = format!(
-        "{so_far} Check the key's rights, the source path and the filters; if the files are really to go, \
-         trigger the sync with confirm_deletes=true.{more}"
+        "{so_far} Check the key's rights, the source path and the filters; to delete them anyway, \
+         run the sync with confirm_deletes=true.{more}"
     );
     Error::new(ErrorKind::TooManyDeletions, what, advice)
 }

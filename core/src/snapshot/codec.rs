@@ -77,7 +77,7 @@ impl DecodeError {
         Error::new(
             ErrorKind::StateCorrupt,
             format!("The stored value {name:?} cannot be read: {self}."),
-            "Delete the sync's state (DELETE the sync and create it again) to list the bucket afresh.",
+            "Delete the sync and create it again to list the bucket afresh.",
         )
     }
 }

@@ -126,7 +126,7 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
             Error::new(
                 ErrorKind::StateMissing,
                 format!("The stored value {name:?} is not there (yet)."),
-                "An eventually consistent store shows it within minutes; the step is repeated. If it stays away, \
+                "An eventually consistent store shows it within minutes; the step is repeated. If it stays missing, \
                  delete the sync and create it again to list afresh.",
             )
             .with_retry(Retry::Temporary)

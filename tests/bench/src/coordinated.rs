@@ -274,6 +274,12 @@ impl Coordinated {
                     other => return Err(format!("no status: {other:?}").into()),
                 }
             };
+            // The job ends with the feed; the sink takes what is left in turns of its own.
+            let mut taken = None;
+            while sink.changes() < changes && taken != Some(sink.changes()) {
+                taken = Some(sink.changes());
+                coordinator.drive().await?;
+            }
             let crossed = home.crossed.get();
             let whole = job.status == JobStatus::Completed && job.counts.listed == self.keys;
             if whole && sink.changes() == changes && crossed.failed == 0 {

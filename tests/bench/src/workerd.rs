@@ -60,8 +60,8 @@ pub(crate) fn run(report: &mut Report, options: &Options) {
          else; one through the catalogue, until a look finds that it has taken every change (a look each 250 ms);\n\
          polls of two buckets with nothing changed: their difference is what keys cost, and the rest what a poll\n\
          costs beside its keys, the calls that start it and look at it included. The seconds of a poll and of a\n\
-         sync without sinks are the job's own, from its trigger to its end. CPU time is that of the whole process, so steps of the\n\
-         free plan's budget (one page each) took at most what is shown.",
+         sync without sinks are the job's own, from its trigger to its end. CPU time is that of the whole process,\n\
+         so steps of the free plan's budget (one page each) took at most what is shown.",
     );
     if let Err(why) = options.tool("worker") {
         for name in FIGURES {

@@ -163,7 +163,7 @@ fn storms() -> Outcome {
         ("no-token", &|name| fails(name, &Fault::NoToken, "listing_stuck", &["Nothing was"])),
         // The first page comes again after itself: never a loop.
         ("same-token", &|name| {
-            fails(name, &Fault::SameToken, "listing_order", &["out of order", "Nothing was removed"])
+            fails(name, &Fault::SameToken, "listing_order", &["out of order", "Nothing was deleted"])
         }),
         ("busy", &|name| told(weathered(name, &busy))),
         ("asked", &|name| told(weathered(name, &asked))),

@@ -5,6 +5,7 @@
 
 mod bad_weather;
 mod cuts;
+mod docs;
 mod feed;
 mod poll;
 mod reconcile;

@@ -107,7 +107,7 @@ fn what_is_wrong_from_the_start_is_refused_at_once() -> Outcome {
             "no listFiles",
             "b2://test-media/",
             (400, "capability_missing"),
-            &["listFiles", "Create a new key with List Files and Read Files", "update the connection"],
+            &["listFiles", "Create a new key with List Files and Read Files", "use it in place of this one"],
         ),
         ("prefix", "b2://test-media/", (400, "prefix_not_allowed"), &["videos/", "b2://test-media/videos/"]),
         ("unrestricted", "gs://test-media/", (422, "invalid_input"), &["gs://test-media/", "b2://"]),

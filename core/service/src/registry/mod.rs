@@ -136,7 +136,7 @@ pub mod refusals {
 
     /// An id that exists.
     pub fn id_taken(id: &str) -> Error {
-        Error::new(ErrorKind::Conflict, format!("{id} exists already."), "Try again: another id will be drawn.")
+        Error::new(ErrorKind::Conflict, format!("{id} exists already."), "Try again: b2sync draws another id.")
     }
 
     /// Nothing to update.

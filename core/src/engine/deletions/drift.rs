@@ -110,7 +110,7 @@ impl<'a, S: Source> Presence<'a, S> {
                     return Err(Error::new(
                         ErrorKind::ListingStuck,
                         format!("The listing does not advance while {key:?} is looked for."),
-                        "Nothing was removed. Trigger the sync again; if it happens again, report it.",
+                        "Nothing was deleted. Run the sync again. If it happens again, report it.",
                     )
                     .with_retry(Retry::Temporary));
                 }

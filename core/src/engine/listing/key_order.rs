@@ -85,8 +85,8 @@ async fn first_key<S: Source>(source: &S, mut page: Page) -> Result<Option<Strin
 fn unclear(key: &str) -> Error {
     Error::new(
         ErrorKind::ListingStuck,
-        format!("It is not clear in which order the bucket lists {key:?}: the listing changed while it was asked."),
-        "Nothing was removed: the step is repeated. If it happens again and again, report it.",
+        format!("The order in which the bucket lists {key:?} is unclear: the listing changed in between."),
+        "Nothing was deleted. If this happens repeatedly, report it.",
     )
     .with_retry(Retry::Temporary)
 }

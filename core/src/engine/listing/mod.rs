@@ -488,7 +488,7 @@ impl RangeReader {
         Err(Error::new(
             ErrorKind::ListingStuck,
             format!("One page of the listing says that it ends before {end:?}, and another shows {:?}.", behind.key),
-            "Nothing was removed: the listing is read again. If it happens again and again, report it.",
+            "Nothing was deleted. If this happens repeatedly, report it.",
         )
         .with_retry(Retry::Temporary))
     }

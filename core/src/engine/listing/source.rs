@@ -141,7 +141,7 @@ impl ListingWatch {
             Some(last) if self.order.compare(last, key).is_ge() => Err(Error::new(
                 ErrorKind::ListingOrder,
                 format!("The listing is out of order: {key:?} came after {last:?}."),
-                "Nothing was removed. If it happens again, report it with both names: the store lists its keys in \
+                "Nothing was deleted. If it happens again, report it with both names: the store lists its keys in \
                  an order that b2sync does not know.",
             )),
             _ => Ok(()),
@@ -160,7 +160,7 @@ impl ListingWatch {
                 return Err(Error::new(
                     ErrorKind::ListingOrder,
                     "One part of the listing is in UTF-8 order and another in UTF-16 order.",
-                    "Nothing was removed. If it happens again, report it.",
+                    "Nothing was deleted. If it happens again, report it.",
                 ));
             }
             _ => {}
@@ -180,7 +180,7 @@ impl ListingWatch {
             Error::new(
                 ErrorKind::ListingStuck,
                 format!("The listing does not advance: {what}."),
-                "Nothing was removed. Trigger the sync again; if it happens again, report it.",
+                "Nothing was deleted. Run the sync again. If it happens again, report it.",
             )
             .with_retry(crate::error::Retry::Temporary)
         };
