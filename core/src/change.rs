@@ -9,7 +9,8 @@ use crate::{
 };
 
 /// What happened to a key. Snake case when stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum ChangeKind {
     /// The snapshot did not know the key.
@@ -22,12 +23,8 @@ pub enum ChangeKind {
 
 impl ChangeKind {
     /// `created`, `updated` or `deleted`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Created => "created",
-            Self::Updated => "updated",
-            Self::Deleted => "deleted",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

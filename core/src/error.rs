@@ -4,7 +4,20 @@ use std::fmt;
 
 /// What kind of thing went wrong. One `match` over it decides the HTTP answer; see `b2sync_service::api`. That it is
 /// exhaustive lets the compiler name that `match` when a kind is added.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
 pub enum ErrorKind {
     /// The caller's input breaks a rule that the message names.
     InvalidInput,
@@ -68,38 +81,8 @@ pub enum ErrorKind {
 
 impl ErrorKind {
     /// The kind in snake case, as it is stored and shown: `bad_credentials`.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::InvalidInput => "invalid_input",
-            Self::BadCredentials => "bad_credentials",
-            Self::KeyExpired => "key_expired",
-            Self::CapabilityMissing => "capability_missing",
-            Self::BucketNotAllowed => "bucket_not_allowed",
-            Self::PrefixNotAllowed => "prefix_not_allowed",
-            Self::BucketNotFound => "bucket_not_found",
-            Self::AccessDenied => "access_denied",
-            Self::CapExceeded => "cap_exceeded",
-            Self::RateLimited => "rate_limited",
-            Self::ServiceUnavailable => "service_unavailable",
-            Self::Transport => "transport",
-            Self::ClockSkew => "clock_skew",
-            Self::MalformedResponse => "malformed_response",
-            Self::ListingOrder => "listing_order",
-            Self::ListingStuck => "listing_stuck",
-            Self::TooManyDeletions => "too_many_deletions",
-            Self::StateMissing => "state_missing",
-            Self::StateCorrupt => "state_corrupt",
-            Self::StateConflict => "state_conflict",
-            Self::Storage => "storage",
-            Self::Sink => "sink",
-            Self::FeedGap => "feed_gap",
-            Self::Sealing => "sealing",
-            Self::NotFound => "not_found",
-            Self::Conflict => "conflict",
-            Self::Unauthorized => "unauthorized",
-            Self::Misconfigured => "misconfigured",
-            Self::Internal => "internal",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -8,26 +8,35 @@ use serde::{Deserialize, Serialize};
 use crate::{error::Error, time::Timestamp};
 
 /// Why a job was started.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Trigger {
     /// Its time had come: an alarm or the cron.
     Scheduled,
-    /// Somebody asked for it.
+    /// A user asked for it.
     Manual,
     /// The sync was resumed after a pause.
     Resume,
 }
 
+impl Trigger {
+    /// In snake case, as it is stored and shown: `manual`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// How a job stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum JobStatus {
     /// It works, or waits for its next step.
     Running,
-    /// All changes were delivered and the root was moved.
+    /// The feed has all its changes, and the root was moved.
     Completed,
-    /// It ended with an error; the snapshot is as it was before, but for what the job had delivered.
+    /// It ended with an error. What it had appended to the feed stays, and the snapshot counts it.
     Failed,
     /// It was cut off: paused, unlocked or deleted.
     Interrupted,
@@ -35,18 +44,33 @@ pub enum JobStatus {
     Skipped,
 }
 
+impl JobStatus {
+    /// In snake case, as it is stored and shown: `running`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+}
+
 /// What a running job is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum Phase {
     /// Waiting for its first step.
     Queued,
-    /// Reading the listing, comparing, delivering what was created and updated.
+    /// Reading the listing, comparing, appending what was created and updated.
     Discovering,
-    /// Delivering the deletions that the complete listing showed.
+    /// Appending the deletions that the complete listing showed; or its sinks are being fed for the first time.
     Delivering,
     /// Nothing more to do.
     Done,
+}
+
+impl Phase {
+    /// In snake case, as it is stored and shown: `discovering`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// What a job has found and delivered.

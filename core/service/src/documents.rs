@@ -178,8 +178,13 @@ mod tests {
         let (one, other) = (Decoded::default(), Decoded::default());
         let slot = |decoded| Slot { documents: &documents, name: "it", fresh: &fresh, decoded };
         let (one, other) = (slot(&one), slot(&other));
-        let append =
-            |slot: &Slot<'_, _, Text>, more: &str| block_on(slot.update(|it| Ok(it.0.push_str(more)))).unwrap();
+        let append = |slot: &Slot<'_, _, Text>, more: &str| {
+            let push = |it: &mut Text| {
+                it.0.push_str(more);
+                Ok(())
+            };
+            block_on(slot.update(push)).unwrap();
+        };
         append(&one, "a");
         append(&one, "b");
         assert_eq!((block_on(one.load()).unwrap().value.0, DECODED.get()), ("ab".to_owned(), 0));

@@ -207,7 +207,7 @@ fn envelope(status: u16, name: &str, code: &str, message: &str, details: Value) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use b2sync_core::error_wire::KINDS;
+    use strum::VariantArray;
 
     fn body(response: &ApiResponse) -> Value {
         serde_json::from_slice(&response.body).unwrap()
@@ -215,7 +215,7 @@ mod tests {
 
     #[test]
     fn every_kind_has_an_envelope() {
-        for kind in KINDS {
+        for kind in ErrorKind::VARIANTS.iter().copied() {
             let response = ApiError::from(Error::new(kind, "What.", "Do this.")).into_response();
             let body = body(&response);
             assert_eq!(body["success"], false);

@@ -141,7 +141,10 @@ impl<H: Home> Coordinator<'_, H> {
         if published.is_empty() {
             return Ok(());
         }
-        let forget = |state: &mut State| Ok(state.unpublished.retain(|job| !published.contains(&&job.job_id)));
+        let forget = |state: &mut State| {
+            state.unpublished.retain(|job| !published.contains(&&job.job_id));
+            Ok(())
+        };
         self.slot(&State::new(sync_id), &Cache::default()).update(forget).await
     }
 }

@@ -27,7 +27,8 @@ const LAST_ERROR_CHARS_MAX: usize = 1_000;
 pub const SYNCS_PER_BUCKET_MAX: usize = 1_000;
 
 /// How a connection stands. `SCREAMING_SNAKE_CASE` when stored and on the wire.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "UPPERCASE")]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
 pub enum ConnectionStatus {
     /// Ready for use.
@@ -42,13 +43,8 @@ pub enum ConnectionStatus {
 
 impl ConnectionStatus {
     /// `ACTIVE`, as stored and on the wire.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Active => "ACTIVE",
-            Self::Suspended => "SUSPENDED",
-            Self::Failed => "FAILED",
-            Self::Archived => "ARCHIVED",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -183,7 +179,8 @@ impl ConnectionRecord {
 }
 
 /// How long a sync goes on, as its user asked.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum SyncMode {
     /// Polls for ever.
@@ -197,12 +194,8 @@ pub enum SyncMode {
 
 impl SyncMode {
     /// `one_time`, as stored and as the integration's documentation writes it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Continuous => "continuous",
-            Self::OneTime => "one_time",
-            Self::Scheduled => "scheduled",
-        }
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -62,7 +62,8 @@ impl SinkSpec {
 }
 
 /// Whether a sink takes changes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum SinkState {
     /// It does.
@@ -72,6 +73,13 @@ pub enum SinkState {
     BackingOff,
     /// It is switched off; [`SinkRecord::last_error`] says why.
     Disabled,
+}
+
+impl SinkState {
+    /// In snake case, as it is stored and shown: `backing_off`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// The document of a sink. Stored: fields are only ever added, each with a default.

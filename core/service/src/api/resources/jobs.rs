@@ -20,7 +20,7 @@ use b2sync_core::{
     entropy::Entropy,
     error::{Error, ErrorKind},
     http::HttpClient,
-    job::{JobCost, JobRecord, JobStatus, Phase, Trigger},
+    job::{JobCost, JobRecord, JobStatus, Phase},
     time::{Clock, Timestamp},
 };
 
@@ -106,33 +106,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 }
 
-const fn status_name(status: JobStatus) -> &'static str {
-    match status {
-        JobStatus::Running => "running",
-        JobStatus::Completed => "completed",
-        JobStatus::Failed => "failed",
-        JobStatus::Interrupted => "interrupted",
-        JobStatus::Skipped => "skipped",
-    }
-}
-
-const fn trigger_name(trigger: Trigger) -> &'static str {
-    match trigger {
-        Trigger::Scheduled => "scheduled",
-        Trigger::Manual => "manual",
-        Trigger::Resume => "resume",
-    }
-}
-
-const fn phase_name(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Queued => "queued",
-        Phase::Discovering => "discovering",
-        Phase::Delivering => "delivering",
-        Phase::Done => "done",
-    }
-}
-
 /// How long it has run, or ran, in milliseconds.
 pub(super) fn duration_ms(job: &JobRecord) -> u64 {
     job.started_at.map_or(0, |started| job.completed_at.unwrap_or(job.updated_at).millis_since(started))
@@ -176,7 +149,7 @@ pub(super) fn render_progress(job: &JobRecord, now: Timestamp) -> Value {
     let counts = &job.counts;
     json!({
         "sync_job_id": job.job_id,
-        "phase": phase_name(job.phase),
+        "phase": job.phase.as_str(),
         "percent": percent(job),
         "files_listed": render::integer(counts.listed),
         "files_matched": render::integer(counts.matched),
@@ -193,7 +166,7 @@ pub(super) fn render_progress(job: &JobRecord, now: Timestamp) -> Value {
 pub(super) fn render_summary(job: &JobRecord) -> Value {
     json!({
         "sync_job_id": job.job_id,
-        "status": status_name(job.status),
+        "status": job.status.as_str(),
         "files_synced": render::integer(job.counts.changes()),
         "files_failed": render::integer(job.counts.failed),
         "throughput_files_per_min": throughput(job),
@@ -210,9 +183,9 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "internal_id": sync.internal_id,
         "namespace_id": sync.namespace_id,
         "bucket_id": sync.bucket_id,
-        "status": status_name(job.status),
-        "trigger": trigger_name(job.trigger),
-        "phase": phase_name(job.phase),
+        "status": job.status.as_str(),
+        "trigger": job.trigger.as_str(),
+        "phase": job.phase.as_str(),
         "total_files": total(job).map(render::integer),
         "files_synced": render::integer(counts.changes()),
         "files_failed": render::integer(counts.failed),

@@ -9,7 +9,7 @@ use crate::{
     },
     coordinator::protocol::{SinkStatus, SyncStatus},
     registry::SyncRecord,
-    sinks::{CATALOGUE, SinkKind, SinkSpec, SinkState},
+    sinks::{CATALOGUE, SinkKind, SinkSpec},
 };
 
 /// Reads `sinks`: a list of kinds, or of objects that name one. `null` is the default.
@@ -59,13 +59,8 @@ pub(super) fn render_sinks(record: &SyncRecord, status: &SyncStatus) -> Value {
 }
 
 fn health(sink: &SinkStatus, status: &SyncStatus) -> Value {
-    let state = match sink.state {
-        SinkState::Active => "active",
-        SinkState::BackingOff => "backing_off",
-        SinkState::Disabled => "disabled",
-    };
     json!({
-        "state": state,
+        "state": sink.state.as_str(),
         "cursor": render::integer(sink.cursor),
         "lag": render::integer(status.feed_last.saturating_sub(sink.cursor)),
         "taken": render::integer(sink.taken),

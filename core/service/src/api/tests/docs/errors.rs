@@ -1,14 +1,13 @@
 //! `errors.md` has the codes, statuses and types of all errors.
 
+use strum::VariantArray;
+
 use super::page::{check_block, merge};
 use crate::{
     api::{ApiError, ApiResponse},
     registry::refusals::name_taken,
 };
-use b2sync_core::{
-    error::{Error, ErrorKind},
-    error_wire::KINDS,
-};
+use b2sync_core::error::{Error, ErrorKind};
 use serde_json::Value;
 
 /// Code, status and type of an answer.
@@ -21,7 +20,7 @@ fn shown(error: ApiError) -> (String, u16, String) {
 
 #[test]
 fn the_codes() {
-    let kinds = KINDS.into_iter().map(|kind| ApiError::from(Error::new(kind, "What.", "Do.")));
+    let kinds = ErrorKind::VARIANTS.iter().copied().map(|kind| ApiError::from(Error::new(kind, "What.", "Do.")));
     let method = ApiError::MethodNotAllowed { allow: "GET".to_owned() };
     let row = |error: ApiError| {
         let (code, status, name) = shown(error);
