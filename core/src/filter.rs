@@ -122,6 +122,7 @@ impl FilterSpec {
 #[derive(Clone, Debug)]
 pub struct Filter {
     source: SourcePath,
+    fingerprint: String,
     include: PatternSet,
     exclude: PatternSet,
     /// Lower case, each with its dot.
@@ -196,6 +197,11 @@ impl fmt::Display for Verdict<'_> {
 }
 
 impl Filter {
+    /// Differs where the source path or the filters do: what was compared under others is not compared with these.
+    pub fn fingerprint(&self) -> &str {
+        &self.fingerprint
+    }
+
     /// Checks and compiles `spec` for keys below `source`.
     ///
     /// # Errors
@@ -250,6 +256,7 @@ impl Filter {
         let takes_any_name = extensions.is_empty() && mime_types.is_empty() && include.is_empty() && exclude.is_empty();
         Ok(Self {
             source: source.clone(),
+            fingerprint: format!("{source} {}", spec.fingerprint()),
             include,
             exclude,
             takes_any_name,

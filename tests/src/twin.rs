@@ -107,7 +107,7 @@ impl<B: BlobStore, D: DocumentStore> Twin<B, D> {
             let (blobs, documents) = (&self.blobs, &self.documents);
             let engine = Engine { source: &source, blobs, documents, clock: &clock };
             let job_id = format!("job_twin{}", self.runs);
-            let spec = JobSpec::new(&job_id, self.cut, &self.filter, "twin");
+            let spec = JobSpec::new(&job_id, self.cut, &self.filter);
             while engine.step(&spec, &Budget::UNLIMITED).await.outcome? == Outcome::Continue {}
             let before = self.changes.len();
             loop {

@@ -147,7 +147,7 @@ fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Er
     let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, clock: &Stopped };
     let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
     let job = |job_id: &str, streams: usize| -> StepReport {
-        let spec = JobSpec { streams, ..JobSpec::new(job_id, cut, &filter, "f") };
+        let spec = JobSpec { streams, ..JobSpec::new(job_id, cut, &filter) };
         let report = pollster::block_on(engine.step(&spec, &Budget::UNLIMITED));
         assert!(matches!(report.outcome, Ok(Outcome::Done)), "{:?}", report.outcome);
         report

@@ -41,7 +41,6 @@ struct Job {
     cached: Option<Account>,
     path: SourcePath,
     filter: Filter,
-    fingerprint: String,
     cut: Cut,
     budget: Budget,
     order: wit::JobOrder,
@@ -67,7 +66,6 @@ impl Job {
             credentials,
             api_url: order.b2_api_url.clone().unwrap_or_else(|| API_URL.to_owned()),
             cached: cached.and_then(|stored| Account::try_from(stored).ok()),
-            fingerprint: format!("{path} {}", spec.fingerprint()),
             path,
             filter,
             cut,
@@ -105,7 +103,7 @@ impl Job {
             reconcile: self.order.reconcile.into(),
             deletion_limit: self.order.deletion_limit.map(Into::into).unwrap_or_default(),
             confirm_deletes: self.order.confirm_deletes,
-            ..JobSpec::new(&self.order.job_id, self.cut, &self.filter, &self.fingerprint)
+            ..JobSpec::new(&self.order.job_id, self.cut, &self.filter)
         };
         let report = engine.step(&spec, &budget).await;
         let account = source.refreshed().unwrap_or(account);

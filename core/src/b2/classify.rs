@@ -587,7 +587,7 @@ mod tests {
             (LIST, xml(403, "RequestTimeTooSkewed", ""), ClockSkew, Permanent, "Set the clock"),
             (LIST, xml(403, "ExpiredToken", ""), KeyExpired, Permanent, "Create a new"),
             (LIST, xml(404, "NoSuchBucket", "x"), BucketNotFound, Permanent, "no bucket \"my-videos\""),
-            (LIST, xml(503, "SlowDown", "no tomes available"), RateLimited, Temporary, "tries again"),
+            (LIST, xml(503, "SlowDown", "no tomes available"), RateLimited, Temporary, "usually passes"),
             (LIST, xml(503, "ServiceUnavailable", "no tomes available"), ServiceUnavailable, Temporary, "no tomes"),
             (LIST, xml(400, "InvalidArgument", "Unsupported header"), Internal, Permanent, "Unsupported header"),
             (LIST, response(502, "<html>Bad gateway"), ServiceUnavailable, Temporary, "busy"),

@@ -51,12 +51,12 @@ pub struct JobSpec<'a> {
 impl<'a> JobSpec<'a> {
     /// Takes all that the source lists and the filter passes, in one stream, with deletions within the usual limit; the
     /// feed keeps everything.
-    pub fn new(job_id: &'a str, cut: Cut, filter: &'a Filter, fingerprint: &'a str) -> Self {
+    pub fn new(job_id: &'a str, cut: Cut, filter: &'a Filter) -> Self {
         Self {
             job_id,
             cut,
             filter,
-            fingerprint,
+            fingerprint: filter.fingerprint(),
             reconcile: Reconcile::default(),
             deletion_limit: DeletionLimit::default(),
             confirm_deletes: false,

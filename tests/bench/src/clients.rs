@@ -81,7 +81,7 @@ fn b2sync(url: &str, keys: u64, state: &Path, jobs: u32) -> Result<Value> {
             let source = B2Source::new(client, url, &credentials, &path, account);
             let engine = Engine { source: &source, blobs: &folder, documents: &folder, clock: &system };
             let job_id = format!("job_{}_{job}", std::process::id());
-            let spec = JobSpec::new(&job_id, Cut::new([7; 16]), &filter, "bench");
+            let spec = JobSpec::new(&job_id, Cut::new([7; 16]), &filter);
             let report = engine.step(&spec, &Budget::UNLIMITED).await;
             match &report.outcome {
                 Ok(Outcome::Done) => Ok(report),

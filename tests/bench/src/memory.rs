@@ -146,7 +146,7 @@ fn stored_bytes_per_key() -> Result<[f64; 2]> {
         let account = client.authorize(url, &credentials).await?;
         let source = B2Source::new(client, url, &credentials, &path, account);
         let engine = Engine { source: &source, blobs: &blobs, documents: &documents, clock: &clock };
-        let spec = JobSpec::new("job_bench", Cut::new([7; 16]), &filter, "bench");
+        let spec = JobSpec::new("job_bench", Cut::new([7; 16]), &filter);
         let report = engine.step(&spec, &Budget::UNLIMITED).await;
         match report.outcome? {
             Outcome::Done if report.files_known == MEDIA_KEYS as u64 => {

@@ -8,13 +8,12 @@ use crate::{
     seal::MasterKeys,
 };
 use b2sync_core::{
-    b2::{account::Credentials, client::B2Client},
+    b2::client::B2Client,
     entropy::Entropy,
     error::{Error, ErrorKind},
     http::HttpClient,
     job::JobRecord,
     retry::RetryPolicy,
-    secret::ExposeSecret,
     time::{Clock, Timestamp},
 };
 
@@ -119,19 +118,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             )
             .into()
         })
-    }
-
-    /// The credentials of a connection, opened.
-    pub(super) fn credentials(&self, record: &ConnectionRecord) -> Result<Credentials, Error> {
-        let Some(sealed) = &record.application_key else {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                format!("The connection {:?} no longer has an application key.", record.name),
-                "Create a new connection.",
-            ));
-        };
-        let application_key = self.master_keys.open(sealed, &record.connection_id)?;
-        Credentials::new(&record.key_id, application_key.expose_secret())
     }
 
     /// Changes and writes a record; if another request changed it at the same time, reads it and does so again.

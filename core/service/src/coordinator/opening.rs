@@ -1,11 +1,9 @@
 //! What a step needs of its connection and its sync before it begins.
 
 use super::Config;
-use crate::registry::{ConnectionRecord, SyncRecord};
+use crate::registry::SyncRecord;
 use b2sync_core::{
-    b2::account::Credentials,
     error::{Error, ErrorKind},
-    secret::ExposeSecret,
     snapshot::cut::Cut,
 };
 
@@ -16,13 +14,6 @@ pub const ACCOUNT_MAX_AGE_MS: u64 = 24 * 3_600_000;
 pub(super) fn cut(config: &Config, sync: &SyncRecord) -> Result<Cut, Error> {
     let cut = Cut::parse(sync.salt.as_str()).ok_or_else(|| Error::internal("The sync's salt is unreadable."))?;
     Ok(config.cut_sizes.map_or(cut, |(mean, entries_max)| cut.with_sizes(mean, entries_max)))
-}
-
-/// The credentials of a connection, opened.
-pub(super) fn credentials(config: &Config, connection: &ConnectionRecord) -> Result<Credentials, Error> {
-    let sealed = connection.application_key.as_ref().ok_or_else(|| gone(&connection.connection_id))?;
-    let key = config.master_keys.open(sealed, &connection.connection_id)?;
-    Credentials::new(&connection.key_id, key.expose_secret())
 }
 
 pub(super) fn gone(connection_id: &str) -> Error {

@@ -8,10 +8,7 @@ use std::cell::Cell;
 
 use serde::{Deserialize, Serialize};
 
-use super::{
-    Config, Home,
-    opening::{credentials, cut},
-};
+use super::{Config, Home, opening::cut};
 use crate::registry::{ConnectionRecord, SyncRecord};
 use b2sync_core::{
     b2::{
@@ -91,7 +88,7 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     let mut reader = reader.into_reader()?;
     let filters = sync.effective_filters();
     let filter = Filter::compile(&filters, &sync.source)?;
-    let credentials = credentials(config, &connection)?;
+    let credentials = connection.credentials(&config.master_keys)?;
     let client = B2Client::new(http, clock, entropy, config.retry);
     let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
     let rules = Rules { cut: cut(config, &sync)?, filter: &filter };

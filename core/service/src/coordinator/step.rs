@@ -5,7 +5,7 @@ use std::cell::Cell;
 use super::{
     Coordinator, DOCUMENT, Home,
     lease::Begun,
-    opening::{ACCOUNT_MAX_AGE_MS, credentials, cut, gone},
+    opening::{ACCOUNT_MAX_AGE_MS, cut, gone},
     ranges::Ranges,
     state::add_cost,
 };
@@ -144,7 +144,7 @@ impl<H: Home> Coordinator<'_, H> {
         used.application_key.clone_from(&connection.application_key);
         used.key_id.clone_from(&connection.key_id);
         used.has_failed = connection.consecutive_failures > 0 || connection.last_error.is_some();
-        let credentials = credentials(config, &connection).map_err(free)?;
+        let credentials = connection.credentials(&config.master_keys).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
         let cut = cut(config, sync).map_err(free)?;
         let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
@@ -173,7 +173,6 @@ impl<H: Home> Coordinator<'_, H> {
         let blobs = home.blobs(&sync.sync_id);
         let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
         let engine = Engine { source: &source, blobs: &blobs, documents: home.documents(), clock: home.clock() };
-        let fingerprint = fingerprint(sync, filters);
         let spec = JobSpec {
             reconcile: sync.reconcile,
             deletion_limit: sync.deletion_limit,
@@ -185,7 +184,7 @@ impl<H: Home> Coordinator<'_, H> {
             thresholds: config.thresholds,
             bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
             held: self.holding(begun),
-            ..JobSpec::new(&begun.job.job_id, cut, &filter, &fingerprint)
+            ..JobSpec::new(&begun.job.job_id, cut, &filter)
         };
         let mut report = engine.step(&spec, &budget).await;
         if mutation::is_on(Mutation::LeakSecret) {
@@ -248,11 +247,6 @@ impl<H: Home> Coordinator<'_, H> {
         }
         Ok(())
     }
-}
-
-/// Changes with whatever makes a checkpoint worthless.
-fn fingerprint(sync: &SyncRecord, filters: &FilterSpec) -> String {
-    format!("{} {}", sync.source, filters.fingerprint())
 }
 
 /// Whether an error is the connection's fault rather than the sync's or B2's.

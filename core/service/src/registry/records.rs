@@ -5,12 +5,16 @@ use std::fmt;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use crate::{seal::Sealed, sinks::SinkSpec};
+use crate::{
+    seal::{MasterKeys, Sealed},
+    sinks::SinkSpec,
+};
 use b2sync_core::{
-    b2::account::StoredAccount,
+    b2::account::{Credentials, StoredAccount},
     error::{Error, ErrorKind},
     filter::FilterSpec,
     policy::{DeletionLimit, Reconcile},
+    secret::ExposeSecret,
     source_path::SourcePath,
     time::Timestamp,
 };
@@ -110,6 +114,19 @@ pub struct ConnectionRecord {
 }
 
 impl ConnectionRecord {
+    /// The credentials, opened.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where the application key is erased; [`ErrorKind::Sealing`].
+    pub fn credentials(&self, master_keys: &MasterKeys) -> Result<Credentials, Error> {
+        let sealed = self.application_key.as_ref().ok_or_else(|| {
+            let message = format!("The connection {:?} no longer has an application key.", self.name);
+            Error::new(ErrorKind::Conflict, message, "Create a new connection.")
+        })?;
+        let application_key = master_keys.open(sealed, &self.connection_id)?;
+        Credentials::new(&self.key_id, application_key.expose_secret())
+    }
+
     /// Whether jobs and new syncs may use it. A suspended one is left alone until somebody acts, so that a key that was
     /// refused again and again does not lock the account; testing and changing it are always possible.
     ///

@@ -171,7 +171,8 @@ impl World {
             resync: self.resync.get(),
             thresholds: self.thresholds.get(),
             bookmark: self.bookmark.borrow().clone(),
-            ..JobSpec::new(job_id, self.cut, &self.filter, self.fingerprint)
+            fingerprint: self.fingerprint,
+            ..JobSpec::new(job_id, self.cut, &self.filter)
         }
     }
 

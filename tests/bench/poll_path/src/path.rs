@@ -114,7 +114,7 @@ impl PollBench {
     fn job(&self, job_id: &str) -> Result<StepReport, Error> {
         let source = InMemory(&self.pages);
         let engine = Engine { source: &source, blobs: &self.blobs, documents: &self.documents, clock: &NoTime };
-        let spec = JobSpec::new(job_id, Cut::new([7; 16]), &self.filter, "bench");
+        let spec = JobSpec::new(job_id, Cut::new([7; 16]), &self.filter);
         // Nothing here ever waits.
         let step = pin!(engine.step(&spec, &Budget::UNLIMITED));
         match step.poll(&mut Context::from_waker(Waker::noop())) {

@@ -298,7 +298,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             let key_id = patch.key_id.clone().unwrap_or_else(|| record.key_id.clone());
             let application_key = match &patch.application_key {
                 Some(key) => key.clone(),
-                None => self.credentials(&record)?.application_key().clone(),
+                None => record.credentials(self.master_keys)?.application_key().clone(),
             };
             let credentials = Credentials::new(&key_id, application_key.expose_secret())?;
             let account = self.client().authorize(self.b2_api_url, &credentials).await?;
@@ -391,7 +391,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     pub(in crate::api) async fn test_connection(&self, id: &str) -> Answered {
         let record = self.find_connection(id).await?;
         refuse_archived(&record)?;
-        let tested = match self.credentials(&record) {
+        let tested = match record.credentials(self.master_keys) {
             Ok(credentials) => self.client().authorize(self.b2_api_url, &credentials).await,
             Err(error) => Err(error),
         };

@@ -161,7 +161,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let Some(connection) = self.registry.connection(connection_id).await? else { return Ok(None) };
         let account = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
         match (account, &connection.application_key) {
-            (Some(account), Some(_)) => Ok(Some((account, self.credentials(&connection)?))),
+            (Some(account), Some(_)) => Ok(Some((account, connection.credentials(self.master_keys)?))),
             _ => Ok(None),
         }
     }

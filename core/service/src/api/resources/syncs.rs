@@ -102,7 +102,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is
     /// told at once and not by the first job. A transient error is no reason to refuse.
     async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
-        let credentials = self.credentials(&connection)?;
+        let credentials = connection.credentials(self.master_keys)?;
         let client = self.client();
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
         let query = ListQuery { max_keys: 1, ..ListQuery::first(sync.source.bucket().as_str(), sync.source.prefix()) };
