@@ -547,7 +547,7 @@ mod tests {
             (a, json(403, "transaction_cap_exceeded", "x"), CapExceeded, Permanent, "Caps & Alerts"),
             (a, json(403, "download_cap_exceeded", "x"), CapExceeded, Permanent, "Caps & Alerts"),
             (a, json(429, "too_many_requests", ""), RateLimited, Temporary, "too many requests"),
-            (a, json(503, "service_unavailable", "busy"), ServiceUnavailable, Temporary, "tries again"),
+            (a, json(503, "service_unavailable", "busy"), ServiceUnavailable, Temporary, "usually passes"),
             (a, json(500, "internal_error", ""), ServiceUnavailable, Temporary, "failed"),
             (a, json(408, "request_timeout", ""), ServiceUnavailable, Temporary, "gave up"),
             (a, json(400, "bad_request", "x"), Internal, Permanent, "B2 says: \"x\""),

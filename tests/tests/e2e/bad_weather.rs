@@ -150,7 +150,7 @@ fn storms() -> Outcome {
     at_once(&[
         ("silent", &|name| told(silent(name))),
         ("unavailable", &|name| {
-            fails(name, &unavailable, "service_unavailable", &["busy", "tries again", "status.backblaze.com"])
+            fails(name, &unavailable, "service_unavailable", &["busy", "usually passes", "status.backblaze.com"])
         }),
         ("slow-down", &|name| {
             fails(name, &Fault::slow_down(1), "rate_limited", &["fewer requests", "status.backblaze.com"])
@@ -158,7 +158,7 @@ fn storms() -> Outcome {
         ("too-many", &|name| {
             fails(name, &Fault::status(429), "rate_limited", &["too many requests", "status.backblaze.com"])
         }),
-        ("resets", &|name| fails(name, &Fault::Reset, "transport", &["tries again", "status.backblaze.com"])),
+        ("resets", &|name| fails(name, &Fault::Reset, "transport", &["usually passes", "status.backblaze.com"])),
         ("garbage", &|name| fails(name, &Fault::Garbage, "malformed_response", &["cannot be read", "proxy"])),
         ("no-token", &|name| fails(name, &Fault::NoToken, "listing_stuck", &["Nothing was"])),
         // The first page comes again after itself: never a loop.

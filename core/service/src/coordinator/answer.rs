@@ -169,6 +169,7 @@ impl<H: Home> Coordinator<'_, H> {
         self.update(sync_id, |state| {
             state.end_job(JobStatus::Interrupted, None, now);
             state.forgotten = true;
+            state.forgotten_at.get_or_insert(now);
             state.status.next_sync_at = None;
             Ok(Answer::Forgotten)
         })

@@ -1,7 +1,7 @@
 //! What the alarm does: a step of the running job, or a turn that feeds the sinks.
 
 use super::{
-    Coordinator, Home, PUMP_CALLS_MIN, WIPE_AGAIN_MS,
+    Coordinator, Home, PUMP_CALLS_MIN, State, WIPE_AGAIN_MS,
     lease::{Begun, PumpTurn, Turn},
     opening::cut,
     pumps::{AllPumped, Pumps},
@@ -16,6 +16,9 @@ use b2sync_core::{
     state::document::SnapshotDocument,
     time::{Clock, Timestamp},
 };
+
+/// How long a deletion that was cut off may be sent again, in milliseconds, before it is completed by itself.
+const FORGET_MS_MAX: u64 = 600_000;
 
 /// What is left to do once a step has reported.
 #[derive(Clone, Debug, Default)]
@@ -42,6 +45,9 @@ impl<H: Home> Coordinator<'_, H> {
         if state.forgotten {
             let again = match self.held_until(&state, now) {
                 Some(until) => until,
+                // The call that deletes it is on its way, or was cut off and comes again. While the registry has the
+                // sync, the mark must stay: what begins anew would give out positions and ids a second time.
+                None if self.is_to_be_kept(&state, now).await? => now.plus_millis(WIPE_AGAIN_MS),
                 // An alarm that is set by now is that of a call which found nothing any more and began anew: it ends
                 // that.
                 None if mutation::is_on(Mutation::KeepForgotten) => return Ok(()),
@@ -61,6 +67,19 @@ impl<H: Home> Coordinator<'_, H> {
             Some(Turn::Step(begun)) => self.drive_job((&sync, connection), &begun).await,
             Some(Turn::Pump(turn)) => self.drive_pumps(&sync, &turn).await,
         }
+    }
+
+    /// Whether a deleted sync is still in the registry. After [`FORGET_MS_MAX`] its record is deleted here.
+    async fn is_to_be_kept(&self, state: &State, now: Timestamp) -> Result<bool, Error> {
+        let registry = self.home.registry();
+        if registry.sync(&state.sync_id).await?.is_none() {
+            return Ok(false);
+        }
+        if state.forgotten_at.is_some_and(|at| now.millis_since(at) < FORGET_MS_MAX) {
+            return Ok(true);
+        }
+        registry.delete_sync(&state.sync_id).await?;
+        Ok(false)
     }
 
     /// Runs one step of the running job, takes in its report, and feeds the sinks from what it appended.
@@ -103,6 +122,8 @@ impl<H: Home> Coordinator<'_, H> {
                         }
                     }
                     reported.broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
+                } else {
+                    state.apply_late_report(&report, &begun.job.job_id);
                 }
                 reported.pump_until = state.pump_until(now);
                 if !reported.broke_off && reported.pumps.is_none() {

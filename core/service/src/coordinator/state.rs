@@ -67,6 +67,9 @@ pub(super) struct State {
     /// The sync was deleted: only its state remains to be.
     #[serde(default)]
     pub(super) forgotten: bool,
+    /// When it was deleted first.
+    #[serde(default)]
+    pub(super) forgotten_at: Option<Timestamp>,
     /// Jobs that ended and whose records are not known to be published, oldest first.
     #[serde(default)]
     pub(super) unpublished: Vec<JobRecord>,
@@ -125,6 +128,7 @@ impl State {
             confirm_deletes: false,
             resync: false,
             forgotten: false,
+            forgotten_at: None,
             unpublished: Vec::new(),
             pumps: Pumps::default(),
             bookmark: None,
@@ -210,6 +214,31 @@ impl State {
         Some(job)
     }
 
+    fn note_feed(&mut self, report: &StepReport) {
+        if let Some(feed) = &report.feed {
+            self.status.feed_last = feed.last();
+            self.status.feed_first = feed.first().unwrap_or(self.status.feed_first);
+        }
+    }
+
+    /// Takes in what the last step did of a job that was ended while it ran: what it appended is in the feed.
+    pub(super) fn apply_late_report(&mut self, report: &StepReport, job_id: &str) {
+        self.note_feed(report);
+        let Some(ended) = self.status.last_job.as_ref().filter(|job| job.job_id == job_id) else { return };
+        let (mut counts, changes) = (ended.counts, ended.counts.changes());
+        if report.outcome.is_ok() || report.phase != Phase::Queued {
+            counts = JobCounts { failed: counts.failed, ..report.counts };
+        }
+        let cost = add_cost(ended.cost, report.cost);
+        self.status.total_delivered += counts.changes().saturating_sub(changes);
+        let more_bytes = counts.delivered_bytes.saturating_sub(ended.counts.delivered_bytes);
+        self.status.total_bytes_delivered = self.status.total_bytes_delivered.saturating_add(more_bytes);
+        let kept = self.status.last_job.iter_mut().chain(&mut self.jobs).chain(&mut self.unpublished);
+        for job in kept.filter(|job| job.job_id == job_id) {
+            (job.counts, job.cost) = (counts, cost);
+        }
+    }
+
     /// Takes in what a step of the running job did. Answers the job when that ended it.
     pub(super) fn apply_report(
         &mut self,
@@ -217,6 +246,7 @@ impl State {
         warning: Option<String>,
         now: Timestamp,
     ) -> Option<JobRecord> {
+        self.note_feed(report);
         let job = self.status.current_job.as_mut()?;
         job.updated_at = now;
         job.cost = add_cost(job.cost, report.cost);
@@ -228,10 +258,6 @@ impl State {
             job.known_before = report.known_before;
             self.status.files_known = report.files_known;
             self.status.bytes_known = report.bytes_known;
-        }
-        if let Some(feed) = &report.feed {
-            self.status.feed_last = feed.last();
-            self.status.feed_first = feed.first().unwrap_or(self.status.feed_first);
         }
         // One that is older than a checkpoint stays, and does not count beside it.
         if report.bookmark.is_some() {

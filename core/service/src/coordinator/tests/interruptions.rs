@@ -35,6 +35,56 @@ fn pausing_in_the_middle_of_a_step_interrupts_the_job_and_resuming_delivers_ever
 }
 
 #[test]
+fn what_the_step_of_an_interrupted_job_did_is_counted() {
+    let mut appended = 0;
+    for request in 1..9 {
+        let world = World::new(keys(35, 4)).with_config(|config| config.thresholds.flush_changes_min = 1);
+        world.trigger();
+        world.at_request(request, |world| {
+            world.ask(pause());
+        });
+        world.drive();
+        let (_, _, last) = world.changes(None, 1, 0).unwrap();
+        let status = world.status();
+        let job = status.last_job.unwrap();
+        if job.status == JobStatus::Completed {
+            break;
+        }
+        assert_eq!((job.status, status.feed_last), (JobStatus::Interrupted, last), "{request}");
+        assert_eq!((job.counts.changes(), status.total_delivered), (last, last), "{request}");
+        assert_eq!(job.cost.class_c, world.inner.requests.borrow().len() as u64, "{request}");
+        appended += last;
+        // A sink that is added now is fed.
+        let world = world.with_sink("other", Manner::Takes);
+        world.rest();
+        assert_eq!(world.record(1).cursor, last, "{request}");
+    }
+    assert!(appended > 0, "nothing was appended before a pause");
+}
+
+/// The call that deletes a sync removes its record last. Until then, and whatever is asked, nothing begins anew.
+#[test]
+fn a_deletion_that_is_cut_off_gives_no_position_twice() {
+    let world = World::new(keys(35, 100));
+    world.job();
+    assert_eq!(world.ask(Command::Forget), Answer::Forgotten);
+    let trigger = Command::Trigger { trigger: Trigger::Manual, confirm_deletes: false, full_sync: false };
+    for _ in 0..5 {
+        world.wait(65_000);
+        world.drive();
+        assert!(world.inner.alarm.get() > Some(world.now()), "the alarm would go off in a loop");
+        world.poke();
+        assert_eq!(world.try_ask(trigger.clone()).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(world.inner.wipes.get(), 0, "what is wiped forgets that it was deleted");
+    }
+    // Nobody sends it again.
+    world.wait(600_000);
+    world.drive();
+    assert_eq!((world.inner.documents.values(), world.inner.blobs.names()), (Vec::new(), Vec::new()));
+    assert_eq!(world.try_ask(trigger).unwrap_err().kind(), ErrorKind::NotFound);
+}
+
+#[test]
 fn pausing_between_two_steps_leaves_no_checkpoint() {
     let commands = [pause(), Command::Unlock];
     for command in commands {
