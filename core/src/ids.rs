@@ -33,8 +33,8 @@ pub fn salt(entropy: &impl Entropy) -> String {
     hex::encode(bytes)
 }
 
-/// The id of the object that a key becomes: `obj_` and 32 hexadecimal digits, the same whenever the same sync delivers
-/// the same key, so that a delivery that is repeated never makes a second object.
+/// The id of the object that a key becomes: `obj_` and 32 hexadecimal digits, the same for each change of a
+/// key in one sync, so that a repeated delivery never makes a second object.
 ///
 /// ```
 /// use b2sync_core::ids::object_id;

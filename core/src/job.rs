@@ -73,7 +73,7 @@ impl Phase {
     }
 }
 
-/// What a job has found and delivered.
+/// What a job has found and appended to the feed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct JobCounts {
@@ -83,15 +83,15 @@ pub struct JobCounts {
     pub matched: u64,
     /// Bytes of the files that passed the filters.
     pub matched_bytes: u64,
-    /// Created keys delivered.
+    /// Created keys appended.
     pub created: u64,
-    /// Updated keys delivered.
+    /// Updated keys appended.
     pub updated: u64,
-    /// Deleted keys delivered.
+    /// Deleted keys appended.
     pub deleted: u64,
-    /// Changes that the sink refused.
+    /// Changes that sinks refused; the engine leaves it 0.
     pub failed: u64,
-    /// Bytes of the created and updated files delivered.
+    /// Bytes of the created and updated files.
     pub delivered_bytes: u64,
 }
 
@@ -101,7 +101,7 @@ impl JobCounts {
         self.created + self.updated + self.deleted
     }
 
-    /// Without what a listing found, for a job that lists anew.
+    /// Without what a listing found, for a job that lists again.
     #[must_use]
     pub const fn of_changes(self) -> Self {
         Self { listed: 0, matched: 0, matched_bytes: 0, ..self }
@@ -184,7 +184,7 @@ pub struct JobRecord {
     /// When it ended.
     #[serde(default)]
     pub completed_at: Option<Timestamp>,
-    /// What it has found and delivered.
+    /// What it has found and appended.
     #[serde(default)]
     pub counts: JobCounts,
     /// What it has spent.
@@ -199,7 +199,7 @@ pub struct JobRecord {
     /// What its user should know though it did not fail (`Nothing matched: …`).
     #[serde(default)]
     pub warning: Option<String>,
-    /// Whether it ended before all was compared, because it delivered as many files as one run may.
+    /// Whether it ended before all was compared, because it took as many files as one run may.
     #[serde(default)]
     pub limited: bool,
 }

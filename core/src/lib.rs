@@ -1,9 +1,10 @@
-//! The portable core of b2sync: it watches a Backblaze B2 bucket and says, exactly once per version, what was
-//! created, updated and deleted.
+//! The portable core of b2sync: it watches a Backblaze B2 bucket and appends each file that is created,
+//! updated or deleted to an ordered feed, once.
 //!
 //! **The contract.** This crate performs no I/O, reads no clock and draws no randomness. Whatever it needs from the
 //! world it takes through a trait that each home implements: [`http::HttpClient`], [`store::BlobStore`],
-//! [`store::DocumentStore`], [`sink::Sink`], [`time::Clock`], [`entropy::Entropy`]. The homes are a Cloudflare
+//! [`store::DocumentStore`], [`time::Clock`], [`entropy::Entropy`]. [`sink::Sink`] is what takes a feed: the
+//! pumps of the service call it. The homes are a Cloudflare
 //! Worker, a WASI component and native Rust. The same inputs give the same outputs, whichever home it runs in.
 //!
 //! Nothing here panics on any input, and nothing that matters survives an invocation but explicit, versioned,

@@ -38,13 +38,13 @@ pub enum Mutation {
     DeleteNamed,
     /// An error of B2 quotes the application key.
     LeakSecret,
-    /// Any number of deletions is delivered unasked.
+    /// Any number of deletions is appended unasked.
     IgnoreDeletionLimit,
-    /// A job delivers as many files as it finds.
+    /// A job appends as many files as it finds.
     IgnoreObjectsMax,
     /// Polls begin at their interval, whatever they cost.
     IgnoreCap,
-    /// Updates are delivered whether or not they are asked for.
+    /// Updates are appended whether or not they are asked for.
     IgnoreReconcile,
     /// Whatever appears is called created.
     AlwaysCreated,
@@ -52,7 +52,7 @@ pub enum Mutation {
     DropLetters,
     /// A blob is given a name that does not depend on what is in it.
     OneName,
-    /// The root is written anew by each job.
+    /// Each job writes the root, though nothing changed.
     AlwaysMoveRoot,
     /// The root does not count its generations.
     SameGeneration,
@@ -82,7 +82,7 @@ thread_local! {
     static WATERMARK: std::cell::Cell<i64> = const { std::cell::Cell::new(i64::MIN) };
 }
 
-/// What a watermark would keep of a file that was delivered.
+/// What a watermark would keep of a file that was appended.
 #[cfg(feature = "mutations")]
 pub(crate) fn raise_watermark(last_modified: crate::time::Timestamp) {
     WATERMARK.set(WATERMARK.get().max(last_modified.as_millis()));

@@ -28,6 +28,9 @@ const SCHEMA: [&str; 3] = [
 const MOVE_APPLIED: &str = "INSERT INTO applied (sync_id, position) VALUES (?1, ?2) \
     ON CONFLICT (sync_id) DO UPDATE SET position = max(position, excluded.position)";
 
+/// The position of a sync that was removed: the largest number that JavaScript counts exactly.
+const DROPPED: i64 = (1 << 53) - 1;
+
 const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, \
     last_modified, change_id, version, created_at, updated_at) \
     SELECT value ->> 0, ?1, ?2, ?3, ?4, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, 1, ?5, ?5 \
@@ -91,7 +94,8 @@ impl Catalogue {
             }
             CatalogueCall::DropSync { sync_id } => {
                 let count = self.count("sync_id = ?1", vec![sync_id.clone().into()])?;
-                self.sql.exec("DELETE FROM applied WHERE sync_id = ?", vec![sync_id.clone().into()])?;
+                // A delivery that comes late is behind it, and is passed over.
+                self.sql.exec(MOVE_APPLIED, vec![sync_id.clone().into(), DROPPED.into()])?;
                 self.sql.exec("DELETE FROM objects WHERE sync_id = ?", vec![sync_id.into()])?;
                 CatalogueAnswer::Count { count }
             }

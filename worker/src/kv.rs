@@ -1,4 +1,4 @@
-//! What KV holds: the segments of snapshots, and the history of jobs. Each name is written once.
+//! What KV holds: the segments of snapshots, and the history of jobs. The name of a blob is written once.
 //!
 //! Names: `state/<sync>/<segment/…|index/…|scratch/…>` and `jobs/<sync>/<time>-<job>`, where the time is counted down,
 //! so that a list begins with the newest.

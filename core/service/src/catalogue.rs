@@ -471,7 +471,8 @@ impl MemoryCatalogue {
                 CatalogueAnswer::Count { count: counted.count() as u64 }
             }
             CatalogueCall::DropSync { sync_id } => {
-                applied.remove(&sync_id);
+                // A delivery that comes late is behind it, and is passed over.
+                applied.insert(sync_id.clone(), u64::MAX);
                 let before = rows.len();
                 rows.retain(|_, row| row.sync_id != sync_id);
                 CatalogueAnswer::Count { count: (before - rows.len()) as u64 }
@@ -623,12 +624,13 @@ mod tests {
         let next = [all[3].clone(), change(ChangeKind::Updated, "chg_5", "k")];
         deliver(&catalogue, "sync_a", 30, &next);
         assert_eq!(page(&catalogue).objects[0].version, 3);
-        // Each sync has a position of its own, and a sync that was removed begins anew.
+        // Each sync has a position of its own. Of one that was removed, a delivery that comes late is passed over.
         deliver(&catalogue, "sync_b", 40, &all[..1]);
         assert_eq!(page(&catalogue).objects.len(), 2);
         block_on(catalogue.drop_sync("ns", "bkt", "sync_a")).unwrap();
-        deliver(&catalogue, "sync_a", 50, &all[..1]);
-        assert_eq!(page(&catalogue).objects.len(), 2);
+        deliver(&catalogue, "sync_a", 50, &all);
+        deliver(&catalogue, "sync_a", 60, &[change(ChangeKind::Created, "chg_6", "new")]);
+        assert_eq!(page(&catalogue).objects.len(), 1);
     }
 
     #[test]

@@ -94,7 +94,7 @@ pub fn forecast_per_day(job: &JobCost, interval_s: u64) -> Forecast {
     Forecast { interval_s, cost, b2_nanodollars: b2_nanodollars(&charged), state_nanodollars: state_nanodollars(&cost) }
 }
 
-/// The interval that keeps jobs of so many class C calls within `cap` of them a day, in seconds; `None` when
+/// The interval that keeps jobs that make `class_c` calls within `cap` of them a day, in seconds; `None` when
 /// `interval_s` does already. It may be longer than a day. A cap of 0 counts as 1.
 ///
 /// ```
@@ -150,7 +150,7 @@ mod tests {
 
     /// What a day of jobs costs, without the one call a day to authorize.
     #[test]
-    fn the_tables_of_the_readme() {
+    fn what_polls_of_buckets_of_several_sizes_cost() {
         for (files, interval_s, calls, dollars) in [
             (10_000_u64, 3_600, 240, 0.0),
             (10_000, 300, 2_880, 0.001_52),

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use crate::engine::job::{JobState, Paused};
 
-/// A job between two steps, with all it has read: whoever goes on with it reads nothing again.
+/// A job between two steps, with all it has read: the next step reads nothing again.
 #[derive(Debug)]
 struct Held {
     /// The number of the step that left it so.

@@ -9,14 +9,15 @@
 //! *start* of an upload, so one loses files), trust a continuation token across steps, or append a deletion before the
 //! whole listing was read.
 //!
-//! [`listing`] turns pages into pieces, one range or several at once; [`compare`] holds the pieces against the
+//! [`listing`] turns pages into pieces, one range or several at once; [`compare`] compares the pieces with the
 //! snapshot; [`next`] puts the next snapshot together; [`deletions`] keeps what is gone until the listing is complete;
-//! [`resume`] saves a job and takes it up again. `step` is the control flow.
+//! [`resume`] saves a job and takes it up again. `run` is the control flow.
 //!
 //! # Invariants
 //! - The root names only blobs that are stored, and its generation never goes back.
 //! - Replaying the feed from position 1 over nothing gives what root and checkpoint count, after every swap.
-//! - A deletion enters the feed only when the listing was read to its end without an error, and within the limit.
+//! - A deletion enters the feed only when the listing was read without an error to its end, or as far as the job may
+//!   take files, and within the limit.
 //! - A job that finds nothing writes nothing, in any number of steps, as long as it is held in [`memory`], or
 //!   each step comes past a few leaves and the caller keeps its [`Bookmark`]; otherwise it writes checkpoints.
 
@@ -122,7 +123,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Engine<'_, S, B, D, C>
             meter: Meter::begin(budget, self.source, self.clock),
             job: spec.take_held().unwrap_or_else(|| JobState::new(spec.cut)),
         };
-        let outcome = step.run().await;
+        let outcome = match spec.check() {
+            Ok(()) => step.run().await,
+            Err(error) => Err(error),
+        };
         step.report(outcome)
     }
 }

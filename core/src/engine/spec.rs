@@ -7,7 +7,8 @@ use crate::{
         job::{JobState, Paused},
         memory::Holding,
     },
-    feed::Retention,
+    error::{Error, ErrorKind},
+    feed::{Retention, batch::JOB_ID_BYTES_MAX},
     filter::Filter,
     policy::{DeletionLimit, Reconcile},
     snapshot::cut::Cut,
@@ -22,7 +23,7 @@ pub struct JobSpec<'a> {
     pub cut: Cut,
     /// Which entries are taken.
     pub filter: &'a Filter,
-    /// Differs whenever the source path or the filters do; a checkpoint made under another one is dropped.
+    /// Differs whenever the source path or the filters do; a checkpoint made under another one is settled.
     pub fingerprint: &'a str,
     /// Which changes enter the feed.
     pub reconcile: Reconcile,
@@ -77,6 +78,19 @@ impl<'a> JobSpec<'a> {
 }
 
 impl JobSpec<'_> {
+    /// Refuses what could be stored and not read again.
+    pub(in crate::engine) fn check(&self) -> Result<(), Error> {
+        if (1..=JOB_ID_BYTES_MAX).contains(&self.job_id.len()) {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::InvalidInput,
+            format!("The job id has {} bytes; it must have 1 to {JOB_ID_BYTES_MAX}.", self.job_id.len()),
+            "Use a shorter id that no other job of the sync has.",
+        )
+        .with_field("job_id"))
+    }
+
     /// Where the job may be held. One that hands over more than what has changed is not.
     fn holding(&self) -> Option<Holding<'_>> {
         self.held.filter(|_| !self.resync)

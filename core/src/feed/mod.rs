@@ -2,11 +2,11 @@
 //!
 //! A change has a *position*: 1, 2, 3 … without gaps, for the life of the sync. Consecutive changes stand in a
 //! [`batch`], an immutable blob named by the hash of its bytes. The document that holds root and checkpoint also names
-//! the batches ([`index::Feed`]), so the compare-and-swap that makes the snapshot count a change is the one that
+//! the batches ([`Feed`]), so the compare-and-swap that makes the snapshot count a change is the one that
 //! appends it: a change is in the feed if and only if the snapshot counts it.
 //!
 //! - [`batch`] encodes consecutive changes;
-//! - [`index`] says which batches there are, and where;
+//! - [`crate::state::feed`] says which batches there are, and where;
 //! - [`outbox`] holds what a step has found until the next swap appends it;
 //! - [`read`] reads changes behind a position;
 //! - [`retention`] says which batches are dropped.
@@ -22,7 +22,7 @@ pub mod read;
 pub mod retention;
 
 pub use self::{
-    read::{Page, oldest, read_changes},
+    read::{Page, read_changes},
     retention::{Retention, forget},
 };
 pub use crate::state::feed::Feed;

@@ -67,15 +67,6 @@ pub async fn read_changes<B: BlobStore, D: DocumentStore>(
     }
 }
 
-/// The position of the oldest change in the feed; one more than the newest where none is there.
-///
-/// # Errors
-/// Of the stores.
-pub async fn oldest<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D) -> Result<u64, Error> {
-    let (document, _) = State::new(blobs, documents).load_document().await?;
-    document.feed.first().map_err(|error| error.into_error("feed.tail"))
-}
-
 /// Reads one feed.
 #[derive(Clone, Copy, Debug)]
 pub struct FeedReader<'a, B, D> {
@@ -100,7 +91,7 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
         let after = after.unwrap_or(first.saturating_sub(1));
         check_position(after, &page)?;
         let changes_max = limits.changes.max(1);
-        let reads_max = self.state.reads() + limits.reads;
+        let reads_max = self.state.reads().saturating_add(limits.reads);
         let is_full = |page: &Page| {
             page.changes.len() >= changes_max || (!page.changes.is_empty() && self.state.reads() >= reads_max)
         };
@@ -162,17 +153,17 @@ fn check_position(after: u64, page: &Page) -> Result<(), Error> {
     if after > last {
         return Err(Error::new(
             ErrorKind::InvalidInput,
-            format!("The position {after} is behind the newest change of this feed, {last}."),
+            format!("The position {after} is beyond the newest change of this feed, {last}."),
             "Read on from the position of the last change that you have. If the sync was created again, begin at 0.",
         )
         .with_field("after"));
     }
     if after.saturating_add(1) < first {
-        let (from, oldest) = (after + 1, first - 1);
+        let (from, gone_to) = (after + 1, first - 1);
         return Err(Error::new(
             ErrorKind::FeedGap,
-            format!("The changes {from} to {oldest} are no longer in the feed."),
-            format!("Read on with after={oldest}, and compare what you have with a full list of the files."),
+            format!("The changes {from} to {gone_to} are no longer in the feed."),
+            format!("Read on with after={gone_to}, and compare what you have with a full list of the files."),
         )
         .with_field("after"));
     }

@@ -122,7 +122,7 @@ fn is_default<T: Default + PartialEq>(value: &T) -> bool {
 pub struct NameList {
     /// Blobs with encoded names.
     pub blobs: Vec<String>,
-    /// Encoded names ([`super::names`]), base64.
+    /// Encoded names ([`crate::snapshot::names`]), base64.
     pub tail: Option<String>,
 }
 
@@ -157,7 +157,7 @@ pub struct RootJob {
 pub struct Checkpoint {
     /// The job.
     pub job_id: String,
-    /// Of the source path and the filters; a checkpoint made under others is worthless.
+    /// Of the source path and the filters; a checkpoint made under others is settled.
     pub fingerprint: String,
     /// Whether the listing was read to its end, or as far as this job may go, and only deletions remain to be appended.
     pub listed: bool,

@@ -15,7 +15,7 @@ use crate::{
     store::{BlobStore, DocumentStore},
 };
 
-/// So many names stand in the document itself; more go into blobs of so many each.
+/// Names that the document itself holds; more go into blobs of this many.
 pub(crate) const NAMES_MAX: usize = 3_072;
 
 /// A list of names, some of it in blobs.

@@ -20,7 +20,7 @@ use b2sync_tests::service::{
 };
 use fake_b2::FakeB2;
 use fake_b2::content::Content;
-use fake_b2::keys::NewKey;
+use fake_b2::keys::{ApplicationKey, NewKey};
 use fake_b2::media::{awkward_keys, seed_media_bucket};
 use fake_b2::model::{NewFile, VisibleFile};
 use serde_json::{Value, json};
@@ -252,7 +252,7 @@ fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
 
     let right = checks.summary();
     if !options.once {
-        stay_up(screen, &service, &sync)?;
+        stay_up(screen, &service, &sync, Some((service.b2().url(), &key)))?;
     }
     Ok(right)
 }
@@ -421,7 +421,7 @@ fn run_real(screen: &Screen, options: &Options, real: &RealB2) -> Result<bool> {
 
     let right = checks.summary();
     if !options.once {
-        stay_up(screen, &service, &sync)?;
+        stay_up(screen, &service, &sync, None)?;
     }
     Ok(right)
 }
@@ -539,10 +539,21 @@ fn show_objects(screen: &Screen, service: &Service, objects: &BTreeMap<String, V
 }
 
 /// Until Ctrl-C; the cron fires each minute, as it does at Cloudflare.
-fn stay_up(screen: &Screen, service: &Service, sync: &SyncRef) -> Result<()> {
+/// Runs the cron until Ctrl-C. `embedded` is the URL of the embedded B2, and a key that it made: the keys of a
+/// real B2 are not shown.
+fn stay_up(
+    screen: &Screen,
+    service: &Service,
+    sync: &SyncRef,
+    embedded: Option<(&str, &ApplicationKey)>,
+) -> Result<()> {
     screen.heading("Over to you (Ctrl-C ends it)");
     screen.fact("Base URL", service.url());
     screen.fact("API key", service.api_key());
+    if let Some((url, key)) = embedded {
+        screen.fact("Embedded B2", url);
+        screen.fact("Its key", &format!("B2_KEY_ID={} B2_APPLICATION_KEY={}", key.key_id, key.secret));
+    }
     screen.line("");
     let get = |path: &str| format!("curl -H 'Authorization: Bearer {}' '{}{path}'", service.api_key(), service.url());
     screen.command(&get(&format!("/v1/buckets/{TARGET}/objects?limit=3")));

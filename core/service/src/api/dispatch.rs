@@ -6,7 +6,7 @@ use super::{
     errors::{Answered, ApiResponse},
     pagination::Query,
     request::ApiRequest,
-    resources::connections,
+    resources::{connections, syncs::refuse_fields},
     routes::{self, Operation},
     service::{Coordinators, Service},
 };
@@ -49,10 +49,16 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::SyncGet => self.get_sync(&sync().await?).await,
             Operation::SyncUpdate => self.update_sync(sync().await?, body).await,
             Operation::SyncDelete => self.delete_sync(sync().await?, query).await,
-            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await,
+            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query, body).await,
             Operation::SyncPause => self.pause_sync(sync().await?, body).await,
-            Operation::SyncResume => self.resume_sync(sync().await?).await,
-            Operation::SyncUnlock => self.unlock_sync(&sync().await?).await,
+            Operation::SyncResume => {
+                refuse_fields(body)?;
+                self.resume_sync(sync().await?).await
+            }
+            Operation::SyncUnlock => {
+                refuse_fields(body)?;
+                self.unlock_sync(&sync().await?).await
+            }
             Operation::SyncMetrics => self.sync_metrics(&sync().await?).await,
             Operation::ChangeList => self.read_changes(&sync().await?, query).await,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await,

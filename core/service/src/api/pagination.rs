@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    body::KEY_CHARS_MAX,
     errors::{ApiError, Problem},
     render,
 };
@@ -59,6 +60,23 @@ impl Query {
             .filter(|value| !value.is_empty())
     }
 
+    /// Reports parameters that are not in `names`, are sent twice, or are empty: one that is passed over would do
+    /// something else than was meant.
+    pub(crate) fn check_only(&self, names: &[&str], problems: &mut Vec<Problem>) {
+        for (index, (name, value)) in self.parameters.iter().enumerate() {
+            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
+            if !names.contains(&name.as_str()) {
+                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let message = format!("Unknown parameter {short:?}. Allowed: {allowed}.");
+                problem(problems, &short, "extra_forbidden", message);
+            } else if self.parameters.iter().take(index).any(|(other, _)| other == name) {
+                problem(problems, name, "value_error", format!("`{name}` is sent more than once: send it once."));
+            } else if value.is_empty() {
+                problem(problems, name, "value_error", format!("`{name}` is empty: send a value or leave it out."));
+            }
+        }
+    }
+
     /// A boolean parameter.
     pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
         let text = self.get(name)?;
@@ -75,11 +93,14 @@ impl Query {
     /// An integer between bounds, both included.
     pub(crate) fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
         let text = self.get(name)?;
-        let number = text.parse::<u64>().ok().filter(|number| (min..=max).contains(number));
-        if number.is_none() {
-            problem(problems, name, "int_parsing", format!("`{name}` must be an integer from {min} to {max}."));
-        }
-        number
+        let kind = match text.parse::<i128>() {
+            Ok(number) if number < i128::from(min) => "greater_than_equal",
+            Ok(number) if number > i128::from(max) => "less_than_equal",
+            Ok(number) => return u64::try_from(number).ok(),
+            Err(_) => "int_parsing",
+        };
+        problem(problems, name, kind, format!("`{name}` must be an integer from {min} to {max}."));
+        None
     }
 }
 

@@ -12,7 +12,7 @@ pub(super) const NAMESPACE_CHARS_MAX: usize = 100;
 pub struct ApiRequest {
     /// In upper case.
     pub method: String,
-    /// As it was sent, percent-encoded, without the query.
+    /// As the home's URL parser left it, percent-encoded, without the query.
     pub path: String,
     /// What stands behind the `?`, as it was sent.
     pub query: String,

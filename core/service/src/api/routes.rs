@@ -169,12 +169,16 @@ impl PathParameters {
     }
 }
 
-/// Finds the route. A slash at the end does not matter.
+/// Finds the route. A slash at the end does not matter, except to `DELETE` and `PATCH`.
 ///
 /// # Errors
 /// No route has this path; the routes that have it have other methods.
 pub(super) fn find(method: &str, path: &str) -> Result<(&'static Route, PathParameters), ApiError> {
     let path = path.strip_prefix('/').unwrap_or(path);
+    // URL parsers turn `…/jobs/%2e%2e` into `…/`: what changes or deletes must not act on the path above.
+    if path.ends_with('/') && matches!(method, "DELETE" | "PATCH") {
+        return Err(no_route());
+    }
     let path = path.strip_suffix('/').unwrap_or(path);
     let segments: Option<Vec<String>> = match path {
         "" => Some(Vec::new()),
@@ -228,13 +232,29 @@ fn no_route() -> ApiError {
 /// One part of a path; `None` when it is empty, too long, no UTF-8 or holds a control character.
 fn decode(segment: &str) -> Option<String> {
     let text = percent_decode_str(segment).decode_utf8().ok()?;
-    let fits = !text.is_empty() && text.len() <= SEGMENT_BYTES_MAX && !text.chars().any(char::is_control);
+    let is_dots = text == "." || text == "..";
+    let fits = !text.is_empty() && !is_dots && text.len() <= SEGMENT_BYTES_MAX && !text.chars().any(char::is_control);
     fits.then(|| text.into_owned())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// `…/syncs/s/jobs/%2e%2e` is `…/syncs/s/` behind a URL parser.
+    #[test]
+    fn what_a_url_parser_leaves_of_two_dots_deletes_nothing() {
+        for path in ["/v1/buckets/b/syncs/s/", "/v1/organizations/connections/c/"] {
+            for method in ["DELETE", "PATCH"] {
+                assert!(find(method, path).is_err(), "{method} {path}");
+                assert!(find(method, path.trim_end_matches('/')).is_ok(), "{method} {path}");
+            }
+            assert!(find("GET", path).is_ok());
+        }
+        for segment in [".", "..", "%2e%2e", "%2E."] {
+            assert!(find("DELETE", &format!("/v1/buckets/b/syncs/{segment}")).is_err(), "{segment}");
+        }
+    }
 
     const METHODS: [&str; 6] = ["GET", "HEAD", "POST", "PATCH", "DELETE", "PUT"];
 

@@ -181,6 +181,15 @@ impl<H: Home> Coordinator<'_, H> {
     }
 }
 
+/// The answer to commands while a deletion is on its way, or was cut off.
+pub(super) fn being_deleted(sync_id: &str) -> Error {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("The sync {sync_id} is being deleted."),
+        "If that does not end within a minute, send the DELETE again.",
+    )
+}
+
 pub(super) fn no_sync(sync_id: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,

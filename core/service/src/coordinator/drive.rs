@@ -1,7 +1,7 @@
 //! What the alarm does: a step of the running job, or a turn that feeds the sinks.
 
 use super::{
-    Coordinator, Home, PUMP_CALLS_MIN, State, WIPE_AGAIN_MS,
+    Coordinator, Home, PUMP_CALLS_MIN, WIPE_AGAIN_MS,
     lease::{Begun, PumpTurn, Turn},
     opening::cut,
     pumps::{AllPumped, Pumps},
@@ -17,8 +17,10 @@ use b2sync_core::{
     time::{Clock, Timestamp},
 };
 
-/// How long a deletion that was cut off may be sent again, in milliseconds, before it is completed by itself.
-const FORGET_MS_MAX: u64 = 600_000;
+/// A deletion that was cut off is expected again for this long, in milliseconds; the alarm looks less often after that.
+const FORGET_AGAIN_MS: u64 = 600_000;
+/// How often it looks then, in milliseconds.
+const FORGET_LOOK_MS: i64 = 3_600_000;
 
 /// What is left to do once a step has reported.
 #[derive(Clone, Debug, Default)]
@@ -45,11 +47,14 @@ impl<H: Home> Coordinator<'_, H> {
         if state.forgotten {
             let again = match self.held_until(&state, now) {
                 Some(until) => until,
-                // The call that deletes it is on its way, or was cut off and comes again. While the registry has the
-                // sync, the mark must stay: what begins anew would give out positions and ids a second time.
-                None if self.is_to_be_kept(&state, now).await? => now.plus_millis(WIPE_AGAIN_MS),
-                // An alarm that is set by now is that of a call which found nothing any more and began anew: it ends
-                // that.
+                // The call that deletes it is on its way, or was cut off and is to be sent again. While the registry
+                // has the sync, the mark must stay: a fresh document would give out positions and ids a second time.
+                None if self.home.registry().sync(&sync_id).await?.is_some() => {
+                    let is_recent = state.forgotten_at.is_some_and(|at| now.millis_since(at) < FORGET_AGAIN_MS);
+                    now.plus_millis(if is_recent { WIPE_AGAIN_MS } else { FORGET_LOOK_MS })
+                }
+                // An alarm set meanwhile belongs to a call that found nothing and wrote a fresh document: it wipes that
+                // too.
                 None if mutation::is_on(Mutation::KeepForgotten) => return Ok(()),
                 None if self.home.wipe(&sync_id).await? => return Ok(()),
                 None => now.plus_millis(WIPE_AGAIN_MS),
@@ -69,19 +74,6 @@ impl<H: Home> Coordinator<'_, H> {
         }
     }
 
-    /// Whether a deleted sync is still in the registry. After [`FORGET_MS_MAX`] its record is deleted here.
-    async fn is_to_be_kept(&self, state: &State, now: Timestamp) -> Result<bool, Error> {
-        let registry = self.home.registry();
-        if registry.sync(&state.sync_id).await?.is_none() {
-            return Ok(false);
-        }
-        if state.forgotten_at.is_some_and(|at| now.millis_since(at) < FORGET_MS_MAX) {
-            return Ok(true);
-        }
-        registry.delete_sync(&state.sync_id).await?;
-        Ok(false)
-    }
-
     /// Runs one step of the running job, takes in its report, and feeds the sinks from what it appended.
     async fn drive_job(
         &self,
@@ -94,6 +86,7 @@ impl<H: Home> Coordinator<'_, H> {
         let now = self.home.clock().now();
         let warning = nothing_found(sync, &filters, &report.counts);
         let mut attempt = Reported::default();
+        let sink_ids = self.sink_ids(sync);
         let reported = self
             .update_persistently(sync_id, |state| {
                 if state.lease.as_ref().is_some_and(|lease| lease.step == begun.step && lease.is_reported) {
@@ -110,7 +103,7 @@ impl<H: Home> Coordinator<'_, H> {
                     return Ok(reported);
                 }
                 // Before the job ends: one that fails has the sinks looked at once more.
-                reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), now);
+                reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), &sink_ids, now);
                 reported.broke_off = true;
                 if state.is_running(&begun.job.job_id) {
                     let ended = state.apply_report(&report, warning.clone(), now);
@@ -123,7 +116,7 @@ impl<H: Home> Coordinator<'_, H> {
                     }
                     reported.broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
                 } else {
-                    state.apply_late_report(&report, &begun.job.job_id);
+                    state.apply_late_report(&report, &begun.job.job_id, sync);
                 }
                 reported.pump_until = state.pump_until(now);
                 if !reported.broke_off && reported.pumps.is_none() {

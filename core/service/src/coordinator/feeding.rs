@@ -35,8 +35,18 @@ impl State {
     }
 
     /// Begins to feed the sinks behind a step that left the feed like that (`None`: it did not touch the feed), if
-    /// there is something for them.
-    pub(super) fn begin_pumping_behind(&mut self, feed: Option<&Feed>, now: Timestamp) -> Option<Pumps> {
+    /// there is something for them. The step knows the sinks `sink_ids`: where they were changed while it ran, the next
+    /// turn feeds them.
+    pub(super) fn begin_pumping_behind(
+        &mut self,
+        feed: Option<&Feed>,
+        sink_ids: &[String],
+        now: Timestamp,
+    ) -> Option<Pumps> {
+        if self.pumps.sink_ids != sink_ids {
+            self.pumps.ask(now);
+            return None;
+        }
         let is_new = feed.is_some_and(|feed| feed.last() != self.pumps.last);
         let is_due = !self.pumps.sink_ids.is_empty() && (is_new || self.pumps.is_due(now));
         is_due.then(|| self.pumps.begin(now))

@@ -108,7 +108,8 @@ pub enum Command {
         /// Of these types.
         error_types: Vec<String>,
     },
-    /// The sync was deleted: interrupt its job, delete all its state. Answer: [`Answer::Forgotten`].
+    /// The sync was deleted: interrupt its job, and delete all its state once the registry has no record of it. Answer:
+    /// [`Answer::Forgotten`].
     Forget,
 }
 

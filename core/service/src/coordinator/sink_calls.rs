@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Home,
-    answer::{no_sync, page_of},
+    answer::{being_deleted, page_of},
     protocol::{Answer, SinkStatus},
 };
 use crate::{
@@ -39,6 +39,9 @@ impl<H: Home> Coordinator<'_, H> {
             if !page.changes.is_empty() || waited_ms >= wait_ms {
                 let changes = page.changes.iter().map(Into::into).collect();
                 return Ok(Answer::Changes { changes, first: page.first, last: page.last });
+            }
+            if self.stored().await?.is_some_and(|state| state.forgotten) {
+                return Err(being_deleted(sync_id));
             }
             home.clock().sleep(CHANGES_LOOK_MS.min(wait_ms - waited_ms)).await;
         }
@@ -86,7 +89,7 @@ impl<H: Home> Coordinator<'_, H> {
     pub(super) async fn mark_failed(&self, sync_id: &str, error_types: &[String]) -> Result<Answer, Error> {
         if self.load(sync_id).await?.forgotten {
             // What is written for a sync that was deleted would be left behind.
-            return Err(no_sync(sync_id));
+            return Err(being_deleted(sync_id));
         }
         let mark = |record: &mut SinkRecord| Ok(record.dead_letters.mark_failed(error_types));
         let letters = SinkRecord::update(self.home.documents(), CATALOGUE, mark).await?;

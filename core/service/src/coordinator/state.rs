@@ -7,7 +7,7 @@ use super::{
     protocol::{SyncState, SyncStatus},
     pumps::Pumps,
 };
-use crate::documents::Stored;
+use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
     engine::{Outcome, StepReport, bookmark::Bookmark},
     error::{Error, ErrorKind},
@@ -36,7 +36,7 @@ pub(super) struct Lease {
     /// Which step: a random number.
     #[serde(default)]
     pub(super) step: u64,
-    /// Whether its report is counted already, and the lease is kept for what comes behind that.
+    /// Whether its report is counted already, and the lease is kept for the work after it.
     #[serde(default)]
     pub(super) is_reported: bool,
 }
@@ -214,6 +214,7 @@ impl State {
         Some(job)
     }
 
+    /// Takes in how far the feed reaches.
     fn note_feed(&mut self, report: &StepReport) {
         if let Some(feed) = &report.feed {
             self.status.feed_last = feed.last();
@@ -222,20 +223,28 @@ impl State {
     }
 
     /// Takes in what the last step did of a job that was ended while it ran: what it appended is in the feed.
-    pub(super) fn apply_late_report(&mut self, report: &StepReport, job_id: &str) {
+    pub(super) fn apply_late_report(&mut self, report: &StepReport, job_id: &str, sync: &SyncRecord) {
         self.note_feed(report);
-        let Some(ended) = self.status.last_job.as_ref().filter(|job| job.job_id == job_id) else { return };
-        let (mut counts, changes) = (ended.counts, ended.counts.changes());
+        let Some(ended) = self.jobs.iter_mut().find(|job| job.job_id == job_id) else { return };
+        let before = ended.counts;
         if report.outcome.is_ok() || report.phase != Phase::Queued {
-            counts = JobCounts { failed: counts.failed, ..report.counts };
+            ended.counts = JobCounts { failed: before.failed, ..report.counts };
         }
-        let cost = add_cost(ended.cost, report.cost);
-        self.status.total_delivered += counts.changes().saturating_sub(changes);
-        let more_bytes = counts.delivered_bytes.saturating_sub(ended.counts.delivered_bytes);
-        self.status.total_bytes_delivered = self.status.total_bytes_delivered.saturating_add(more_bytes);
-        let kept = self.status.last_job.iter_mut().chain(&mut self.jobs).chain(&mut self.unpublished);
-        for job in kept.filter(|job| job.job_id == job_id) {
-            (job.counts, job.cost) = (counts, cost);
+        ended.cost = add_cost(ended.cost, report.cost);
+        let ended = ended.clone();
+        let status = &mut self.status;
+        status.total_delivered += ended.counts.changes().saturating_sub(before.changes());
+        let more_bytes = ended.counts.delivered_bytes.saturating_sub(before.delivered_bytes);
+        status.total_bytes_delivered = status.total_bytes_delivered.saturating_add(more_bytes);
+        if let Some(last) = status.last_job.as_mut().filter(|job| job.job_id == job_id) {
+            last.clone_from(&ended);
+        }
+        // What is published already is published once more.
+        self.unpublished.retain(|job| job.job_id != job_id);
+        self.unpublished.push(ended);
+        if self.status.current_job.is_none() {
+            // The next poll was planned before the step's calls were known.
+            self.stretch(sync);
         }
     }
 

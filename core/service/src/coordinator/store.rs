@@ -1,6 +1,6 @@
-//! Changing a coordinator's document: each change sets the alarm.
+//! Changing a coordinator's document: each change that may move what is due sets the alarm.
 
-use super::{Coordinator, DOCUMENT, Home, State, answer::no_sync};
+use super::{Coordinator, DOCUMENT, Home, State, answer::being_deleted};
 use crate::documents::{Decoded, Loaded, Slot};
 use b2sync_core::{error::Error, time::Clock};
 
@@ -77,7 +77,7 @@ impl<H: Home> Coordinator<'_, H> {
         sync_id: &str,
         mut decide: impl FnMut(&mut State) -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.update(sync_id, |state| if state.forgotten { Err(no_sync(sync_id)) } else { decide(state) }).await
+        self.update(sync_id, |state| if state.forgotten { Err(being_deleted(sync_id)) } else { decide(state) }).await
     }
 
     /// [`Self::update_live`] for what may take the lease, and answers which: where it fails all the same, the lease is
@@ -136,13 +136,14 @@ impl<H: Home> Coordinator<'_, H> {
             if self.home.publish_job(job).await.is_err() {
                 break;
             }
-            published.push(&job.job_id);
+            published.push(job);
         }
         if published.is_empty() {
             return Ok(());
         }
         let forget = |state: &mut State| {
-            state.unpublished.retain(|job| !published.contains(&&job.job_id));
+            // One that was changed meanwhile is published once more.
+            state.unpublished.retain(|job| !published.contains(&job));
             Ok(())
         };
         self.slot(&State::new(sync_id), &Cache::default()).update(forget).await

@@ -7,7 +7,7 @@
 //!
 //! **Invariants.** A record's revision counts its writes from 1 and every update names the revision it read. Of the
 //! connections that are not archived, no two have the same name. A new sync is due at once, so that the cron finds it
-//! even if whoever created it was cut off. The application key is only ever here sealed.
+//! even if its creation was cut off. The application key is only ever here sealed.
 
 mod memory;
 mod records;

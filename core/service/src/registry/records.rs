@@ -127,7 +127,7 @@ impl ConnectionRecord {
         Credentials::new(&self.key_id, application_key.expose_secret())
     }
 
-    /// Whether jobs and new syncs may use it. A suspended one is left alone until somebody acts, so that a key that was
+    /// Whether jobs and new syncs may use it. A suspended one is left alone until its user acts, so that a key that was
     /// refused again and again does not lock the account; testing and changing it are always possible.
     ///
     /// # Errors

@@ -32,7 +32,7 @@ const DELIVERY_CALLS: u64 = 4;
 /// What one run of a pump may spend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PumpBudget {
-    /// Calls to the stores and the sink; one delivery is always made, whatever it takes.
+    /// Calls to the stores and the sink; one delivery is always made, even beyond this.
     pub calls_max: u64,
     /// No delivery begins at this time or later.
     pub until: Timestamp,

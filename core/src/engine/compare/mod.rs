@@ -1,4 +1,4 @@
-//! Holds pieces of the listing against the snapshot, and says what changed.
+//! Compares pieces of the listing with the snapshot, and says what changed.
 
 pub mod diff;
 

@@ -26,7 +26,7 @@ pub(in crate::engine) enum Fate {
 }
 
 impl Fate {
-    /// Whether its deletion is to be delivered.
+    /// Whether its deletion is to be appended.
     pub(in crate::engine) const fn is_due(self, reconcile: Reconcile) -> bool {
         match self {
             Self::Gone => reconcile.on_delete,

@@ -1,7 +1,7 @@
-//! The root that comes next, and which blobs nobody names any more.
+//! The root that comes next, and which blobs are no longer named.
 //!
 //! A blob is *retired* with the move of the root that no longer names it, is *garbage* after the next move, and is
-//! deleted by the job after that, before it moves the root: until then whoever still holds an older root finds it.
+//! deleted by the job after that, before it moves the root: until then a reader with an older root finds it.
 //! Nothing is read to find out which blobs those are: each leaf that a job reads, closes or takes apart is noted with
 //! its segments, and in the end a leaf of that list is either named or not.
 

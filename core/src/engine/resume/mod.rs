@@ -4,7 +4,7 @@ pub mod checkpoint;
 mod quiet;
 pub mod settle;
 
-use std::{mem, ops::ControlFlow};
+use std::ops::ControlFlow;
 
 use self::settle::end_checkpoint;
 use super::{
@@ -59,7 +59,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 order: ended.order,
                 ..Checkpoint::default()
             });
-            let document = mem::take(&mut stored.document);
+            // A copy: should this fail, the step still tells how things stand.
+            let document = stored.document.clone();
             (stored.document, stored.revision) =
                 end_checkpoint(&self.state, spec.cut, document, stored.revision, again).await?;
             stored.known_before = stored.document.root.entries;

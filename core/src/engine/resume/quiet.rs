@@ -26,7 +26,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         bookmark.start_after.clone()
     }
 
-    /// Puts the leaves before the bookmark into the next snapshot; `false`: it is none of this snapshot.
+    /// Puts the leaves before the bookmark into the next snapshot; `false`: it is of another snapshot.
     pub(in crate::engine) fn pass_leaves(&mut self, base: &Base) -> bool {
         let passed = self.job.quiet.leaves_passed;
         if passed == 0 {
@@ -58,7 +58,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         }
     }
 
-    /// Whether the job has found nothing different, not even what no feed is told of, and stored nothing.
+    /// Whether the job has found nothing different, silenced changes included, and stored nothing.
     pub(in crate::engine) fn found_nothing(&self, base: &Base) -> bool {
         let job = &self.job;
         job.outbox.is_empty()

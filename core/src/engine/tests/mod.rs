@@ -187,13 +187,17 @@ impl World {
             self.appended.borrow_mut().clear();
         }
         let held = holding.filter(|holding| begins || holding.has(job_id));
+        let before = self.document().feed;
         let report = block_on(self.engine().step(&JobSpec { held, ..self.spec(job_id) }, budget));
         if report.bookmark.is_some() {
             assert!(self.document().checkpoint.is_none(), "a job goes on in one place");
             self.bookmark.replace(report.bookmark.clone());
         }
-        if let Some(feed) = report.feed.as_ref().filter(|_| report.outcome.is_ok()) {
-            assert_eq!(*feed, self.document().feed, "the feed as the step left it");
+        if let Some(feed) = &report.feed {
+            let now = self.document().feed;
+            // The answer to the last swap may be lost.
+            let is_unheard = report.outcome.is_err() && (before.next..=now.next).contains(&feed.next);
+            assert!(is_unheard || *feed == now, "the feed as the step left it: {feed:?}");
         }
         self.check_appended(&report);
         report

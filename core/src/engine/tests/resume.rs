@@ -1,6 +1,7 @@
 //! Jobs that are cut off, anywhere, and go on or do not.
 
 use super::*;
+use crate::feed::batch::JOB_ID_BYTES_MAX;
 
 #[test]
 fn a_full_sync_hands_over_updates_that_are_not_asked_for_otherwise() {
@@ -27,6 +28,40 @@ fn a_full_sync_hands_over_updates_that_are_not_asked_for_otherwise() {
     world.objects_max.set(None);
     world.bucket.set((0..9).map(|n| entry(&format!("k{n:05}"), 3)));
     assert_eq!(world.job(&Budget::UNLIMITED).counts.updated, 5);
+}
+
+/// Batches carry the job's id: one that is too long would be written and never read again.
+#[test]
+fn a_job_id_that_could_not_be_read_again_is_refused() {
+    let world = World::new(2);
+    world.bucket.set(keys(0..3));
+    for job_id in [String::new(), "j".repeat(JOB_ID_BYTES_MAX + 1)] {
+        let error = world.step(&job_id, &Budget::UNLIMITED).outcome.unwrap_err();
+        assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidInput, Some("job_id")));
+        assert_eq!(world.home.effects.get(), 0);
+    }
+    assert_eq!(world.step(&"j".repeat(JOB_ID_BYTES_MAX), &Budget::UNLIMITED).outcome, Ok(Outcome::Done));
+    assert_eq!(world.changes().len(), 3);
+}
+
+#[test]
+fn a_step_that_fails_while_it_settles_another_job_tells_how_things_stand() {
+    for after in [false, true] {
+        for at in 1..12 {
+            let world = World::new(2).with_tiny_thresholds(true);
+            world.bucket.set(keys(0..9));
+            world.job(&Budget::UNLIMITED);
+            world.bucket.set(keys(0..12));
+            assert_eq!(world.step("job_cut_off", &ONE_PAGE).outcome, Ok(Outcome::Continue));
+            let known = world.document().root.entries;
+            world.home.breaks_at.set(Some((world.home.effects.get() + at, after)));
+            let report = world.step("job_next", &Budget::UNLIMITED);
+            if report.outcome.is_err() {
+                assert!(report.feed.is_none_or(|feed| feed.last() >= 9), "{at}");
+                assert!(report.files_known == 0 || report.files_known >= known, "{at}: {}", report.files_known);
+            }
+        }
+    }
 }
 
 proptest! {

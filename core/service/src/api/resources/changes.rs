@@ -41,6 +41,7 @@ pub(super) struct ChangesRequest {
 impl ChangesRequest {
     /// Reads `after`, `limit` and `wait`.
     pub(super) fn parse(query: &Query, problems: &mut Vec<Problem>) -> Self {
+        query.check_only(&["after", "limit", "wait"], problems);
         let limit_max = PAGE_CHANGES_MAX as u64;
         let wait_max = CHANGES_WAIT_MS_MAX / 1_000;
         Self {

@@ -239,8 +239,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.watched(&sync.sync_id, self.render_sync(&sync, Command::Resume)).await
     }
 
-    pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {
+    pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
+        query.check_only(&["full_sync", "confirm_deletes"], &mut problems);
+        // What is to be asked for is a parameter: a field would be passed over.
+        Fields::of_body(parse_object(body)?, &mut problems).done();
         // Every listing is a full one: asking for it matters only where files are to be handed over again.
         let full_sync = query.flag("full_sync", &mut problems).unwrap_or(false);
         let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
@@ -280,6 +283,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     pub(in crate::api) async fn delete_sync(&self, sync: SyncRecord, query: &Query) -> Answered {
         let mut problems = Vec::new();
+        query.check_only(&["delete_objects"], &mut problems);
         let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);
         check_problems(problems)?;
         // The record goes last: if the request is cut off, it can be sent again. Without a time to be poked at,
@@ -308,6 +312,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             "message": message,
         }))
     }
+}
+
+/// Refuses a body with fields, for calls that read none.
+pub(in crate::api) fn refuse_fields(body: &[u8]) -> Result<(), ApiError> {
+    let mut problems = Vec::new();
+    Fields::of_body(parse_object(body)?, &mut problems).done();
+    check_problems(problems)
 }
 
 /// The optional body of a pause: `{"reason": …}`.

@@ -49,6 +49,32 @@ fn changes_are_shown_with_what_was_known_before() {
     assert_eq!((&page["first"], &page["last"]), (&1.into(), &4.into()));
 }
 
+/// A parameter that is passed over would do something else than was meant: `after=` would replay the whole feed.
+#[test]
+fn parameters_and_fields_that_would_be_passed_over_are_refused() {
+    let home = Home::new();
+    let sync = home.sync();
+    for (query, wrong) in [
+        ("after=", vec!["query.after"]),
+        ("afer=5&limit=1", vec!["query.afer"]),
+        ("cursor=5", vec!["query.cursor"]),
+        ("after=1&after=2", vec!["query.after"]),
+        ("after=-1&limit=0&wait=26", vec!["query.after", "query.limit", "query.wait"]),
+    ] {
+        assert_eq!(home.wrong("GET", &format!("{sync}/changes?{query}"), Value::Null), wrong, "{query}");
+    }
+    assert_eq!(
+        home.wrong("POST", &format!("{sync}/trigger?confrim_deletes=true"), Value::Null),
+        ["query.confrim_deletes"]
+    );
+    let body = json!({"confirm_deletes": true});
+    for action in ["trigger", "resume", "unlock"] {
+        assert_eq!(home.wrong("POST", &format!("{sync}/{action}"), body.clone()), ["body.confirm_deletes"]);
+        home.ok("POST", &format!("{sync}/{action}"), json!({}));
+    }
+    assert_eq!(home.wrong("DELETE", &format!("{sync}?delete_object=true"), Value::Null), ["query.delete_object"]);
+}
+
 #[test]
 fn pages_of_the_feed_follow_each_other() {
     let home = Home::new();

@@ -121,7 +121,7 @@ fn sent_back_broken_at(n: u64, how: Break) -> (World, bool) {
     for command in
         [Command::Requeue { error_types: Vec::new() }, Command::Replay { sink_id: "other".to_owned(), after: 9 }]
     {
-        // Whoever gets no answer, or an error, asks again.
+        // A client that gets no answer, or an error, asks again.
         for attempt in 0.. {
             assert!(attempt < 20, "{how:?} {n}: {command:?} never succeeds");
             match poll_to_end(world.task(Some(command.clone()))) {

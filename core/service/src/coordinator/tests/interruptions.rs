@@ -62,7 +62,46 @@ fn what_the_step_of_an_interrupted_job_did_is_counted() {
     assert!(appended > 0, "nothing was appended before a pause");
 }
 
-/// The call that deletes a sync removes its record last. Until then, and whatever is asked, nothing begins anew.
+#[test]
+fn a_sink_that_is_added_while_a_step_runs_is_fed() {
+    for request in 0..5 {
+        let world = World::new(keys(35, 4));
+        world.change_sync(|sync| sync.sinks = Vec::new());
+        world.ask(Command::Configured);
+        world.trigger();
+        world.at_request(request, |world| {
+            world.change_sync(|sync| sync.sinks = crate::registry::usual_sinks());
+            world.ask(Command::Configured);
+        });
+        world.drive();
+        world.run();
+        world.rest();
+        assert_eq!(world.record(0).cursor, 35, "{request}: {:?}", world.state().pumps);
+        world.check();
+    }
+}
+
+/// Every call of a job counts towards the cap, also those of a step whose job was ended while it ran.
+#[test]
+fn the_calls_of_an_interrupted_step_put_the_next_poll_off() {
+    let world = World::new(keys(35, 4));
+    world.change_sync(|sync| sync.max_class_c_per_day = Some(100));
+    world.trigger();
+    world.at_request(3, |world| {
+        world.ask(Command::Unlock);
+    });
+    world.drive();
+    let status = world.status();
+    let job = status.last_job.unwrap();
+    assert_eq!(job.status, JobStatus::Interrupted);
+    let wait_ms = job.cost.class_c as i64 * 864_000;
+    assert!(job.cost.class_c >= 3 && status.next_sync_at >= Some(job.created_at.plus_millis(wait_ms)), "{job:?}");
+    // The history has what was counted last.
+    let kept = world.inner.published.borrow().iter().rev().find(|it| it.job_id == job.job_id).cloned().unwrap();
+    assert_eq!((kept.counts, kept.cost), (job.counts, job.cost));
+}
+
+/// The call that deletes a sync removes its record last. Until then no command makes the sync start over.
 #[test]
 fn a_deletion_that_is_cut_off_gives_no_position_twice() {
     let world = World::new(keys(35, 100));
@@ -77,8 +116,12 @@ fn a_deletion_that_is_cut_off_gives_no_position_twice() {
         assert_eq!(world.try_ask(trigger.clone()).unwrap_err().kind(), ErrorKind::NotFound);
         assert_eq!(world.inner.wipes.get(), 0, "what is wiped forgets that it was deleted");
     }
-    // Nobody sends it again.
+    // For as long as it is not sent again; but nothing looks at it each minute for ever.
     world.wait(600_000);
+    world.drive();
+    assert!(world.inner.alarm.get() >= Some(world.now().plus_millis(3_600_000)));
+    assert_eq!((world.ask(Command::Forget), world.inner.wipes.get()), (Answer::Forgotten, 0));
+    poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
     world.drive();
     assert_eq!((world.inner.documents.values(), world.inner.blobs.names()), (Vec::new(), Vec::new()));
     assert_eq!(world.try_ask(trigger).unwrap_err().kind(), ErrorKind::NotFound);

@@ -78,6 +78,20 @@ fn whoever_waits_for_changes_gets_them_as_soon_as_there_are_some() {
 }
 
 #[test]
+fn whoever_waits_for_changes_of_a_sync_that_is_deleted_is_told() {
+    let world = World::new(keys(35, 100));
+    world.job();
+    let (home, after) = (world.home(), Some(35));
+    let coordinator = Coordinator::new(&home);
+    let mut reading = Box::pin(coordinator.handle(SYNC, Command::Changes { after, limit: 10, wait_ms: 20_000 }));
+    assert!(reading.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    world.ask(Command::Forget);
+    let began = world.now();
+    assert_eq!(poll_to_end(reading).unwrap().unwrap_err().kind(), ErrorKind::NotFound);
+    assert!(world.now().millis_since(began) <= 250);
+}
+
+#[test]
 fn a_feed_in_many_batches_is_read_in_pages_of_bounded_cost() {
     let world = World::new([]);
     for n in 0..250 {
