@@ -143,6 +143,22 @@ pub struct JobCost {
     pub steps: u64,
 }
 
+impl JobCost {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            class_b: self.class_b.saturating_add(other.class_b),
+            class_c: self.class_c.saturating_add(other.class_c),
+            bytes_received: self.bytes_received.saturating_add(other.bytes_received),
+            state_reads: self.state_reads.saturating_add(other.state_reads),
+            state_writes: self.state_writes.saturating_add(other.state_writes),
+            state_deletions: self.state_deletions.saturating_add(other.state_deletions),
+            steps: self.steps.saturating_add(other.steps),
+        }
+    }
+}
+
 /// An error as it is kept and shown: [`Error`] without what only the engine needs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorRecord {

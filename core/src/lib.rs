@@ -17,6 +17,7 @@
 pub mod b2;
 pub mod change;
 pub mod conformance;
+pub mod cost;
 pub mod engine;
 pub mod entropy;
 pub mod entry;
@@ -30,6 +31,7 @@ pub mod job;
 pub mod mime;
 #[cfg_attr(not(feature = "mutations"), doc(hidden))]
 pub mod mutation;
+pub mod open_sync;
 pub mod policy;
 pub mod retry;
 pub mod secret;

@@ -3,8 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
-use b2sync_core::change::Change;
-use b2sync_core::engine::listing::source::{Page, PageStart, Source, SourceCost};
+use b2sync_core::engine::listing::source::{Page, PageStart, Source};
 use b2sync_core::engine::meter::Budget;
 use b2sync_core::engine::{Engine, JobSpec, Outcome, StepReport};
 use b2sync_core::entry::EntryRef;
@@ -15,6 +14,7 @@ use b2sync_core::snapshot::cut::{Begins, Cut};
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
 use b2sync_core::time::{Clock, Timestamp};
+use b2sync_core::{change::Change, cost::SourceCost};
 use b2sync_service::sinks::pump::{Pump, PumpBudget, Pumped};
 
 const FILES: u32 = 1_000_000;

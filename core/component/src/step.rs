@@ -5,20 +5,16 @@ use b2sync_core::{
     b2::{
         account::{API_URL, Account, Credentials, StoredAccount},
         client::B2Client,
-        source::B2Source,
     },
-    engine::{
-        Engine, JobSpec, StepReport,
-        listing::source::{Source, SourceCost},
-        meter::Budget,
-    },
+    cost::SourceCost,
+    engine::{Engine, JobSpec, StepReport, listing::source::Source, meter::Budget},
     feed::Feed,
     filter::{Filter, FilterSpec},
-    job::JobCounts,
+    job::JobCost,
+    open_sync::{OpenSync, Unopened},
     retry::RetryPolicy,
     snapshot::cut::Cut,
     source_path::SourcePath,
-    time::Clock as _,
 };
 
 use crate::{bindings::exports::b2sync::embed::sync as wit, host::Host, wasi::Wasi};
@@ -30,7 +26,7 @@ pub(crate) async fn run(job: wit::JobOrder) -> wit::StepResult {
     let client = Client::new(&Wasi, &Wasi, &Wasi, RetryPolicy::DEFAULT);
     match Job::parse(job) {
         Ok(job) => job.run(client).await,
-        Err(error) => failed(error, SourceCost::default()),
+        Err(error) => answer(StepReport::not_begun(error, &SourceCost::default()), None),
     }
 }
 
@@ -75,82 +71,43 @@ impl Job {
     }
 
     async fn run(self, client: Client<'_>) -> wit::StepResult {
-        let started = Wasi.now();
-        let account = match self.account(&client).await {
-            Ok(account) => account,
-            Err(error) => {
-                let counts = client.counts();
-                let cost = SourceCost {
-                    class_b: counts.class_b,
-                    class_c: counts.class_c,
-                    requests: counts.subrequests,
-                    bytes_received: counts.bytes_received,
-                    ..SourceCost::default()
-                };
-                return failed(error, cost);
+        let opening = OpenSync {
+            api_url: &self.api_url,
+            credentials: &self.credentials,
+            path: &self.path,
+            cached: self.cached.clone(),
+        };
+        let (source, opening) = match opening.open(client).await {
+            Ok(opened) => opened,
+            Err(Unopened { error, cost, account }) => {
+                return answer(StepReport::not_begun(error, &cost), account.as_ref());
             }
         };
-        // What authorizing took is not there for the listing.
-        let budget = Budget {
-            external_requests_max: self.budget.external_requests_max.saturating_sub(client.counts().subrequests),
-            wall_ms_max: self.budget.wall_ms_max.saturating_sub(Wasi.now().millis_since(started)),
-            ..self.budget
-        };
         let host = Host { sync_id: &self.order.sync_id };
-        let source = B2Source::new(client, &self.api_url, &self.credentials, &self.path, account.clone());
         let engine = Engine { source: &source, blobs: &host, documents: &host, clock: &Wasi };
         let spec = JobSpec {
             reconcile: self.order.reconcile.into(),
             deletion_limit: self.order.deletion_limit.map(Into::into).unwrap_or_default(),
             confirm_deletes: self.order.confirm_deletes,
+            opening: Some(opening),
             ..JobSpec::new(&self.order.job_id, self.cut, &self.filter)
         };
-        let report = engine.step(&spec, &budget).await;
-        let account = source.refreshed().unwrap_or(account);
-        // The report's own cost begins after authorizing.
-        answer(report, source.cost(), &account)
-    }
-
-    /// The account as it was cached, if it allows this job; otherwise as B2 knows it now.
-    async fn account(&self, client: &Client<'_>) -> Result<Account, Error> {
-        if let Some(cached) = self.cached.clone().filter(|cached| cached.check(&self.path, Wasi.now()).is_ok()) {
-            return Ok(cached);
-        }
-        let account = client.authorize(&self.api_url, &self.credentials).await?;
-        account.check(&self.path, Wasi.now())?;
-        Ok(account)
+        let report = engine.step(&spec, &self.budget).await;
+        answer(report, Some(&source.account()))
     }
 }
 
-fn answer(report: StepReport, spent: SourceCost, account: &Account) -> wit::StepResult {
+fn answer(report: StepReport, account: Option<&Account>) -> wit::StepResult {
+    let JobCost { class_b, class_c, bytes_received, state_reads, state_writes, .. } = report.cost;
+    let requests = report.spent.external_requests;
     wit::StepResult {
         outcome: report.outcome.map(Into::into).map_err(Into::into),
         counts: report.counts.into(),
-        cost: cost(spent, report.cost.state_reads, report.cost.state_writes),
+        cost: wit::Cost { class_b, class_c, requests, bytes_received, state_reads, state_writes },
         files_known: report.files_known,
         bytes_known: report.bytes_known,
         feed_first: report.feed.as_ref().and_then(|feed| feed.first().ok()),
         feed_last: report.feed.as_ref().map(Feed::last),
-        account_cache: serde_json::to_string(&StoredAccount::from(account)).ok(),
+        account_cache: account.and_then(|account| serde_json::to_string(&StoredAccount::from(account)).ok()),
     }
-}
-
-/// A step that ended before its listing began.
-fn failed(error: Error, spent: SourceCost) -> wit::StepResult {
-    wit::StepResult {
-        outcome: Err(error.into()),
-        counts: JobCounts::default().into(),
-        cost: cost(spent, 0, 0),
-        files_known: 0,
-        bytes_known: 0,
-        feed_first: None,
-        feed_last: None,
-        account_cache: None,
-    }
-}
-
-fn cost(spent: SourceCost, state_reads: u64, state_writes: u64) -> wit::Cost {
-    // The component reads every page itself.
-    let SourceCost { class_b, class_c, requests, bytes_received, .. } = spent;
-    wit::Cost { class_b, class_c, requests, bytes_received, state_reads, state_writes }
 }

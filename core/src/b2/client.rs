@@ -2,7 +2,7 @@
 //!
 //! The only file here that awaits: it joins request, signature, exchange, classification and parsing, and decides
 //! nothing. Each attempt is signed anew with the time it is made at. Everything that costs money or budget is counted
-//! in [`CallCounts`], failed attempts included, because B2 bills them and the platform counts them.
+//! in [`SourceCost`], failed attempts included, because B2 bills them and the platform counts them.
 
 use std::cell::Cell;
 
@@ -13,42 +13,13 @@ use super::{
     sign::sign,
 };
 use crate::{
+    cost::SourceCost,
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
     http::{ExchangeLimits, HttpClient, Request, Response},
     retry::{RetryPolicy, with_retry},
     time::{Clock, Timestamp},
 };
-
-/// What the calls of one client have cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// B2 transactions of class B: reading a file or its metadata.
-    pub class_b: u64,
-    /// B2 transactions of class C: authorizing, listing.
-    pub class_c: u64,
-    /// Requests sent, whatever became of them: what a Worker's subrequest limit counts.
-    pub subrequests: u64,
-    /// Bytes of response bodies.
-    pub bytes_received: u64,
-}
-
-/// [`Counts`] that many shared borrowers may raise.
-#[derive(Debug, Default)]
-pub struct CallCounts(Cell<Counts>);
-
-impl CallCounts {
-    /// The counts now.
-    pub fn get(&self) -> Counts {
-        self.0.get()
-    }
-
-    fn add(&self, change: impl FnOnce(&mut Counts)) {
-        let mut counts = self.0.get();
-        change(&mut counts);
-        self.0.set(counts);
-    }
-}
 
 /// Calls B2 through a home's [`HttpClient`].
 ///
@@ -77,7 +48,7 @@ impl CallCounts {
 /// let credentials = Credentials::new("005870eff85b6c60000000001", "K005wrong")?;
 /// let error = pollster::block_on(client.authorize("https://api.backblazeb2.com", &credentials)).unwrap_err();
 /// assert_eq!(error.kind(), b2sync_core::ErrorKind::BadCredentials);
-/// assert_eq!(client.counts().class_c, 1);
+/// assert_eq!(client.cost().class_c, 1);
 /// # Ok::<(), b2sync_core::Error>(())
 /// ```
 #[derive(Debug)]
@@ -86,18 +57,18 @@ pub struct B2Client<'a, H, C, E> {
     clock: &'a C,
     entropy: &'a E,
     policy: RetryPolicy,
-    counts: CallCounts,
+    cost: Cell<SourceCost>,
 }
 
 impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
     /// A client that has called nothing yet.
     pub fn new(http: &'a H, clock: &'a C, entropy: &'a E, policy: RetryPolicy) -> Self {
-        Self { http, clock, entropy, policy, counts: CallCounts::default() }
+        Self { http, clock, entropy, policy, cost: Cell::default() }
     }
 
     /// What its calls have cost so far.
-    pub fn counts(&self) -> Counts {
-        self.counts.get()
+    pub fn cost(&self) -> SourceCost {
+        self.cost.get()
     }
 
     /// The time, as its requests are signed with.
@@ -139,17 +110,23 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
         .await
     }
 
+    fn spend(&self, add: impl FnOnce(&mut SourceCost)) {
+        let mut cost = self.cost.get();
+        add(&mut cost);
+        self.cost.set(cost);
+    }
+
     /// One exchange, counted; anything but a 2xx is an error.
     async fn exchange(&self, call: Call<'_>, request: Request, limits: ExchangeLimits) -> Result<Response, Error> {
-        self.counts.add(|counts| {
-            counts.subrequests += 1;
+        self.spend(|cost| {
+            cost.requests += 1;
             match call {
-                Call::Authorize | Call::List { .. } => counts.class_c += 1,
-                Call::Object { .. } => counts.class_b += 1,
+                Call::Authorize | Call::List { .. } => cost.class_c += 1,
+                Call::Object { .. } => cost.class_b += 1,
             }
         });
         let response = self.http.send(request, limits).await.map_err(|error| classify_transport(call, &error))?;
-        self.counts.add(|counts| counts.bytes_received += response.body().len() as u64);
+        self.spend(|cost| cost.bytes_received += response.body().len() as u64);
         if response.status().is_success() {
             return Ok(response);
         }
@@ -206,7 +183,7 @@ mod tests {
     }
 
     /// Authorizes by the first answer, then lists one page by the others.
-    fn list(answers: Vec<Answer>) -> (Result<ListPage, Error>, Counts, Vec<Request>) {
+    fn list(answers: Vec<Answer>) -> (Result<ListPage, Error>, SourceCost, Vec<Request>) {
         let answers = [vec![Ok((200, ACCOUNT))], answers].concat();
         let http = Script { answers: RefCell::new(answers.into_iter()), requests: RefCell::default() };
         let clock = VirtualClock::at("2024-01-01T00:00:00Z");
@@ -217,7 +194,7 @@ mod tests {
             let account = client.authorize("https://api.backblazeb2.com", &credentials()).await?;
             client.list_page(&account, &credentials(), &ListQuery::first("my-videos", "")).await
         });
-        let counts = client.counts();
+        let counts = client.cost();
         (result, counts, http.requests.into_inner())
     }
 
@@ -226,7 +203,7 @@ mod tests {
         let (result, counts, requests) =
             list(vec![Ok((503, SLOW)), Err(TransportFault::TimedOut), Ok((200, "<ListBucketRes")), Ok((200, EMPTY))]);
         assert_eq!(result, Ok(ListPage::default()));
-        assert_eq!((counts.class_c, counts.class_b, counts.subrequests), (5, 0, 5));
+        assert_eq!((counts.class_c, counts.class_b, counts.requests), (5, 0, 5));
         assert_eq!(counts.bytes_received as usize, ACCOUNT.len() + SLOW.len() + 14 + EMPTY.len());
         let dates: Vec<_> = requests[1..].iter().map(|request| request.headers()["x-amz-date"].clone()).collect();
         assert!(dates.is_sorted() && dates.first() < dates.last(), "each attempt is signed anew: {dates:?}");
@@ -247,7 +224,7 @@ mod tests {
             (error.kind(), error.retry(), error.attempts()),
             (ErrorKind::MalformedResponse, Retry::Exhausted, 5)
         );
-        assert_eq!(counts.subrequests, 6);
+        assert_eq!(counts.requests, 6);
     }
 
     #[test]

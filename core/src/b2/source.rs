@@ -9,7 +9,8 @@ use super::{
     list::{ListPage, ListQuery},
 };
 use crate::{
-    engine::listing::source::{Page, PageStart, Source, SourceCost},
+    cost::SourceCost,
+    engine::listing::source::{Page, PageStart, Source},
     entropy::Entropy,
     error::Error,
     http::HttpClient,
@@ -26,6 +27,8 @@ pub struct B2Source<'a, H, C, E> {
     path: &'a SourcePath,
     account: RefCell<Account>,
     may_refresh: Cell<bool>,
+    /// B2 described the account for this source: what is cached elsewhere is older.
+    learned: Cell<bool>,
 }
 
 impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
@@ -37,40 +40,70 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         path: &'a SourcePath,
         account: Account,
     ) -> Self {
-        Self { client, api_url, credentials, path, account: RefCell::new(account), may_refresh: Cell::new(true) }
+        let account = RefCell::new(account);
+        Self { client, api_url, credentials, path, account, may_refresh: Cell::new(true), learned: Cell::new(false) }
     }
 
-    /// The account as it was asked for anew; `None`: what was cached held good.
-    pub fn refreshed(&self) -> Option<Account> {
-        (!self.may_refresh.get()).then(|| self.account.borrow().clone())
+    /// Lists `path` with the account as `client` has just been told it.
+    pub fn authorized(
+        client: B2Client<'a, H, C, E>,
+        api_url: &'a str,
+        credentials: &'a Credentials,
+        path: &'a SourcePath,
+        account: Account,
+    ) -> Self {
+        Self { learned: Cell::new(true), ..Self::new(client, api_url, credentials, path, account) }
     }
 
+    /// The account, if B2 described it for this source; `None`: what was cached is still right.
+    pub fn learned(&self) -> Option<Account> {
+        self.learned.get().then(|| self.account.borrow().clone())
+    }
+
+    /// The account that the source lists with.
+    pub fn account(&self) -> Account {
+        self.account.borrow().clone()
+    }
+
+    /// Lists one key at most: whether the source can be read at all. One class C transaction an attempt.
+    ///
+    /// # Errors
+    /// As [`Source::page`].
+    pub async fn probe(&self) -> Result<(), Error> {
+        let query = ListQuery { max_keys: 1, ..self.first_page() };
+        self.list(&query).await.map(|_| ())
+    }
+
+    fn first_page(&self) -> ListQuery {
+        ListQuery::first(self.path.bucket().as_str(), self.path.prefix())
+    }
+
+    /// Lists a page; once, an answer that suggests that the account is stale makes it ask for the account again.
     async fn list(&self, query: &ListQuery) -> Result<ListPage, Error> {
-        let account = self.account.borrow().clone();
+        let account = self.account();
+        match self.client.list_page(&account, self.credentials, query).await {
+            Err(error)
+                if self.may_refresh.get() && suggests_stale_account(Call::List { bucket: &query.bucket }, &error) => {}
+            result => return result,
+        }
+        let account = self.client.authorize(self.api_url, self.credentials).await?;
+        self.may_refresh.set(false);
+        self.learned.set(true);
+        *self.account.borrow_mut() = account.clone();
+        account.check(self.path, self.client.now())?;
         self.client.list_page(&account, self.credentials, query).await
     }
 }
 
 impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
     async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
-        let mut query = ListQuery::first(self.path.bucket().as_str(), self.path.prefix());
+        let mut query = self.first_page();
         match start {
             PageStart::First => {}
             PageStart::After(key) => query.start_after = Some(key.to_owned()),
             PageStart::Token(token) => query.continuation_token = Some(token.to_owned()),
         }
-        let page = match self.list(&query).await {
-            Err(error)
-                if self.may_refresh.get() && suggests_stale_account(Call::List { bucket: &query.bucket }, &error) =>
-            {
-                let account = self.client.authorize(self.api_url, self.credentials).await?;
-                self.may_refresh.set(false);
-                *self.account.borrow_mut() = account;
-                self.account.borrow().check(self.path, self.client.now())?;
-                self.list(&query).await
-            }
-            result => result,
-        }?;
+        let page = self.list(&query).await?;
         Ok(Page { entries: page.entries, truncated: page.truncated, next_token: page.next_token })
     }
 
@@ -79,13 +112,6 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
     }
 
     fn cost(&self) -> SourceCost {
-        let counts = self.client.counts();
-        SourceCost {
-            class_b: counts.class_b,
-            class_c: counts.class_c,
-            requests: counts.subrequests,
-            bytes_received: counts.bytes_received,
-            ..SourceCost::default()
-        }
+        self.client.cost()
     }
 }

@@ -2,9 +2,11 @@
 
 use super::listing::{
     lanes::Reads,
-    source::{PAGE_KEYS, Source, SourceCost},
+    source::{PAGE_KEYS, Source},
 };
 use crate::{
+    cost::SourceCost,
+    engine::spec::Opening,
     job::JobCost,
     mutation::{self, Mutation},
     state::State,
@@ -86,16 +88,6 @@ impl Budget {
             && spent.keys < most(self.keys_max)
     }
 
-    /// What is left of it once so many requests to B2 were made, and so many bytes received, before the step began.
-    #[must_use]
-    pub const fn without(self, external_requests: u64, bytes_received: u64) -> Self {
-        Self {
-            external_requests_max: self.external_requests_max.saturating_sub(external_requests),
-            bytes_received_max: self.bytes_received_max.saturating_sub(bytes_received),
-            ..self
-        }
-    }
-
     /// Whether there is enough left for one more page, or one more portion of deletions.
     pub fn allows(&self, spent: &Spent) -> bool {
         mutation::is_on(Mutation::IgnoreBudget)
@@ -151,11 +143,12 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn begin(budget: &Budget, source: &impl Source, clock: &impl Clock) -> Self {
+    pub(super) fn begin(budget: &Budget, opening: Option<&Opening>, source: &impl Source, clock: &impl Clock) -> Self {
+        let opening_cost = opening.map(|it| it.cost).unwrap_or_default();
         Self {
             budget: *budget,
-            started: clock.now(),
-            cost_before: source.cost(),
+            started: opening.map_or_else(|| clock.now(), |it| it.began),
+            cost_before: source.cost().since(&opening_cost),
             signalled_before: clock.is_near_cpu_limit(),
             keys: 0,
         }
@@ -168,13 +161,12 @@ impl Meter {
         state: &State<'_, B, D>,
         clock: &impl Clock,
     ) -> Spent {
-        let (now, before) = (source.cost(), &self.cost_before);
+        let cost = source.cost().since(&self.cost_before);
         Spent {
-            external_requests: now.requests - before.requests,
-            internal_requests: state.requests() + (now.calls - before.calls),
+            external_requests: cost.requests,
+            internal_requests: state.requests() + cost.calls,
             wall_ms: clock.now().millis_since(self.started),
-            bytes_received: (now.bytes_received - before.bytes_received)
-                - (now.bytes_elsewhere - before.bytes_elsewhere),
+            bytes_received: cost.bytes_received - cost.bytes_elsewhere,
             keys: self.keys,
         }
     }
@@ -185,11 +177,11 @@ impl Meter {
         source: &impl Source,
         state: &State<'_, B, D>,
     ) -> JobCost {
-        let (now, before) = (source.cost(), &self.cost_before);
+        let cost = source.cost().since(&self.cost_before);
         JobCost {
-            class_b: now.class_b - before.class_b,
-            class_c: now.class_c - before.class_c,
-            bytes_received: now.bytes_received - before.bytes_received,
+            class_b: cost.class_b,
+            class_c: cost.class_c,
+            bytes_received: cost.bytes_received,
             state_reads: state.reads(),
             state_writes: state.writes(),
             state_deletions: state.deletions(),

@@ -45,6 +45,7 @@ use self::{
 };
 pub use self::{resume::settle::settle_checkpoint, spec::JobSpec};
 use crate::{
+    cost::SourceCost,
     engine::bookmark::Bookmark,
     error::Error,
     feed::{Feed, outbox::Batch},
@@ -94,6 +95,32 @@ pub struct StepReport {
     pub appended: Vec<Batch>,
 }
 
+impl StepReport {
+    /// Of a step whose engine never began.
+    pub fn not_begun(error: Error, cost: &SourceCost) -> Self {
+        Self {
+            outcome: Err(error),
+            phase: Phase::Queued,
+            counts: JobCounts::default(),
+            cost: JobCost {
+                class_b: cost.class_b,
+                class_c: cost.class_c,
+                bytes_received: cost.bytes_received,
+                steps: 1,
+                ..JobCost::default()
+            },
+            known_before: 0,
+            limited: false,
+            files_known: 0,
+            bytes_known: 0,
+            spent: Spent { external_requests: cost.requests, bytes_received: cost.bytes_received, ..Spent::default() },
+            bookmark: None,
+            feed: None,
+            appended: Vec::new(),
+        }
+    }
+}
+
 /// The most bytes of [`StepReport::appended`].
 pub const APPENDED_BYTES_MAX: usize = 4 << 20;
 
@@ -120,7 +147,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Engine<'_, S, B, D, C>
             clock: self.clock,
             state: State::new(self.blobs, self.documents),
             spec,
-            meter: Meter::begin(budget, self.source, self.clock),
+            meter: Meter::begin(budget, spec.opening.as_ref(), self.source, self.clock),
             job: spec.take_held().unwrap_or_else(|| JobState::new(spec.cut)),
         };
         let outcome = match spec.check() {

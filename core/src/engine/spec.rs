@@ -2,6 +2,7 @@
 
 use super::{listing::Rules, thresholds::Thresholds};
 use crate::{
+    cost::SourceCost,
     engine::{
         bookmark::Bookmark,
         job::{JobState, Paused},
@@ -12,6 +13,7 @@ use crate::{
     filter::Filter,
     policy::{DeletionLimit, Reconcile},
     snapshot::cut::Cut,
+    time::Timestamp,
 };
 
 /// What a job is to do.
@@ -47,6 +49,17 @@ pub struct JobSpec<'a> {
     pub bookmark: Option<Bookmark>,
     /// Where the job is held between two steps as long as it has found nothing. `None`: it is not.
     pub held: Option<Holding<'a>>,
+    /// What opening the source took in this step: it counts against the step's budget and in its report.
+    pub opening: Option<Opening>,
+}
+
+/// What opening a source took, before the engine had it.
+#[derive(Clone, Copy, Debug)]
+pub struct Opening {
+    /// What the calls cost.
+    pub cost: SourceCost,
+    /// When it began.
+    pub began: Timestamp,
 }
 
 impl<'a> JobSpec<'a> {
@@ -68,6 +81,7 @@ impl<'a> JobSpec<'a> {
             thresholds: Thresholds::USUAL,
             bookmark: None,
             held: None,
+            opening: None,
         }
     }
 

@@ -10,9 +10,10 @@ use std::{
 
 use super::stores::broken;
 use crate::{
+    cost::SourceCost,
     engine::listing::{
         RangeReader, Rules,
-        source::{Page, PageStart, Source, SourceCost},
+        source::{Page, PageStart, Source},
         wire::ReaderWire,
     },
     entry::{Entry, EntryBuffer, EntryRef, KeyOrder},

@@ -16,12 +16,9 @@ use b2sync_core::{
         client::B2Client,
         source::B2Source,
     },
+    cost::SourceCost,
     engine::{
-        listing::{
-            RangeReader, Rules,
-            source::{Source, SourceCost},
-            wire::ReaderWire,
-        },
+        listing::{RangeReader, Rules, source::Source, wire::ReaderWire},
         meter::STREAMS_HERE_MAX,
     },
     entropy::Entropy,

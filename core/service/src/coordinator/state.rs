@@ -230,7 +230,7 @@ impl State {
         if report.outcome.is_ok() || report.phase != Phase::Queued {
             ended.counts = JobCounts { failed: before.failed, ..report.counts };
         }
-        ended.cost = add_cost(ended.cost, report.cost);
+        ended.cost = ended.cost.plus(report.cost);
         let ended = ended.clone();
         let status = &mut self.status;
         status.total_delivered += ended.counts.changes().saturating_sub(before.changes());
@@ -258,7 +258,7 @@ impl State {
         self.note_feed(report);
         let job = self.status.current_job.as_mut()?;
         job.updated_at = now;
-        job.cost = add_cost(job.cost, report.cost);
+        job.cost = job.cost.plus(report.cost);
         // A step that failed before it had read anything knows nothing.
         if report.outcome.is_ok() || report.phase != Phase::Queued {
             job.phase = report.phase;
@@ -301,18 +301,6 @@ impl State {
             }
             Err(error) => self.end_job(JobStatus::Failed, Some(error), now),
         }
-    }
-}
-
-pub(super) fn add_cost(a: JobCost, b: JobCost) -> JobCost {
-    JobCost {
-        class_b: a.class_b.saturating_add(b.class_b),
-        class_c: a.class_c.saturating_add(b.class_c),
-        bytes_received: a.bytes_received.saturating_add(b.bytes_received),
-        state_reads: a.state_reads.saturating_add(b.state_reads),
-        state_writes: a.state_writes.saturating_add(b.state_writes),
-        state_deletions: a.state_deletions.saturating_add(b.state_deletions),
-        steps: a.steps.saturating_add(b.steps),
     }
 }
 

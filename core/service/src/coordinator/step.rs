@@ -7,7 +7,6 @@ use super::{
     lease::Begun,
     opening::{ACCOUNT_MAX_AGE_MS, cut, gone},
     ranges::Ranges,
-    state::add_cost,
 };
 use crate::{
     documents,
@@ -18,21 +17,22 @@ use b2sync_core::{
     b2::{
         account::{Account, StoredAccount},
         client::B2Client,
-        source::B2Source,
     },
+    cost::SourceCost,
     engine::{
         Engine, JobSpec, Outcome, StepReport,
         listing::{
             RangeReader, Rules,
-            source::{Page, PageStart, Source, SourceCost},
+            source::{Page, PageStart, Source},
         },
         memory::Holding,
         meter::STREAMS_HERE_MAX,
     },
     error::{Error, ErrorKind},
     filter::{Filter, FilterSpec},
-    job::{JobCost, JobCounts, Phase},
+    job::JobCounts,
     mutation::{self, Mutation},
+    open_sync::{OpenSync, Unopened},
     secret::ExposeSecret,
     store::DocumentStore,
     time::Clock,
@@ -107,26 +107,13 @@ impl<H: Home> Coordinator<'_, H> {
     ) -> (StepReport, Used) {
         let job = &begun.job;
         let mut used = Used::default();
-        match self.try_step((sync, connection), filters, begun, &mut used).await {
-            Ok(report) => (report, used),
-            Err((error, cost)) => {
-                let report = StepReport {
-                    outcome: Err(error),
-                    phase: Phase::Queued,
-                    counts: job.counts,
-                    cost,
-                    known_before: job.known_before,
-                    files_known: job.known_before,
-                    bytes_known: 0,
-                    limited: false,
-                    spent: Default::default(),
-                    bookmark: None,
-                    feed: None,
-                    appended: Vec::new(),
-                };
-                (report, used)
-            }
-        }
+        let known_before = job.known_before;
+        let report =
+            self.try_step((sync, connection), filters, begun, &mut used).await.unwrap_or_else(|(error, cost)| {
+                let report = StepReport::not_begun(error, &cost);
+                StepReport { counts: job.counts, known_before, files_known: known_before, ..report }
+            });
+        (report, used)
     }
 
     async fn try_step(
@@ -135,10 +122,10 @@ impl<H: Home> Coordinator<'_, H> {
         filters: &FilterSpec,
         begun: &Begun,
         used: &mut Used,
-    ) -> Result<StepReport, (Error, JobCost)> {
+    ) -> Result<StepReport, (Error, SourceCost)> {
         let home = self.home;
         let config = home.config();
-        let free = |error: Error| (error, JobCost { steps: 1, ..JobCost::default() });
+        let free = |error: Error| (error, SourceCost::default());
         let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
         connection.check_usable().map_err(free)?;
         used.application_key.clone_from(&connection.application_key);
@@ -151,25 +138,12 @@ impl<H: Home> Coordinator<'_, H> {
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
         let cached = connection.account.clone().filter(|_| fresh).and_then(|account| Account::try_from(account).ok());
-        let mut authorizing = JobCost::default();
-        let account = match cached {
-            Some(account) => account,
-            None => {
-                let result = client.authorize(&config.b2_api_url, &credentials).await;
-                let counts = client.counts();
-                authorizing.class_c = counts.class_c;
-                authorizing.bytes_received = counts.bytes_received;
-                let account = result.map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
-                used.account = Some(account.clone());
-                account
-            }
-        };
-        account.check(&sync.source, now).map_err(|error| (error, JobCost { steps: 1, ..authorizing }))?;
-        let ranges = Ranges::new(home, sync, &connection, StoredAccount::from(&account));
-        // The platform counts the whole invocation, and the engine what comes from here on.
-        let spent_before = client.counts();
-        let budget = config.budget.without(spent_before.subrequests, spent_before.bytes_received);
-        let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, account);
+        let opening = OpenSync { api_url: &config.b2_api_url, credentials: &credentials, path: &sync.source, cached };
+        let (source, opening) = opening.open(client).await.map_err(|Unopened { error, cost, account }| {
+            used.account = account;
+            (error, cost)
+        })?;
+        let ranges = Ranges::new(home, sync, &connection, StoredAccount::from(&source.account()));
         let blobs = home.blobs(&sync.sync_id);
         let source = Leased { source: &source, ranges, coordinator: self, begun, seen: Cell::new(0) };
         let engine = Engine { source: &source, blobs: &blobs, documents: home.documents(), clock: home.clock() };
@@ -184,15 +158,15 @@ impl<H: Home> Coordinator<'_, H> {
             thresholds: config.thresholds,
             bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
             held: self.holding(begun),
+            opening: Some(opening),
             ..JobSpec::new(&begun.job.job_id, cut, &filter)
         };
-        let mut report = engine.step(&spec, &budget).await;
+        let mut report = engine.step(&spec, &config.budget).await;
         if mutation::is_on(Mutation::LeakSecret) {
             let quote = |it: Error| Error::new(it.kind(), credentials.application_key().expose_secret(), it.advice());
             report.outcome = report.outcome.map_err(|error| quote(error.clone()).with_retry(error.retry()));
         }
-        report.cost = add_cost(report.cost, authorizing);
-        used.account = source.source.refreshed().or(used.account.take());
+        used.account = source.source.learned();
         Ok(report)
     }
 

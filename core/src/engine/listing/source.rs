@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{RangeReader, Rules};
 use crate::{
+    cost::SourceCost,
     entry::{EntryBuffer, KeyOrder},
     error::{Error, ErrorKind},
 };
@@ -31,23 +32,6 @@ pub struct Page {
     pub truncated: bool,
     /// What names the next page.
     pub next_token: Option<String>,
-}
-
-/// What a source has cost so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SourceCost {
-    /// Class B calls.
-    pub class_b: u64,
-    /// Class C calls.
-    pub class_c: u64,
-    /// Requests, retries included, without those that were made elsewhere.
-    pub requests: u64,
-    /// Bytes received.
-    pub bytes_received: u64,
-    /// Of those, the bytes received elsewhere.
-    pub bytes_elsewhere: u64,
-    /// How often somebody else was asked to read.
-    pub calls: u64,
 }
 
 /// A listing, page by page: a bucket and a prefix of it.

@@ -7,8 +7,7 @@
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use b2sync_core::b2::list::parse_list_page;
-use b2sync_core::engine::listing::source::{Page, PageStart, Source, SourceCost};
+use b2sync_core::engine::listing::source::{Page, PageStart, Source};
 use b2sync_core::engine::meter::Budget;
 use b2sync_core::engine::{Engine, JobSpec, Outcome, StepReport};
 use b2sync_core::error::Error;
@@ -17,6 +16,7 @@ use b2sync_core::snapshot::cut::Cut;
 use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
 use b2sync_core::time::{Clock, Timestamp};
+use b2sync_core::{b2::list::parse_list_page, cost::SourceCost};
 
 use crate::listing::{Listing, PAGE_KEYS, parse_token};
 

@@ -24,16 +24,13 @@ use crate::{
     },
 };
 use b2sync_core::{
-    b2::{
-        account::{Account, StoredAccount},
-        classify::{Call, suggests_stale_account},
-        list::ListQuery,
-    },
+    b2::account::{Account, StoredAccount},
     entropy::Entropy,
     error::ErrorKind,
     http::HttpClient,
     ids,
     job::Trigger,
+    open_sync::{OpenSync, Unopened},
     time::Clock,
 };
 
@@ -103,37 +100,24 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     /// told at once and not by the first job. A transient error is no reason to refuse.
     async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
         let credentials = connection.credentials(self.master_keys)?;
-        let client = self.client();
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
-        let query = ListQuery { max_keys: 1, ..ListQuery::first(sync.source.bucket().as_str(), sync.source.prefix()) };
-        if let Some(account) = cached {
-            account.check(&sync.source, self.clock.now())?;
-            let call = Call::List { bucket: &query.bucket };
-            match client.list_page(&account, &credentials, &query).await {
-                Ok(_) => return Ok(()),
-                Err(error) if error.is_transient() => return Ok(()),
-                // What was cached may be old: what B2 says now decides.
-                Err(error) if suggests_stale_account(call, &error) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-        let account = match client.authorize(self.b2_api_url, &credentials).await {
-            Ok(account) => account,
-            Err(error) if error.is_transient() => return Ok(()),
-            Err(error) => return Err(error.into()),
+        let opening = OpenSync { api_url: self.b2_api_url, credentials: &credentials, path: &sync.source, cached };
+        let (outcome, learned) = match opening.open(self.client()).await {
+            Ok((source, _)) => (source.probe().await, source.learned()),
+            Err(Unopened { error, account, .. }) => (Err(error), account),
         };
-        let now = self.clock.now();
-        self.change(connection, &|record| {
-            record.account = Some(StoredAccount::from(&account));
-            record.authorized_at = Some(now);
-            Ok(())
-        })
-        .await?;
-        account.check(&sync.source, now)?;
-        match client.list_page(&account, &credentials, &query).await {
-            Ok(_) => Ok(()),
-            Err(error) if error.is_transient() => Ok(()),
-            Err(error) => Err(error.into()),
+        if let Some(account) = learned {
+            let now = self.clock.now();
+            self.change(connection, &|record| {
+                record.account = Some(StoredAccount::from(&account));
+                record.authorized_at = Some(now);
+                Ok(())
+            })
+            .await?;
+        }
+        match outcome {
+            Err(error) if !error.is_transient() => Err(error.into()),
+            _ => Ok(()),
         }
     }
 
