@@ -56,6 +56,8 @@ pub enum Mutation {
     AlwaysMoveRoot,
     /// The root does not count its generations.
     SameGeneration,
+    /// Batches that a dead step stored stay.
+    KeepOrphans,
     /// What is left of a deleted sync stays.
     KeepForgotten,
 }

@@ -409,6 +409,7 @@ fn further_rules_catch_a_defect_each() {
         (Mutation::AlwaysMoveRoot, Rule::QuietPoll),
         (Mutation::SameGeneration, Rule::RootNeverRegresses),
         (Mutation::KeepForgotten, Rule::NothingIsLeft),
+        (Mutation::KeepOrphans, Rule::NoOrphans),
     ] {
         assert_caught(defect, &[rule]);
     }

@@ -216,6 +216,10 @@ impl<R: Registry> Home for WorkerHome<'_, R> {
         answer
     }
 
+    async fn feed_blobs(&self, sync_id: &str, cursor: Option<&str>) -> Result<(Vec<String>, Option<String>), Error> {
+        self.kv.feed_blobs(sync_id, cursor).await
+    }
+
     async fn wipe(&self, sync_id: &str) -> Result<bool, Error> {
         if !self.kv.wipe(sync_id).await? {
             return Ok(false);

@@ -1,6 +1,6 @@
 //! What KV holds: the segments of snapshots, and the history of jobs. The name of a blob is written once.
 //!
-//! Names: `state/<sync>/<segment/…|index/…|scratch/…>` and `jobs/<sync>/<time>-<job>`, where the time is counted down,
+//! Names: `state/<sync>/<segment/…|index/…|scratch/…|feed/…>` and `jobs/<sync>/<time>-<job>`, where the time is counted down,
 //! so that a list begins with the newest.
 
 use b2sync_core::{Error, job::JobRecord, store::BlobStore};
@@ -72,6 +72,22 @@ impl Kv {
         let list = self.0.list().prefix(prefix.to_owned()).limit(limit.clamp(1, 1_000));
         let page = list.execute().await.map_err(failed)?;
         Ok(page.keys.into_iter().map(|key| key.name).collect())
+    }
+
+    /// Names of a sync's blobs that its feed is in, from a cursor on, and the cursor of the rest.
+    pub(crate) async fn feed_blobs(
+        &self,
+        sync_id: &str,
+        cursor: Option<&str>,
+    ) -> Result<(Vec<String>, Option<String>), Error> {
+        let folder = format!("state/{sync_id}/");
+        let mut list = self.0.list().prefix(format!("{folder}feed/"));
+        if let Some(cursor) = cursor {
+            list = list.cursor(cursor.to_owned());
+        }
+        let page = list.execute().await.map_err(failed)?;
+        let names = page.keys.iter().filter_map(|key| key.name.strip_prefix(&folder)).map(str::to_owned).collect();
+        Ok((names, page.cursor.filter(|_| !page.list_complete)))
     }
 
     /// Deletes some of what is kept of a sync; `true` when nothing is left.

@@ -23,6 +23,7 @@
 
 pub mod assembly;
 pub mod bookmark;
+pub mod collect;
 pub mod compare;
 pub mod deletions;
 mod job;

@@ -11,7 +11,7 @@ use super::{
 };
 
 /// What a blob holds: what stands before the `/` in its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Folder {
     /// A segment.
     Segment = 1,
@@ -24,7 +24,7 @@ pub enum Folder {
 }
 
 /// The name of a blob: `segment/`, `index/`, `scratch/` or `feed/`, and the hash of what is in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct BlobName {
     /// What it holds.
     pub folder: Folder,

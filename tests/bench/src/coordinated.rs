@@ -381,6 +381,10 @@ impl<'a> Home for BenchHome<'a> {
         answer.map(|(answer, _)| answer)
     }
 
+    async fn feed_blobs(&self, _: &str, _: Option<&str>) -> Result<(Vec<String>, Option<String>), Error> {
+        Ok((Vec::new(), None))
+    }
+
     async fn wipe(&self, _: &str) -> Result<bool, Error> {
         Ok(true)
     }

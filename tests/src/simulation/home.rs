@@ -18,6 +18,8 @@ use super::seam::{Seam, resent};
 use super::sinks::SimSink;
 use super::world::{Inner, Instance, storage_error};
 
+/// How many blobs of the feed are listed at a time.
+const LISTED_AT_ONCE: usize = 7;
 /// How many blobs of a deleted sync go at a time.
 const WIPED_AT_ONCE: usize = 20;
 
@@ -134,6 +136,18 @@ impl Home for SimHome {
         };
         self.seam.spend(|step| step.internal += 1);
         self.seam.effect("shard", storage_error, ask).await
+    }
+
+    async fn feed_blobs(&self, _: &str, cursor: Option<&str>) -> Result<(Vec<String>, Option<String>), Error> {
+        let seam = &self.seam;
+        seam.effect("KV get", storage_error, async || {
+            let names = seam.inner.kv.all().into_iter().map(|(name, _)| name);
+            let rest = names.filter(|name| name.starts_with("feed/") && Some(name.as_str()) > cursor);
+            let listed: Vec<_> = rest.take(LISTED_AT_ONCE).collect();
+            let cursor = listed.last().cloned().filter(|_| listed.len() == LISTED_AT_ONCE);
+            Ok((listed, cursor))
+        })
+        .await
     }
 
     async fn wipe(&self, _: &str) -> Result<bool, Error> {

@@ -13,7 +13,7 @@ use b2sync_core::state::document;
 use b2sync_core::store::DocumentStore as _;
 use b2sync_core::time::Timestamp;
 use b2sync_service::coordinator::protocol::{Answer, Command, SyncStatus};
-use b2sync_service::coordinator::{Coordinator, DOCUMENT};
+use b2sync_service::coordinator::{COLLECT_EVERY_MS, Coordinator, DOCUMENT};
 use b2sync_service::sinks::pump::DELIVERY_MS_MAX;
 use b2sync_service::sinks::{CATALOGUE, SinkRecord};
 
@@ -296,14 +296,46 @@ impl Sim {
         self.settle_tasks(rng)
     }
 
+    fn coordinator_document(&self) -> serde_json::Value {
+        let document = pollster::block_on(self.inner.documents.load(DOCUMENT)).ok().flatten();
+        let document = document.and_then(|it| serde_json::from_slice(&it.value).ok());
+        document.unwrap_or_default()
+    }
+
     /// Whether the coordinator means to look at the sinks once more: after a turn that broke off, one by one.
     fn looks_at_sinks(&self) -> bool {
-        let document = pollster::block_on(self.inner.documents.load(DOCUMENT)).ok().flatten();
-        let document = document.and_then(|it| serde_json::from_slice::<serde_json::Value>(&it.value).ok());
-        document.is_some_and(|document| !document["pumps"]["due_at"].is_null())
+        !self.coordinator_document()["pumps"]["due_at"].is_null()
+    }
+
+    /// Whether the coordinator means to delete what a dead step left, or to delete within the next minutes.
+    fn is_to_delete(&self) -> bool {
+        let collecting = &self.coordinator_document()["collecting"];
+        let due_at = serde_json::from_value::<Option<Timestamp>>(collecting["due_at"].clone()).ok().flatten();
+        let is_soon = due_at.is_some_and(|at| at.as_millis() < self.now() + COLLECT_EVERY_MS / 4);
+        is_soon || collecting["orphans"] == true
+    }
+
+    /// Waits until what is to be deleted soon is, and looks whether a dead step has left anything.
+    fn collect(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
+        let since = self.now();
+        while self.is_to_delete() {
+            self.run_for(1_000, rng, true)?;
+            if self.tasks.is_empty() {
+                self.skip_idle_time();
+            }
+            if self.now() - since > REST_MS_MAX {
+                return Err(broken(Rule::ComesToRest, "the coordinator goes on deleting"));
+            }
+        }
+        self.settle_tasks(rng)?;
+        match pollster::block_on(self.inner.documents.load(document::DOCUMENT)) {
+            Ok(Some(document)) => self.inner.checks.borrow().no_orphans(&document.value, &self.inner.kv),
+            _ => Ok(()),
+        }
     }
 
     fn quiet_poll(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
+        self.collect(rng)?;
         let since = self.now();
         while self.looks_at_sinks() && self.inner.sinks.iter().all(|sink| !sink.is_down.get()) {
             self.run_for(1_000, rng, true)?;

@@ -71,6 +71,7 @@ impl<H: Home> Coordinator<'_, H> {
             None => Ok(()),
             Some(Turn::Step(begun)) => self.drive_job((&sync, connection), &begun).await,
             Some(Turn::Pump(turn)) => self.drive_pumps(&sync, &turn).await,
+            Some(Turn::Collect(turn)) => self.drive_collect(&sync, &turn).await,
         }
     }
 
@@ -100,8 +101,10 @@ impl<H: Home> Coordinator<'_, H> {
                 }
                 if !state.has_lease(begun.step) {
                     // It took so long that another step has begun: that one's report counts.
+                    state.collecting.note_orphans(now);
                     return Ok(reported);
                 }
+                state.note_garbage(&report, now);
                 // Before the job ends: one that fails has the sinks looked at once more.
                 reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), &sink_ids, now);
                 reported.broke_off = true;

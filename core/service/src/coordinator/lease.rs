@@ -1,6 +1,6 @@
 //! Who may run a step, or feed the sinks: one at a time.
 
-use super::{ACCOUNT_MAX_AGE_MS, Coordinator, Home, State, pumps::Pumps, state::Lease};
+use super::{ACCOUNT_MAX_AGE_MS, Coordinator, Home, State, collecting::CollectTurn, pumps::Pumps, state::Lease};
 use crate::registry::SyncRecord;
 use b2sync_core::{
     engine::bookmark::Bookmark,
@@ -38,6 +38,8 @@ pub(super) enum Turn {
     Step(Box<Begun>),
     /// It feeds the sinks.
     Pump(Box<PumpTurn>),
+    /// It deletes what nothing needs any more.
+    Collect(Box<CollectTurn>),
 }
 
 /// A turn that feeds the sinks.
@@ -71,9 +73,23 @@ impl<H: Home> Coordinator<'_, H> {
     pub(super) fn take_lease_beside(&self, state: &mut State, now: Timestamp) -> u64 {
         let lease_ms = self.home.config().budget.wall_ms_max.saturating_add(LEASE_MARGIN_MS).min(ACCOUNT_MAX_AGE_MS);
         let until = now.plus_millis(i64::try_from(lease_ms).unwrap_or(i64::MAX));
+        if state.lease.is_some() {
+            // A step died with it.
+            state.collecting.note_orphans(now);
+        }
         let step = self.home.entropy().below(u64::MAX);
         state.lease = Some(Lease { holder: self.home.instance().to_owned(), until, step, is_reported: false });
         step
+    }
+
+    /// Takes the lease to delete what nothing needs any more, if it is time to.
+    fn begin_collecting(&self, state: &mut State, now: Timestamp) -> (Option<Turn>, Option<u64>) {
+        if !state.is_to_collect(now) {
+            return (None, None);
+        }
+        let step = self.take_lease(state, now);
+        let (pumps, collecting) = (state.pumps.clone(), state.collecting.clone());
+        (Some(Turn::Collect(Box::new(CollectTurn { step, pumps, collecting }))), Some(step))
     }
 
     /// Takes the lease for one step, or for feeding the sinks; `None`: there is nothing to do now, and the alarm is
@@ -88,7 +104,12 @@ impl<H: Home> Coordinator<'_, H> {
             let held = self.held_until(state, now).is_some() && !mutation::is_on(Mutation::SkipLease);
             let waiting = state.step_not_before.is_some_and(|at| at > now);
             let Some(job) = state.status.current_job.as_mut().filter(|_| !held && !waiting) else {
-                let Some(pumps) = (if held { None } else { state.begin_pumping(now) }) else { return Ok((None, None)) };
+                if held {
+                    return Ok((None, None));
+                }
+                let Some(pumps) = state.begin_pumping(now) else {
+                    return Ok(self.begin_collecting(state, now));
+                };
                 // A job that waits for its next step may be held meanwhile.
                 let step = self.take_lease_beside(state, now);
                 let until = state.pump_until(now);

@@ -19,6 +19,7 @@
 //! - After each call there is an alarm, unless nothing is ever due; none goes off in a loop.
 
 mod answer;
+mod collecting;
 mod drive;
 mod feeding;
 mod lease;
@@ -34,6 +35,7 @@ mod store;
 
 pub use self::{
     answer::POKE_RUNNING_MS,
+    collecting::{COLLECT_EVERY_MS, ORPHANS_AFTER_MS},
     feeding::{PUMP_CALLS_MIN, PUMP_MS_MAX},
     lease::{LEASE_LOOK_MS, LEASE_MARGIN_MS},
     opening::ACCOUNT_MAX_AGE_MS,
@@ -161,6 +163,13 @@ pub trait Home {
         let _ = call;
         Err(Error::internal(format!("There is no shard {shard}.")))
     }
+
+    /// Names of blobs of the sync's feed (`feed/…`), from `cursor` on, and the cursor of the rest. A store that lags
+    /// may leave some out, or name some that are gone.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn feed_blobs(&self, sync_id: &str, cursor: Option<&str>) -> Result<(Vec<String>, Option<String>), Error>;
 
     /// Deletes some of what is stored of a sync that was deleted; `true` when nothing is left.
     ///

@@ -29,7 +29,8 @@ impl State {
             None => self.status.next_sync_at,
         };
         let pump = self.pumps.due_at.map(|at| at.max(free_at));
-        job.into_iter().chain(pump).min()
+        let collect = self.collecting.due_at.filter(|_| self.status.current_job.is_none()).map(|at| at.max(free_at));
+        job.into_iter().chain(pump).chain(collect).min()
     }
 
     pub(super) fn is_due(&self, now: Timestamp) -> bool {

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    collecting::Collecting,
     protocol::{SyncState, SyncStatus},
     pumps::Pumps,
 };
@@ -76,6 +77,9 @@ pub(super) struct State {
     /// How far the sinks are.
     #[serde(default)]
     pub(super) pumps: Pumps,
+    /// When to delete next what nothing needs any more.
+    #[serde(default)]
+    pub(super) collecting: Collecting,
     /// Where the running job goes on, if it has found nothing so far.
     #[serde(default)]
     pub(super) bookmark: Option<Bookmark>,
@@ -131,6 +135,7 @@ impl State {
             forgotten_at: None,
             unpublished: Vec::new(),
             pumps: Pumps::default(),
+            collecting: Collecting::default(),
             bookmark: None,
             last_step: None,
         }

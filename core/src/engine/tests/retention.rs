@@ -1,6 +1,10 @@
 //! What jobs drop of the feed, and that it is really deleted.
 
 use super::*;
+use crate::{
+    engine::collect::{Collected, collect, delete_orphans},
+    state::document::DOCUMENT,
+};
 
 #[test]
 fn what_is_old_and_taken_is_dropped_and_deleted_by_later_jobs() {
@@ -180,4 +184,97 @@ proptest! {
         let expected: Files = world.snapshot().into_iter().map(|known| (known.key.clone(), known)).collect();
         rules::assert_same(&files, &expected, "what a sink has in the end");
     }
+}
+
+/// Runs [`collect`] as a home does that has seen the sinks take everything, and that keeps nothing for its age.
+fn collect_all(world: &World, fence: bool) -> Result<Collected, Error> {
+    let retention = Retention { before: None, up_to: world.document().feed.last() };
+    world.home.watcher.retention.set(retention);
+    world.home.watcher.is_fenced.set(fence);
+    block_on(collect(&world.home, &world.home, retention, fence))
+}
+
+#[test]
+fn while_no_job_runs_what_is_old_is_dropped_and_then_deleted() {
+    let world = World::new(10);
+    for round in 0..4 {
+        world.bucket.set((0..30).map(|n| entry(&format!("k{n:05}"), if n < 5 { round } else { 9 })));
+        world.job(&Budget::UNLIMITED);
+    }
+    let (snapshot, batches) = (world.stored(), world.feed_blobs());
+    assert_eq!(batches.len(), 4);
+    for more in [true, true, false] {
+        let collected = collect_all(&world, false).unwrap();
+        assert_eq!((collected.is_more, collected.oldest), (more, None));
+        assert_eq!(world.stored(), snapshot, "the snapshot stays");
+        world.check();
+        world.check_nothing_else_is_stored();
+    }
+    assert!(world.to_be_deleted().is_empty() && world.feed_blobs().is_empty());
+    assert!(batches.iter().all(|name| !world.home.blobs.names().contains(name)));
+    let effects = world.home.effects.get();
+    collect_all(&world, false).unwrap();
+    assert_eq!(world.home.effects.get(), effects, "there is nothing to do, and nothing is written");
+    world.bucket.set(keys(0..31));
+    world.job(&Budget::UNLIMITED);
+    world.check();
+}
+
+#[test]
+fn a_checkpoint_keeps_all_as_it_is() {
+    let world = World::new(10).with_tiny_thresholds(true);
+    world.bucket.set(keys(0..60));
+    assert_eq!(world.step("job_1", &ONE_PAGE).outcome.unwrap(), Outcome::Continue);
+    let document = world.document();
+    assert!(document.checkpoint.is_some() && document.feed.last() > 0);
+    collect_all(&world, true).unwrap();
+    assert_eq!(world.document(), document);
+}
+
+#[test]
+fn batches_that_a_dead_step_stored_are_found_and_deleted() {
+    let mut orphans_seen = 0;
+    for at in 1.. {
+        let world = World::new(10);
+        world.bucket.set(keys(0..30));
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(keys(10..40));
+        world.clock.now_ms.set(77);
+        world.home.breaks_at.set(Some((world.home.effects.get() + at, false)));
+        let died = world.step("job_2", &Budget::UNLIMITED).outcome.is_err();
+        world.home.breaks_at.set(None);
+        world.home.watcher.is_fenced.set(true);
+        block_on(collect(&world.home, &world.home, Retention::ALL, true)).unwrap();
+        world.home.watcher.is_fenced.set(false);
+        let named = world.feed_blobs();
+        let listed = world.home.blobs.names();
+        let orphans = listed.iter().filter(|name| name.starts_with("feed/") && !named.contains(*name)).count();
+        assert!(block_on(delete_orphans(&world.home, &world.home, &listed)).unwrap());
+        let left = world.home.blobs.names();
+        assert_eq!(left.len(), listed.len() - orphans, "at effect {at}");
+        assert!(left.iter().all(|name| !name.starts_with("feed/") || named.contains(name)), "at effect {at}");
+        orphans_seen += orphans;
+        assert_eq!(world.feed_blobs(), named);
+        world.clock.now_ms.set(99);
+        world.job(&Budget::UNLIMITED);
+        world.check();
+        if !died {
+            break;
+        }
+    }
+    assert!(orphans_seen > 0);
+}
+
+#[test]
+fn a_step_that_is_fenced_off_names_nothing_any_more() {
+    let world = World::new(10);
+    world.bucket.set(keys(0..30));
+    world.job(&Budget::UNLIMITED);
+    let revision = || block_on(world.home.documents.revision(DOCUMENT)).unwrap();
+    let before = revision();
+    collect_all(&world, true).unwrap();
+    assert!(revision() > before);
+    let before = revision();
+    block_on(collect(&world.home, &world.home, Retention::ALL, true)).unwrap();
+    assert!(revision() > before, "also where there is nothing to do");
 }

@@ -304,7 +304,11 @@ impl FeedLog {
 }
 
 /// The batches of a feed, in order; the blobs of its lists are added to `named`.
-fn named_batches(feed: &Feed, kv: &StaleKv, named: &mut HashSet<String>) -> Result<Vec<BatchRef>, Violation> {
+pub(super) fn named_batches(
+    feed: &Feed,
+    kv: &StaleKv,
+    named: &mut HashSet<String>,
+) -> Result<Vec<BatchRef>, Violation> {
     let mut batches = Vec::new();
     for list in &feed.lists {
         let bytes = kv.truth(&list.blob).ok_or_else(|| missing("the feed", &list.blob))?;

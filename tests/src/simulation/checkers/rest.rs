@@ -1,11 +1,16 @@
 //! What must be so at rest.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use b2sync_core::entry::Entry;
 use b2sync_core::policy::Reconcile;
+use b2sync_core::snapshot::names;
+use b2sync_core::state::document::decode_names;
+use b2sync_core::state::feed::BatchRef;
 
-use super::{Checks, Rule, Violation, snapshot};
+use super::feed::named_batches;
+use super::snapshot::{missing, unreadable};
+use super::{Checks, Rule, StaleKv, Violation, snapshot};
 
 impl Checks {
     /// What the feed tells is the bucket under the filters, as far as that is to be told.
@@ -57,6 +62,27 @@ impl Checks {
     /// What a sink that refuses a key should hold of it.
     pub fn told_of(&self, key: &str) -> Option<Entry> {
         self.feed.files().remove(key)
+    }
+
+    /// Every batch of the feed that is stored is named.
+    pub fn no_orphans(&self, document: &[u8], kv: &StaleKv) -> Result<(), Violation> {
+        let document = snapshot::decode(document)?;
+        let mut named = HashSet::new();
+        let batches = named_batches(&document.feed, kv, &mut named)?;
+        named.extend(batches.iter().map(BatchRef::name));
+        for list in [&document.root.retired, &document.root.garbage] {
+            let tail = decode_names(list.tail.as_deref()).map_err(unreadable)?;
+            named.extend(tail.iter().map(ToString::to_string));
+            for blob in &list.blobs {
+                let bytes = kv.truth(blob).ok_or_else(|| missing("a list of names", blob))?;
+                named.extend(names::decode(&bytes).map_err(unreadable)?.iter().map(ToString::to_string));
+            }
+        }
+        let is_orphan = |name: &String| name.starts_with("feed/") && !named.contains(name);
+        match kv.all().into_iter().map(|(name, _)| name).find(is_orphan) {
+            Some(name) => Err(Violation::new(Rule::NoOrphans, format!("{name} is stored, and nothing names it"))),
+            None => Ok(()),
+        }
     }
 
     /// No checkpoint is left.

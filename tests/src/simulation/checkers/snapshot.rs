@@ -57,9 +57,9 @@ pub(super) fn decode(bytes: &[u8]) -> Result<SnapshotDocument, Violation> {
 }
 
 impl SnapshotChecks {
-    /// Within a generation only garbage goes.
+    /// Within a generation only what is to be deleted changes.
     pub(super) fn check_root(&mut self, next: &Root) -> Result<(), Violation> {
-        let root = Root { garbage: self.root.garbage.clone(), ..next.clone() };
+        let root = Root { garbage: self.root.garbage.clone(), retired: self.root.retired.clone(), ..next.clone() };
         if root.generation < self.root.generation || (root.generation == self.root.generation && root != self.root) {
             let message = format!("generation {} comes after {}", root.generation, self.root.generation);
             return Err(Violation::new(Rule::RootNeverRegresses, message));

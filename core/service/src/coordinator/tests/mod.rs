@@ -2,6 +2,7 @@
 //! that die.
 
 mod check;
+mod collecting;
 mod crashes;
 mod failures;
 mod interruptions;

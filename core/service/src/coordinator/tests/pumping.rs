@@ -179,7 +179,7 @@ fn a_sink_that_has_failed_for_a_month_is_switched_off_and_comes_back_by_a_replay
     let calls = world.sink(1).called_at().len();
     world.job();
     assert_eq!((world.sink(1).called_at().len(), world.state().pumps.due_at), (calls, None));
-    assert_eq!(world.inner.alarm.get(), world.status().next_sync_at);
+    assert!(world.only_collects() || world.inner.alarm.get() == world.status().next_sync_at);
 
     let replay = |after| world.try_ask(Command::Replay { sink_id: "other".to_owned(), after });
     replay(0).unwrap();

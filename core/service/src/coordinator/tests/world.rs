@@ -429,6 +429,15 @@ impl Home for TestHome {
         Ok(serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap())
     }
 
+    async fn feed_blobs(&self, _: &str, cursor: Option<&str>) -> Result<(Vec<String>, Option<String>), Error> {
+        // Two at a time.
+        let names = self.seam.0.blobs.names();
+        let rest = names.into_iter().filter(|name| name.starts_with("feed/") && Some(name.as_str()) > cursor);
+        let listed: Vec<_> = rest.take(2).collect();
+        let cursor = listed.last().cloned().filter(|_| listed.len() == 2);
+        Ok((listed, cursor))
+    }
+
     async fn wipe(&self, _: &str) -> Result<bool, Error> {
         self.seam.0.wipes.set(self.seam.0.wipes.get() + 1);
         for name in self.seam.0.blobs.names() {
