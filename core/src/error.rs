@@ -142,6 +142,13 @@ impl Error {
         self
     }
 
+    /// The same error with other advice.
+    #[must_use]
+    pub fn with_advice(mut self, advice: impl Into<String>) -> Self {
+        self.0.advice = advice.into();
+        self
+    }
+
     /// The same error, with the response it came from: its status and, where there is one, B2's error code.
     #[must_use]
     pub fn with_response(mut self, status: u16, code: Option<&str>) -> Self {

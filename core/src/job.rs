@@ -107,6 +107,13 @@ impl JobCounts {
         Self { listed: 0, matched: 0, matched_bytes: 0, ..self }
     }
 
+    /// What a listing found, without the changes.
+    #[must_use]
+    pub fn of_listing(self) -> Self {
+        let Self { listed, matched, matched_bytes, .. } = self;
+        Self { listed, matched, matched_bytes, ..Self::default() }
+    }
+
     /// Both together.
     #[must_use]
     pub const fn plus(self, other: Self) -> Self {
@@ -218,6 +225,9 @@ pub struct JobRecord {
     /// Whether it ended before all was compared, because it took as many files as one run may.
     #[serde(default)]
     pub limited: bool,
+    /// It went on with the listing of an earlier job that broke off: the next job lists from the first key.
+    #[serde(default)]
+    pub continued: bool,
 }
 
 impl JobRecord {

@@ -107,8 +107,11 @@ mod tests {
         )
     }
 
+    /// What opening took, what it all cost, and whether B2 described the account.
+    type Seen = (Opening, SourceCost, bool);
+
     /// Opens `b2://videos` with what is cached of an account, and lists a page.
-    fn open(cached: Option<&str>, now: &'static str) -> (Result<(Opening, SourceCost, bool), Unopened>, Vec<String>) {
+    fn open(cached: Option<&str>, now: &'static str) -> (Result<Seen, Unopened>, Vec<String>) {
         let http = OneBucket { bucket: now, paths: RefCell::default() };
         let (clock, entropy) = (VirtualClock::at("2024-01-01T00:00:00Z"), Seeded(Cell::new(7)));
         let credentials = Credentials::new("key-id", "K005secret").unwrap();

@@ -1,7 +1,7 @@
 //! What KV holds: the segments of snapshots, and the history of jobs. The name of a blob is written once.
 //!
-//! Names: `state/<sync>/<segment/…|index/…|scratch/…|feed/…>` and `jobs/<sync>/<time>-<job>`, where the time is counted down,
-//! so that a list begins with the newest.
+//! Names: `state/<sync>/<segment/…|index/…|scratch/…|feed/…>` and `jobs/<sync>/<time>-<job>`, where the time is counted
+//! down, so that a list begins with the newest.
 
 use b2sync_core::{Error, job::JobRecord, store::BlobStore};
 use bytes::Bytes;

@@ -7,7 +7,7 @@ use b2sync_core::{
         client::B2Client,
     },
     cost::SourceCost,
-    engine::{Engine, JobSpec, StepReport, listing::source::Source, meter::Budget},
+    engine::{Engine, JobSpec, StepReport, meter::Budget},
     feed::Feed,
     filter::{Filter, FilterSpec},
     job::JobCost,

@@ -88,7 +88,7 @@ const CHECK_KEY: &str = "In the Backblaze console, App Keys, check that the keyI
      and use it in place of this one.";
 const RAISE_CAP: &str =
     "Raise the cap in the Backblaze console, Caps & Alerts, or wait until midnight UTC, when daily caps start again.";
-const WAIT: &str = "This usually passes within minutes. If it persists, check https://status.backblaze.com.";
+pub(super) const WAIT: &str = "This usually passes within minutes. If it persists, check https://status.backblaze.com.";
 const READ_RIGHTS: &str = "Create a new key with List Files and Read Files enabled for this bucket, without a file \
      name prefix or with one that the source path begins with, and use it in place of this one.";
 
@@ -365,7 +365,8 @@ impl Row {
 /// assert!(error.advice().contains("case-sensitive"));
 /// ```
 pub fn classify_response(call: Call<'_>, response: &Response, now: Timestamp) -> Error {
-    let status = response.status().as_u16();
+    // What is an error in spite of a success began as one that was not yet known to fail.
+    let status = if is_error_document(response) { 503 } else { response.status().as_u16() };
     let body = ErrorBody::parse(response.body());
     let api = if call == Call::Authorize { Api::Native } else { Api::S3 };
     let said = body.message.to_lowercase();
@@ -386,6 +387,19 @@ pub fn classify_response(call: Call<'_>, response: &Response, now: Timestamp) ->
         .with_retry(row.retry)
         .with_response(status, (!body.code.is_empty()).then_some(&*body.code))
         .with_retry_after_ms(parse_retry_after(response.headers(), now))
+}
+
+/// Whether a success carries an error document, as S3 servers send it where they find out late that they fail.
+pub fn is_error_document(response: &Response) -> bool {
+    let Some(body) = response.body().get(..response.body().len().min(200)) else { return false };
+    let body = body.trim_ascii_start();
+    let body = match body.strip_prefix(b"<?xml") {
+        Some(rest) => {
+            rest.iter().position(|byte| *byte == b'>').and_then(|end| rest.get(end + 1..)).unwrap_or_default()
+        }
+        None => body,
+    };
+    response.status().is_success() && body.trim_ascii_start().starts_with(b"<Error>")
 }
 
 /// The error that a failed exchange stands for: temporary, but for a body that is too large.

@@ -8,16 +8,17 @@ use std::cell::Cell;
 
 use super::{
     account::{Account, Credentials, authorize_request, parse_authorize},
-    classify::{Call, classify_response, classify_transport},
+    classify::{Call, WAIT, classify_response, classify_transport, is_error_document},
     list::{ListPage, ListQuery, list_request, parse_list_page},
     sign::sign,
 };
 use crate::{
+    b2::pace::{Pace, Pacer},
     cost::SourceCost,
     entropy::Entropy,
     error::{Error, ErrorKind, Retry},
-    http::{ExchangeLimits, HttpClient, Request, Response},
-    retry::{RetryPolicy, with_retry},
+    http::{ExchangeLimits, HttpClient, Request, Response, TransportFault},
+    retry::{RetryPlan, RetryPolicy, plan_retry, with_retry},
     time::{Clock, Timestamp},
 };
 
@@ -58,12 +59,55 @@ pub struct B2Client<'a, H, C, E> {
     entropy: &'a E,
     policy: RetryPolicy,
     cost: Cell<SourceCost>,
+    pacer: Pacer,
+    /// How often a page did not come in time: an index of [`PATIENCE`], or beyond it.
+    slow_pages: Cell<usize>,
+    /// No call has succeeded yet, and until one does each is made once.
+    is_probing: Cell<bool>,
 }
+
+/// No attempt at a page begins later than this, in milliseconds: with the time for a page, it is less than the five
+/// minutes that a lease outlasts its step.
+const LIST_MS_MAX: i64 = 180_000;
+/// The most keys of a page and the time for it, in milliseconds: the usual ones, and those after pages that did not
+/// come in time. Five attempts stay within the five minutes that a lease outlasts its step.
+const PATIENCE: [(u16, u64); 3] = [(1_000, ExchangeLimits::LIST_PAGE.timeout_ms), (250, 45_000), (50, 60_000)];
 
 impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
     /// A client that has called nothing yet.
     pub fn new(http: &'a H, clock: &'a C, entropy: &'a E, policy: RetryPolicy) -> Self {
-        Self { http, clock, entropy, policy, cost: Cell::default() }
+        let pacer = Pacer::default();
+        Self {
+            http,
+            clock,
+            entropy,
+            policy,
+            cost: Cell::default(),
+            pacer,
+            slow_pages: Cell::default(),
+            is_probing: Cell::default(),
+        }
+    }
+
+    /// Keeps the distance between list calls that was learned earlier.
+    #[must_use]
+    pub fn with_pace(self, pace: Option<Pace>) -> Self {
+        Self { pacer: Pacer::new(pace, self.clock.now()), ..self }
+    }
+
+    /// Makes each call once until one succeeds: for a caller that has just seen B2 fail.
+    #[must_use]
+    pub fn probing(self, is_probing: bool) -> Self {
+        Self { is_probing: Cell::new(is_probing), ..self }
+    }
+
+    fn policy(&self) -> RetryPolicy {
+        if self.is_probing.get() { RetryPolicy { attempts_max: 1, ..self.policy } } else { self.policy }
+    }
+
+    /// The distance between list calls as it was learned, where it is to be stored in place of `before`.
+    pub fn learned_pace(&self, before: Option<Pace>) -> Option<Pace> {
+        self.pacer.learned(before, self.clock.now())
     }
 
     /// What its calls have cost so far.
@@ -81,7 +125,25 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
     /// # Errors
     /// What [`classify_response`] and [`parse_authorize`] say, after the retries.
     pub async fn authorize(&self, api_url: &str, credentials: &Credentials) -> Result<Account, Error> {
-        with_retry(&self.policy, self.clock, self.entropy, async |_| {
+        self.authorize_by(&self.policy(), api_url, credentials).await
+    }
+
+    /// [`Self::authorize`] in one attempt.
+    ///
+    /// # Errors
+    /// As [`Self::authorize`].
+    pub async fn authorize_once(&self, api_url: &str, credentials: &Credentials) -> Result<Account, Error> {
+        let policy = RetryPolicy { attempts_max: 1, ..self.policy };
+        self.authorize_by(&policy, api_url, credentials).await
+    }
+
+    async fn authorize_by(
+        &self,
+        policy: &RetryPolicy,
+        api_url: &str,
+        credentials: &Credentials,
+    ) -> Result<Account, Error> {
+        with_retry(policy, self.clock, self.entropy, async |_| {
             let request = authorize_request(api_url, credentials)?;
             let response = self.exchange(Call::Authorize, request, ExchangeLimits::SMALL).await?;
             parse_authorize(response.body()).map_err(worth_another_try)
@@ -89,7 +151,8 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
         .await
     }
 
-    /// Lists one page. One class C transaction an attempt.
+    /// Lists one page. One class C transaction an attempt. A page that does not come in time is asked for again with
+    /// fewer keys and more time, and so are those after it. After a refusal as too many, calls keep a distance.
     ///
     /// # Errors
     /// What [`classify_response`] and [`parse_list_page`] say, after the retries. A page that cannot be read is asked
@@ -100,14 +163,50 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
         credentials: &Credentials,
         query: &ListQuery,
     ) -> Result<ListPage, Error> {
-        with_retry(&self.policy, self.clock, self.entropy, async |_| {
-            let mut request = list_request(&account.s3_endpoint, query)?;
-            sign(&mut request, credentials, &account.region, self.clock.now())?;
-            let call = Call::List { bucket: &query.bucket };
-            let response = self.exchange(call, request, ExchangeLimits::LIST_PAGE).await?;
-            parse_list_page(response.body()).map_err(worth_another_try)
+        let policy = self.policy();
+        let deadline = self.clock.now().plus_millis(LIST_MS_MAX);
+        let policy = policy.until(policy.deadline.map_or(deadline, |earlier| earlier.min(deadline)));
+        with_retry(&policy, self.clock, self.entropy, async |attempt| {
+            let wait_ms = self.pacer.reserve(self.clock.now());
+            if !policy.is_in_time(self.clock.now(), wait_ms) {
+                return Err(too_slow(wait_ms));
+            }
+            if wait_ms > 0 {
+                self.clock.sleep(wait_ms).await;
+            }
+            let result = self.list_once(account, credentials, query).await;
+            let now = self.clock.now();
+            match &result {
+                Ok(_) => self.pacer.granted(now),
+                Err(error) if error.kind() == ErrorKind::RateLimited => {
+                    let wait_ms = match plan_retry(&policy, attempt, error, self.entropy) {
+                        RetryPlan::Wait(wait_ms) => wait_ms,
+                        RetryPlan::GiveUp(_) => 0,
+                    };
+                    self.pacer.refused(now, wait_ms);
+                }
+                Err(_) => {}
+            }
+            result
         })
         .await
+    }
+
+    async fn list_once(
+        &self,
+        account: &Account,
+        credentials: &Credentials,
+        query: &ListQuery,
+    ) -> Result<ListPage, Error> {
+        let slow_pages = self.slow_pages.get();
+        let (keys_max, timeout_ms) = PATIENCE.get(slow_pages).or(PATIENCE.last()).copied().unwrap_or(PATIENCE[0]);
+        let query = &ListQuery { max_keys: query.max_keys.min(keys_max), ..query.clone() };
+        let mut request = list_request(&account.s3_endpoint, query)?;
+        sign(&mut request, credentials, &account.region, self.clock.now())?;
+        let call = Call::List { bucket: &query.bucket };
+        let limits = ExchangeLimits { timeout_ms, ..ExchangeLimits::LIST_PAGE };
+        let response = self.exchange(call, request, limits).await?;
+        parse_list_page(response.body()).map_err(worth_another_try)
     }
 
     fn spend(&self, add: impl FnOnce(&mut SourceCost)) {
@@ -125,13 +224,31 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
                 Call::Object { .. } => cost.class_b += 1,
             }
         });
-        let response = self.http.send(request, limits).await.map_err(|error| classify_transport(call, &error))?;
+        let limits = match self.policy.deadline {
+            Some(deadline) => {
+                let left_ms = deadline.millis_since(self.clock.now()).max(1);
+                ExchangeLimits { timeout_ms: limits.timeout_ms.min(left_ms), ..limits }
+            }
+            None => limits,
+        };
+        let response = self.http.send(request, limits).await.map_err(|error| {
+            if error.fault == TransportFault::TimedOut && matches!(call, Call::List { .. }) {
+                self.slow_pages.set(self.slow_pages.get().saturating_add(1));
+            }
+            classify_transport(call, &error)
+        })?;
         self.spend(|cost| cost.bytes_received += response.body().len() as u64);
-        if response.status().is_success() {
+        if response.status().is_success() && !is_error_document(&response) {
+            self.is_probing.set(false);
             return Ok(response);
         }
         Err(classify_response(call, &response, self.clock.now()))
     }
+}
+
+fn too_slow(wait_ms: u64) -> Error {
+    let message = format!("B2 allows so few calls that the next one has to wait {} s.", wait_ms / 1_000);
+    Error::new(ErrorKind::RateLimited, message, WAIT).with_retry(Retry::Temporary)
 }
 
 fn worth_another_try(error: Error) -> Error {
@@ -214,6 +331,125 @@ mod tests {
         let (result, counts, _) = list(vec![Ok((404, "<Error><Code>NoSuchBucket</Code></Error>"))]);
         assert_eq!(result.unwrap_err().kind(), ErrorKind::BucketNotFound);
         assert_eq!(counts.class_c, 2);
+    }
+
+    /// Answers each list call as `answer` says, which is told the time, the keys that are asked for and the limits.
+    struct Listing<'a, F> {
+        clock: &'a VirtualClock,
+        answer: F,
+        asked: RefCell<Vec<(u64, String, u64)>>,
+    }
+
+    impl<F: Fn(u64, &Request) -> Answer> HttpClient for Listing<'_, F> {
+        async fn send(&self, request: Request, limits: ExchangeLimits) -> Result<Response, TransportError> {
+            let at = self.clock.now().millis_since(Timestamp::from_millis(1_704_067_200_000));
+            let query = request.uri().query().unwrap_or_default();
+            let keys = query.split('&').find_map(|pair| pair.strip_prefix("max-keys=")).unwrap_or_default().to_owned();
+            self.asked.borrow_mut().push((at, keys, limits.timeout_ms));
+            match (self.answer)(limits.timeout_ms, &request) {
+                Ok((status, body)) => {
+                    let mut response = Response::new(body.into());
+                    *response.status_mut() = StatusCode::from_u16(status).unwrap();
+                    Ok(response)
+                }
+                Err(fault) => {
+                    self.clock.sleep(limits.timeout_ms).await;
+                    Err(TransportError { fault, message: "scripted".into() })
+                }
+            }
+        }
+    }
+
+    fn account() -> Account {
+        parse_authorize(ACCOUNT.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_page_that_does_not_come_in_time_is_asked_for_smaller_and_with_more_time() {
+        let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+        // The store takes 35 s for a page.
+        let answer = |timeout_ms, _: &Request| match timeout_ms {
+            ..35_000 => Err(TransportFault::TimedOut),
+            _ => Ok((200, EMPTY)),
+        };
+        let http = Listing { clock: &clock, answer, asked: RefCell::default() };
+        let entropy = Seeded(Cell::new(7));
+        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
+        for _ in 0..2 {
+            let query = ListQuery::first("my-videos", "");
+            pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap();
+        }
+        let asked: Vec<_> = http.asked.take().into_iter().map(|(_, keys, timeout)| (keys, timeout)).collect();
+        // The second page is not tried in vain again.
+        assert_eq!(asked, [("1000", 30_000), ("250", 45_000), ("250", 45_000)].map(|it| (it.0.to_owned(), it.1)));
+    }
+
+    #[test]
+    fn a_page_that_never_comes_ends_within_the_lease() {
+        let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+        let http = Listing {
+            clock: &clock,
+            answer: |_, _: &Request| Err(TransportFault::TimedOut),
+            asked: RefCell::default(),
+        };
+        let entropy = Seeded(Cell::new(7));
+        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
+        let began = clock.now();
+        let query = ListQuery::first("my-videos", "");
+        pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap_err();
+        assert!(clock.now().millis_since(began) < 300_000);
+        assert_eq!(http.asked.borrow().len(), 4);
+    }
+
+    #[test]
+    fn an_interactive_call_ends_at_its_deadline() {
+        let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+        let http = Listing {
+            clock: &clock,
+            answer: |_, _: &Request| Err(TransportFault::TimedOut),
+            asked: RefCell::default(),
+        };
+        let entropy = Seeded(Cell::new(7));
+        let began = clock.now();
+        let policy = RetryPolicy::DEFAULT.until(began.plus_millis(9_000));
+        let client = B2Client::new(&http, &clock, &entropy, policy);
+        let error = pollster::block_on(client.authorize("https://api.backblazeb2.com", &credentials())).unwrap_err();
+        assert_eq!((error.kind(), error.is_transient()), (ErrorKind::Transport, true));
+        assert!(clock.now().millis_since(began) <= 9_000);
+    }
+
+    #[test]
+    fn a_store_that_allows_twenty_calls_a_minute_is_listed_at_that_pace() {
+        for (status, body) in
+            [(429, ""), (503, SLOW), (200, "<?xml version=\"1.0\"?>\n<Error><Code>SlowDown</Code></Error>")]
+        {
+            let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+            let window = Cell::new((0, 0));
+            let answer = |_, _: &Request| {
+                let minute = clock.now().as_millis() / 60_000;
+                let (at, calls) = window.get();
+                let calls = if at == minute { calls + 1 } else { 1 };
+                window.set((minute, calls));
+                Ok(if calls > 20 { (status, body) } else { (200, EMPTY) })
+            };
+            let http = Listing { clock: &clock, answer, asked: RefCell::default() };
+            let entropy = Seeded(Cell::new(7));
+            let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
+            let began = clock.now();
+            for page in 0..100 {
+                let query = ListQuery::first("my-videos", "");
+                let listed = pollster::block_on(client.list_page(&account(), &credentials(), &query));
+                assert_eq!(listed, Ok(ListPage::default()), "page {page}");
+            }
+            let minutes = clock.now().millis_since(began) / 60_000;
+            assert!(
+                minutes <= 9 && http.asked.borrow().len() < 150,
+                "{minutes} minutes, {} calls",
+                http.asked.borrow().len()
+            );
+            let pace = client.learned_pace(None).unwrap();
+            assert!((500..9_000).contains(&pace.interval_ms), "{pace:?}");
+        }
     }
 
     #[test]

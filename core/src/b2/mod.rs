@@ -8,6 +8,7 @@ pub mod account;
 pub mod classify;
 pub mod client;
 pub mod list;
+pub mod pace;
 pub mod sign;
 pub mod source;
 pub mod url;

@@ -9,10 +9,11 @@ use super::{
     list::{ListPage, ListQuery},
 };
 use crate::{
+    b2::pace::Pace,
     cost::SourceCost,
     engine::listing::source::{Page, PageStart, Source},
     entropy::Entropy,
-    error::Error,
+    error::{Error, ErrorKind},
     http::HttpClient,
     source_path::SourcePath,
     time::Clock,
@@ -60,6 +61,11 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         self.learned.get().then(|| self.account.borrow().clone())
     }
 
+    /// As [`B2Client::learned_pace`].
+    pub fn learned_pace(&self, before: Option<Pace>) -> Option<Pace> {
+        self.client.learned_pace(before)
+    }
+
     /// The account that the source lists with.
     pub fn account(&self) -> Account {
         self.account.borrow().clone()
@@ -81,17 +87,26 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
     /// Lists a page; once, an answer that suggests that the account is stale makes it ask for the account again.
     async fn list(&self, query: &ListQuery) -> Result<ListPage, Error> {
         let account = self.account();
-        match self.client.list_page(&account, self.credentials, query).await {
-            Err(error)
-                if self.may_refresh.get() && suggests_stale_account(Call::List { bucket: &query.bucket }, &error) => {}
+        let error = match self.client.list_page(&account, self.credentials, query).await {
+            Err(error) if self.may_refresh.get() => error,
             result => return result,
-        }
-        let account = self.client.authorize(self.api_url, self.credentials).await?;
+        };
+        let authorized = if suggests_stale_account(Call::List { bucket: &query.bucket }, &error) {
+            self.client.authorize(self.api_url, self.credentials).await?
+        } else if error.kind() == ErrorKind::Transport {
+            // The account may live elsewhere by now. If B2 as a whole cannot be reached, one more call is enough.
+            match self.client.authorize_once(self.api_url, self.credentials).await {
+                Ok(authorized) if authorized.s3_endpoint != account.s3_endpoint => authorized,
+                _ => return Err(error),
+            }
+        } else {
+            return Err(error);
+        };
         self.may_refresh.set(false);
         self.learned.set(true);
-        *self.account.borrow_mut() = account.clone();
-        account.check(self.path, self.client.now())?;
-        self.client.list_page(&account, self.credentials, query).await
+        *self.account.borrow_mut() = authorized.clone();
+        authorized.check(self.path, self.client.now())?;
+        self.client.list_page(&authorized, self.credentials, query).await
     }
 }
 
@@ -113,5 +128,70 @@ impl<H: HttpClient, C: Clock, E: Entropy> Source for B2Source<'_, H, C, E> {
 
     fn cost(&self) -> SourceCost {
         self.client.cost()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        b2::account::parse_authorize,
+        http::{ExchangeLimits, Request, Response, TransportError, TransportFault},
+        retry::RetryPolicy,
+        testing::{Seeded, VirtualClock},
+    };
+
+    const EMPTY: &str = "<ListBucketResult><IsTruncated>false</IsTruncated></ListBucketResult>";
+
+    fn account(endpoint: &str) -> String {
+        format!(
+            r#"{{"accountId":"a","apiInfo":{{"storageApi":{{"allowed":{{"buckets":null,
+            "capabilities":["listFiles","readFiles"],"namePrefix":null}},"s3ApiUrl":"{endpoint}"}}}},
+            "applicationKeyExpirationTimestamp":null}}"#
+        )
+    }
+
+    /// A B2 whose account lives at `lives_at`; nothing else can be reached.
+    struct Moved {
+        lives_at: Option<&'static str>,
+        authorized: Cell<u32>,
+    }
+
+    impl HttpClient for Moved {
+        async fn send(&self, request: Request, _: ExchangeLimits) -> Result<Response, TransportError> {
+            let gone = TransportError { fault: TransportFault::Unreachable, message: "refused".into() };
+            let Some(lives_at) = self.lives_at else { return Err(gone) };
+            let uri = request.uri().to_string();
+            if uri.contains("authorize") {
+                self.authorized.set(self.authorized.get() + 1);
+                return Ok(Response::new(account(lives_at).into()));
+            }
+            if uri.starts_with(lives_at) { Ok(Response::new(EMPTY.into())) } else { Err(gone) }
+        }
+    }
+
+    fn list(lives_at: Option<&'static str>) -> (Result<Page, Error>, Option<String>, u32) {
+        let http = Moved { lives_at, authorized: Cell::default() };
+        let (clock, entropy) = (VirtualClock::at("2024-01-01T00:00:00Z"), Seeded(Cell::new(7)));
+        let credentials = Credentials::new("key-id", "K005secret").unwrap();
+        let path = SourcePath::parse("b2://videos").unwrap();
+        let cached = parse_authorize(account("https://s3.us-west-001.backblazeb2.com").as_bytes()).unwrap();
+        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
+        let source = B2Source::new(client, "https://api.backblazeb2.com", &credentials, &path, cached);
+        let page = pollster::block_on(source.page(PageStart::First));
+        (page, source.learned().map(|account| account.s3_endpoint), http.authorized.get())
+    }
+
+    #[test]
+    fn an_account_that_moved_is_found_again_by_the_same_job() {
+        let moved = "https://s3.us-west-004.backblazeb2.com";
+        let (page, learned, authorized) = list(Some(moved));
+        assert_eq!((page, learned.as_deref(), authorized), (Ok(Page::default()), Some(moved), 1));
+    }
+
+    #[test]
+    fn an_endpoint_that_cannot_be_reached_and_has_not_moved_is_told_as_it_is() {
+        let (page, learned, authorized) = list(None);
+        assert_eq!((page.unwrap_err().kind(), learned, authorized), (ErrorKind::Transport, None, 0));
     }
 }

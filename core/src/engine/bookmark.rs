@@ -11,7 +11,7 @@ use crate::{job::JobCounts, state::document::SnapshotDocument};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Bookmark {
-    pub(in crate::engine) job_id: String,
+    pub(in crate::engine) listing_id: String,
     /// As in [`crate::state::document::Checkpoint::fingerprint`].
     pub(in crate::engine) fingerprint: String,
     /// Of the root that was compared with.
@@ -26,9 +26,9 @@ pub struct Bookmark {
 }
 
 impl Bookmark {
-    /// Whether it is of this job, and of this snapshot.
-    pub(in crate::engine) fn is_of(&self, job_id: &str, fingerprint: &str, document: &SnapshotDocument) -> bool {
-        self.job_id == job_id
+    /// Whether it is of this listing, and of this snapshot.
+    pub(in crate::engine) fn is_of(&self, listing_id: &str, fingerprint: &str, document: &SnapshotDocument) -> bool {
+        self.listing_id == listing_id
             && self.fingerprint == fingerprint
             && self.generation == document.root.generation
             && self.leaves > 0

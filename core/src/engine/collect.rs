@@ -1,7 +1,7 @@
 //! What is deleted while no job runs: old batches of the feed, garbage, and batches that a step left behind when it
 //! died before its swap.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use crate::{
     error::Error,
@@ -111,7 +111,7 @@ pub async fn delete_orphans<B: BlobStore, D: DocumentStore>(
     let state = State::new(blobs, documents);
     let (document, _) = state.load_document().await?;
     let feed = &document.feed;
-    let mut named: HashSet<BlobName> = HashSet::new();
+    let mut named: BTreeSet<BlobName> = BTreeSet::new();
     for list in &feed.lists {
         named.extend(BlobName::parse(&list.blob));
         let batches = decode_list(&state.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))?;

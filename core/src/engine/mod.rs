@@ -89,6 +89,8 @@ pub struct StepReport {
     /// Where the job goes on, if it is not held by then and has stored nothing: a later step's [`JobSpec::bookmark`].
     /// `None`: the previous one still holds, or a checkpoint does.
     pub bookmark: Option<Bookmark>,
+    /// Whether a checkpoint says how far the listing is read; `None`: the step neither read nor wrote the document.
+    pub is_checkpointed: Option<bool>,
     /// The feed as the step left it; `None`: the step neither read nor wrote the document.
     pub feed: Option<Feed>,
     /// The first batches that the step appended, at most [`APPENDED_BYTES_MAX`] in all: a sink that is up to date need
@@ -116,6 +118,7 @@ impl StepReport {
             bytes_known: 0,
             spent: Spent { external_requests: cost.requests, bytes_received: cost.bytes_received, ..Spent::default() },
             bookmark: None,
+            is_checkpointed: None,
             feed: None,
             appended: Vec::new(),
         }

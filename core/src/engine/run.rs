@@ -96,6 +96,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             bytes_known: stored.document.root.bytes,
             spent: self.meter.spent(self.source, &self.state, self.clock),
             bookmark: self.job.quiet.bookmark_to_keep.take(),
+            is_checkpointed: stored.is_known.then_some(stored.document.checkpoint.is_some()),
             feed: stored.is_known.then(|| stored.document.feed.clone()),
             appended: mem::take(&mut self.job.appended),
         };
@@ -140,6 +141,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 self.job.place.listed = true;
                 Ok(Some(base))
             }
+            Ended::Failed(error) if self.spec.keeps_place_after(&error) => {
+                let is_limited = self.stop_listing(&mut base, lanes, false).await?;
+                if is_limited {
+                    return Ok(Some(base));
+                }
+                if self.has_read_on() {
+                    self.job.break_segment();
+                    self.save_checkpoint().await?;
+                }
+                Err(error)
+            }
             Ended::Failed(error) => {
                 // What was read until then is not read again.
                 let place = &self.job.place;
@@ -160,6 +172,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 Ok(None)
             }
         }
+    }
+
+    /// Whether the job has read more than the stored checkpoint says.
+    fn has_read_on(&self) -> bool {
+        let pending = self.job.place.pending.as_ref().map_or(0, |(_, since, _)| since.listed);
+        let stored = self.job.stored.document.checkpoint.as_ref().map_or(0, |it| it.counts.listed);
+        self.job.counts.listed + pending > stored
     }
 
     /// Takes pieces until none is left, the budget is used up, or the job may take no more files (`Break`).
@@ -233,7 +252,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let breaks_off = match ended {
             Ended::Whole => false,
             Ended::Stopped | Ended::Dropped => true,
-            Ended::Failed(error) => error.is_transient(),
+            Ended::Failed(error) => error.is_transient() && !self.spec.keeps_place_after(error),
         };
         if !breaks_off || !self.found_nothing(base) {
             return None;

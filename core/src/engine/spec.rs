@@ -21,6 +21,12 @@ use crate::{
 pub struct JobSpec<'a> {
     /// The job.
     pub job_id: &'a str,
+    /// The listing that the job goes on with: the first job that began it, and that broke off for a passing reason.
+    /// `None`: its own. Where nothing is kept of that listing, the job begins at the first key.
+    pub listing_id: Option<&'a str>,
+    /// Should this step fail for a passing reason, the caller gives the job up, and a later job goes on with its
+    /// listing: what it has read is saved, also where it found nothing.
+    pub is_last_attempt: bool,
     /// Where segments begin.
     pub cut: Cut,
     /// Which entries are taken.
@@ -62,12 +68,24 @@ pub struct Opening {
     pub began: Timestamp,
 }
 
+/// Whether a later job may go on where one broke off with this error: B2 did not answer, or did not let it go on for
+/// now. After an error that makes the listing itself doubtful, the next job lists from the first key.
+pub fn is_passing(error: &Error) -> bool {
+    error.is_transient()
+        || matches!(
+            error.kind(),
+            ErrorKind::CapExceeded | ErrorKind::BadCredentials | ErrorKind::KeyExpired | ErrorKind::AccessDenied
+        )
+}
+
 impl<'a> JobSpec<'a> {
     /// Takes all that the source lists and the filter passes, in one stream, with deletions within the usual limit; the
     /// feed keeps everything.
     pub fn new(job_id: &'a str, cut: Cut, filter: &'a Filter) -> Self {
         Self {
             job_id,
+            listing_id: None,
+            is_last_attempt: false,
             cut,
             filter,
             fingerprint: filter.fingerprint(),
@@ -92,6 +110,16 @@ impl<'a> JobSpec<'a> {
 }
 
 impl JobSpec<'_> {
+    /// The listing that the job is of.
+    pub(in crate::engine) fn listing_id(&self) -> &str {
+        self.listing_id.unwrap_or(self.job_id)
+    }
+
+    /// Whether the place of the job is saved though it failed, because a later job goes on from there.
+    pub(in crate::engine) fn keeps_place_after(&self, error: &Error) -> bool {
+        is_passing(error) && (self.is_last_attempt || !error.is_transient())
+    }
+
     /// Refuses what could be stored and not read again.
     pub(in crate::engine) fn check(&self) -> Result<(), Error> {
         if (1..=JOB_ID_BYTES_MAX).contains(&self.job_id.len()) {

@@ -157,6 +157,8 @@ pub struct RootJob {
 pub struct Checkpoint {
     /// The job.
     pub job_id: String,
+    /// The listing: the first job that worked on it, of several that broke off for a passing reason.
+    pub listing_id: String,
     /// Of the source path and the filters; a checkpoint made under others is settled.
     pub fingerprint: String,
     /// Whether the listing was read to its end, or as far as this job may go, and only deletions remain to be appended.

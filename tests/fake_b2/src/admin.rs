@@ -14,7 +14,7 @@
 //! | `POST /_admin/large/finish` | `{bucket, upload_id}` + content | a version |
 //! | `POST /_admin/keys` | what the key may do | `{key_id, application_key}` |
 //! | `POST /_admin/keys/delete` | `{key_id}` | `{}` |
-//! | `POST /_admin/faults` | `{rules: [{target?, skip?, times?, fault: {kind, …}}], chance?}` | `{}` |
+//! | `POST /_admin/faults` | `{rules?: [{target?, skip?, times?, fault: {kind, …}}], chance?, quota?}` | `{}` |
 //! | `POST /_admin/faults/clear` | | `{}` |
 //! | `GET /_admin/counts` | | [`Counts`](super::ledger::Counts) |
 //! | `POST /_admin/counts/reset` | | `{}`, the log is emptied too |
@@ -43,7 +43,7 @@ use serde_json::{Value, json};
 use super::FakeB2;
 use super::clock::OffsetClock;
 use super::content::Content;
-use super::faults::{Chance, Rule};
+use super::faults::{Chance, Quota, Rule};
 use super::keys::NewKey;
 use super::media::{seed_media_bucket, seed_plain_bucket};
 use super::model::{ModelError, NewFile, Version};
@@ -174,7 +174,10 @@ fn parse<T: DeserializeOwned>(body: &[u8]) -> Result<T, Wrong> {
     serde_json::from_slice(body).map_err(|error| Wrong(format!("the body is not what this call takes: {error}")))
 }
 
-fn add_faults(fake: &FakeB2, FaultsCall { rules, chance }: FaultsCall) {
+fn add_faults(fake: &FakeB2, FaultsCall { rules, chance, quota }: FaultsCall) {
+    if quota.is_some() {
+        fake.set_quota(quota);
+    }
     rules.into_iter().for_each(|rule| fake.inject(rule));
     if chance.is_some() {
         fake.set_chance(chance);
@@ -329,6 +332,8 @@ struct KeyId {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct FaultsCall {
+    #[serde(default)]
+    quota: Option<Quota>,
     #[serde(default)]
     rules: Vec<Rule>,
     #[serde(default)]

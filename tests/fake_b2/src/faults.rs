@@ -8,6 +8,7 @@ use super::ledger::Operation;
 use super::refusal::{Refusal, respond};
 use crate::virtual_world::SeededEntropy;
 use b2sync_core::entropy::Entropy as _;
+use b2sync_core::time::Timestamp;
 
 /// One thing that goes wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -170,9 +171,27 @@ pub struct Chance {
     pub faults: Vec<Fault>,
 }
 
-/// Rules in order, and chance behind them.
+/// So many requests are served in each stretch of time, and the others are struck.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Quota {
+    /// Which requests.
+    #[serde(default)]
+    pub target: Target,
+    /// How many are served.
+    pub calls: u32,
+    /// In how many milliseconds. Stretches begin at multiples of it.
+    pub window_ms: u64,
+    /// What happens to the others.
+    pub fault: Fault,
+}
+
+/// The quota, rules in order, and chance behind them.
 #[derive(Debug, Default)]
 pub(super) struct FaultPlan {
+    quota: Option<Quota>,
+    /// The stretch of the latest request, and how many were served in it.
+    served: (u64, u32),
     rules: Vec<Rule>,
     chance: Option<(Chance, SeededEntropy)>,
 }
@@ -180,6 +199,21 @@ pub(super) struct FaultPlan {
 impl FaultPlan {
     pub(super) fn push(&mut self, rule: Rule) {
         self.rules.push(rule);
+    }
+
+    pub(super) fn set_quota(&mut self, quota: Option<Quota>) {
+        self.quota = quota;
+    }
+
+    fn exceeds_quota(&mut self, operation: Operation, now: Timestamp) -> Option<Fault> {
+        let quota = self.quota.as_ref().filter(|quota| quota.target.fits(operation))?;
+        let window = now.millis_since(Timestamp::from_millis(0)) / quota.window_ms.max(1);
+        let served = if self.served.0 == window { self.served.1 } else { 0 };
+        if served >= quota.calls {
+            return Some(quota.fault.clone());
+        }
+        self.served = (window, served + 1);
+        None
     }
 
     pub(super) fn set_chance(&mut self, chance: Option<Chance>) {
@@ -194,7 +228,10 @@ impl FaultPlan {
     }
 
     /// The fault for the next request of that kind: of the first rule that fits and has nothing left to skip.
-    pub(super) fn take(&mut self, operation: Operation) -> Option<Fault> {
+    pub(super) fn take(&mut self, operation: Operation, now: Timestamp) -> Option<Fault> {
+        if let Some(fault) = self.exceeds_quota(operation, now) {
+            return Some(fault);
+        }
         for place in 0..self.rules.len() {
             let Some(rule) = self.rules.get_mut(place) else { break };
             if !rule.target.fits(operation) || rule.times == 0 {
@@ -268,18 +305,32 @@ pub(super) fn truncated(mut response: Response) -> Response {
 mod tests {
     use super::*;
 
+    const NOW: Timestamp = Timestamp::from_millis(0);
+
+    #[test]
+    fn a_quota_strikes_what_is_too_much_in_each_stretch_of_time() {
+        let mut plan = FaultPlan::default();
+        plan.set_quota(Some(Quota { target: Target::List, calls: 2, window_ms: 1_000, fault: Fault::status(429) }));
+        let mut at = |ms| plan.take(Operation::List, Timestamp::from_millis(ms)).is_some();
+        assert_eq!(
+            [100, 200, 999, 1_000, 1_001, 1_500, 2_500].map(&mut at),
+            [false, false, true, false, false, true, false]
+        );
+        assert_eq!(plan.take(Operation::Get, NOW), None);
+    }
+
     #[test]
     fn rules_skip_strike_and_wear_off() {
         let mut plan = FaultPlan::default();
         plan.push(Rule::next(Target::List, Fault::Hang).after(1).times(2));
         plan.push(Rule::next(Target::Any, Fault::Reset).after(3));
-        assert_eq!(plan.take(Operation::List), None);
-        assert_eq!(plan.take(Operation::Head), None);
-        assert_eq!(plan.take(Operation::List), Some(Fault::Hang));
-        assert_eq!(plan.take(Operation::List), Some(Fault::Hang));
-        assert_eq!(plan.take(Operation::List), None);
-        assert_eq!(plan.take(Operation::Get), Some(Fault::Reset));
-        assert_eq!(plan.take(Operation::Get), None);
+        assert_eq!(plan.take(Operation::List, NOW), None);
+        assert_eq!(plan.take(Operation::Head, NOW), None);
+        assert_eq!(plan.take(Operation::List, NOW), Some(Fault::Hang));
+        assert_eq!(plan.take(Operation::List, NOW), Some(Fault::Hang));
+        assert_eq!(plan.take(Operation::List, NOW), None);
+        assert_eq!(plan.take(Operation::Get, NOW), Some(Fault::Reset));
+        assert_eq!(plan.take(Operation::Get, NOW), None);
         assert!(plan.rules.is_empty());
     }
 
@@ -289,7 +340,7 @@ mod tests {
             let mut plan = FaultPlan::default();
             let faults = vec![Fault::Hang, Fault::status(500)];
             plan.set_chance(Some(Chance { target: Target::List, probability: 0.25, seed, faults }));
-            (0..400).map(|_| plan.take(Operation::List)).collect::<Vec<_>>()
+            (0..400).map(|_| plan.take(Operation::List, NOW)).collect::<Vec<_>>()
         };
         let drawn = draw(1);
         assert_eq!(drawn, draw(1));

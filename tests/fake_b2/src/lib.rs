@@ -38,7 +38,7 @@ use b2sync_core::time::Timestamp;
 use serde::Deserialize;
 
 use content::Content;
-use faults::{Chance, Fault, FaultPlan, Rule};
+use faults::{Chance, Fault, FaultPlan, Quota, Rule};
 use keys::{ApplicationKey, NewKey};
 use ledger::{Counts, Ledger, LogEntry, Operation};
 pub use listing::PAGE_KEYS_MAX;
@@ -182,7 +182,7 @@ impl FakeB2 {
     /// S3-compatible API in path style: bucket names are too long to be mistaken for it.
     pub fn handle(&self, request: &Request, now: Timestamp) -> Outcome {
         let mut state = self.state();
-        let fault = state.faults.take(Operation::of(request));
+        let fault = state.faults.take(Operation::of(request), now);
         let name = fault.as_ref().map(Fault::name);
         let outcome = self.outcome(&state.model, request, now, fault);
         let status = match &outcome {
@@ -348,6 +348,11 @@ impl FakeB2 {
     /// Sets or ends the faults by chance.
     pub fn set_chance(&self, chance: Option<Chance>) {
         self.state().faults.set_chance(chance);
+    }
+
+    /// Sets or ends the quota of requests.
+    pub fn set_quota(&self, quota: Option<Quota>) {
+        self.state().faults.set_quota(quota);
     }
 
     /// Ends all faults.

@@ -1,5 +1,6 @@
 //! What one step may spend, judged from outside.
 
+use b2sync_core::b2::pace::INTERVAL_MS_MAX;
 use b2sync_core::engine::meter::{EXTERNAL_REQUESTS_RESERVED, INTERNAL_REQUESTS_RESERVED};
 use b2sync_core::engine::thresholds::Thresholds;
 use b2sync_service::coordinator::{LEASE_MARGIN_MS, PUMP_CALLS_MIN};
@@ -60,7 +61,8 @@ impl Seam {
             // Those pages are not pages of the job.
             let keys = step.keys.saturating_sub(if probing { 4 * page_keys } else { page_keys });
             // The page that checks the end of a range is in the reserve of the one before it. While one range's pieces
-            // are stored and delivered, pages of others are on their way that were allowed before.
+            // are stored and delivered, pages of others are on their way that were allowed before. A page that was
+            // allowed may have to keep its distance from the one before.
             let (calls, bytes, slack_ms) = if ranges {
                 (
                     step.internal.saturating_sub(step.owed(sinks)),
@@ -68,7 +70,7 @@ impl Seam {
                     LEASE_MARGIN_MS,
                 )
             } else {
-                (step.internal + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms)
+                (step.internal + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms + INTERVAL_MS_MAX)
             };
             let signals = u64::from(step.signalled && !ranges);
             [

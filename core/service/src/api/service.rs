@@ -24,8 +24,15 @@ pub(super) const USER_ID: &str = "usr_api_key";
 /// How often a record is read and changed again after another request changed it at the same time.
 const CHANGE_ATTEMPTS_MAX: u32 = 4;
 /// A user waits for the answer: short, and few attempts.
-pub(super) const INTERACTIVE: RetryPolicy =
-    RetryPolicy { attempts_max: 3, backoff_base_ms: 250, backoff_cap_ms: 2_000, retry_after_max_ms: 3_000 };
+pub(super) const INTERACTIVE: RetryPolicy = RetryPolicy {
+    attempts_max: 3,
+    backoff_base_ms: 250,
+    backoff_cap_ms: 2_000,
+    retry_after_max_ms: 3_000,
+    deadline: None,
+};
+/// The calls to B2 of one request end within this time, in milliseconds: the answer then comes within 10 s.
+const INTERACTIVE_MS_MAX: i64 = 8_000;
 
 /// The coordinators of all syncs. Implemented by each home.
 pub trait Coordinators {
@@ -89,7 +96,8 @@ pub struct Service<'a, R, C, O, H, K, E> {
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(super) fn client(&self) -> B2Client<'_, H, K, E> {
-        B2Client::new(self.http, self.clock, self.entropy, INTERACTIVE)
+        let policy = INTERACTIVE.until(self.clock.now().plus_millis(INTERACTIVE_MS_MAX));
+        B2Client::new(self.http, self.clock, self.entropy, policy)
     }
 
     pub(super) async fn find_connection(&self, id_or_name: &str) -> Result<ConnectionRecord, ApiError> {
@@ -202,6 +210,17 @@ impl Changeable for SyncRecord {
         let id = &self.sync_id;
         registry.sync(id).await?.ok_or_else(|| refusals::missing(id))
     }
+}
+
+/// What failed for a passing reason before anything was stored: the user sends the request again.
+pub(super) fn nothing_stored(error: Error) -> Error {
+    if !error.is_transient() {
+        return error;
+    }
+    error.with_advice(
+        "Nothing was stored. Send the request again in a moment; if it keeps failing, check \
+         https://status.backblaze.com.",
+    )
 }
 
 /// A limit is reached. `advice` says how to make room.

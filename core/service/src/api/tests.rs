@@ -201,6 +201,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         error: None,
         warning: None,
         limited: false,
+        continued: false,
     }
 }
 

@@ -26,6 +26,7 @@ pub fn connection(connection_id: &str, name: &str, created_at: i64) -> Connectio
         application_key: None,
         account: None,
         authorized_at: Some(Timestamp::from_millis(created_at)),
+        pace: None,
         status: ConnectionStatus::Active,
         is_active: true,
         write_enabled: false,

@@ -103,7 +103,10 @@ impl<H: Home> Coordinator<'_, H> {
             }
             let job = state.start_job(job_id.clone(), trigger, now);
             state.confirm_deletes = confirm_deletes;
-            state.resync = full_sync && !sync.skip_duplicates;
+            if full_sync && !sync.skip_duplicates && !state.resync {
+                state.list_anew();
+                state.resync = true;
+            }
             Ok(Answer::Triggered { job: Box::new(job), started: true })
         })
         .await

@@ -117,7 +117,9 @@ impl<H: Home> Coordinator<'_, H> {
                             state.pumps.show_until_fed(job);
                         }
                     }
-                    reported.broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed);
+                    // What a later job goes on with stays as it is.
+                    let is_over = state.continues.is_none();
+                    reported.broke_off = ended.is_some_and(|job| job.status != JobStatus::Completed) && is_over;
                 } else {
                     state.apply_late_report(&report, &begun.job.job_id, sync);
                 }
@@ -212,7 +214,8 @@ impl<H: Home> Coordinator<'_, H> {
                 if let Some((before, pumped)) = pumped.as_ref().filter(|_| state.pumps.running) {
                     state.end_pumping(before, pumped.as_ref(), job_id, now);
                 }
-                let settles = may_settle && state.status.current_job.is_none() && !state.forgotten;
+                let is_over = state.status.current_job.is_none() && state.continues.is_none();
+                let settles = may_settle && is_over && !state.forgotten;
                 if !settles {
                     state.lease = None;
                 }

@@ -1,6 +1,11 @@
 //! Who may run a step, or feed the sinks: one at a time.
 
-use super::{ACCOUNT_MAX_AGE_MS, Coordinator, Home, State, collecting::CollectTurn, pumps::Pumps, state::Lease};
+use super::{
+    ACCOUNT_MAX_AGE_MS, Coordinator, Home, State,
+    collect_turn::CollectTurn,
+    pumps::Pumps,
+    state::{Lease, STEP_FAILURES_MAX},
+};
 use crate::registry::SyncRecord;
 use b2sync_core::{
     engine::bookmark::Bookmark,
@@ -28,6 +33,8 @@ pub(super) struct Begun {
     pub(super) step_before: Option<u64>,
     pub(super) confirm_deletes: bool,
     pub(super) resync: bool,
+    pub(super) listing_id: Option<String>,
+    pub(super) is_last_attempt: bool,
     pub(super) pumps: Pumps,
     pub(super) bookmark: Option<Bookmark>,
 }
@@ -125,6 +132,8 @@ impl<H: Home> Coordinator<'_, H> {
                 step_before,
                 confirm_deletes: state.confirm_deletes,
                 resync: state.resync,
+                listing_id: state.listing_id.clone(),
+                is_last_attempt: state.step_failures + 1 >= STEP_FAILURES_MAX,
                 pumps: state.pumps.clone(),
                 bookmark: state.bookmark.clone(),
             };

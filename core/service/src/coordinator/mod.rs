@@ -19,6 +19,7 @@
 //! - After each call there is an alarm, unless nothing is ever due; none goes off in a loop.
 
 mod answer;
+mod collect_turn;
 mod collecting;
 mod drive;
 mod feeding;

@@ -86,7 +86,7 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     let filters = sync.effective_filters();
     let filter = Filter::compile(&filters, &sync.source)?;
     let credentials = connection.credentials(&config.master_keys)?;
-    let client = B2Client::new(http, clock, entropy, config.retry);
+    let client = B2Client::new(http, clock, entropy, config.retry).with_pace(connection.pace);
     let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
     let rules = Rules { cut: cut(config, &sync)?, filter: &filter };
     let began = clock.now();
@@ -141,7 +141,9 @@ impl<'a, H: Home> Ranges<'a, H> {
         connection: &'a ConnectionRecord,
         account: StoredAccount,
     ) -> Self {
-        let shards = vec![Cell::new(0); home.shards_max()];
+        // Where B2 wants fewer calls, one place keeps the distance between them.
+        let shards_max = if connection.pace.is_some_and(|pace| pace.interval_ms > 0) { 0 } else { home.shards_max() };
+        let shards = vec![Cell::new(0); shards_max];
         Self { home, sync, connection, account, here: Cell::new(0), shards, elsewhere: Cell::default() }
     }
 

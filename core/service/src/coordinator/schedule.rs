@@ -58,11 +58,14 @@ impl State {
         let transient = status.last_error.as_ref().is_some_and(|error| error.transient);
         let ended = status.last_job.as_ref().map(|job| job.status);
         let limited = status.last_job.as_ref().is_some_and(|job| job.limited);
+        let continued = status.last_job.as_ref().is_some_and(|job| job.continued);
         status.next_sync_at = match (sync.mode, ended) {
             // A single import waits to be triggered, and is repeated only while a mere repetition may help.
             (SyncMode::OneTime, Some(JobStatus::Failed)) if transient => Some(retry_at(stretched)),
             // It took as many files as one run may; the next goes on.
             (SyncMode::OneTime, Some(JobStatus::Completed)) if limited => Some(retry_at(interval)),
+            // What came before the place where it went on was read by an earlier job: it may be old.
+            (_, Some(JobStatus::Completed)) if continued => Some(now),
             (SyncMode::OneTime, _) => None,
             (_, Some(_)) if failures > 0 => Some(retry_at(stretched)),
             // From the start of the latest job, so that a slow one does not stretch the interval.
@@ -74,7 +77,7 @@ impl State {
         };
         status.state = match (ended, sync.mode) {
             (None, _) => SyncState::Pending,
-            (Some(JobStatus::Completed), SyncMode::OneTime) if !limited => SyncState::Completed,
+            (Some(JobStatus::Completed), SyncMode::OneTime) if !limited && !continued => SyncState::Completed,
             (Some(JobStatus::Failed), _) if !transient => SyncState::Failed,
             _ => SyncState::Active,
         };

@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
-    engine::{Outcome, StepReport, bookmark::Bookmark},
+    engine::{Outcome, StepReport, bookmark::Bookmark, spec::is_passing},
     error::{Error, ErrorKind},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     time::Timestamp,
@@ -42,6 +42,20 @@ pub(super) struct Lease {
     pub(super) is_reported: bool,
 }
 
+/// How long what a job had read is worth going on from, in milliseconds: two days, which outlast a cap on calls a day.
+const CONTINUES_MS_MAX: u64 = 2 * 24 * 3_600_000;
+
+/// A listing that broke off for a passing reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Continues {
+    /// The first job that worked on it.
+    pub(super) listing_id: String,
+    /// When the latest job broke off.
+    pub(super) ended_at: Timestamp,
+    /// Whether it hands over every file.
+    pub(super) resync: bool,
+}
+
 /// The coordinator's document. Stored: fields are only ever added, each with a default.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct State {
@@ -65,6 +79,15 @@ pub(super) struct State {
     /// Whether the running job hands over every file.
     #[serde(default)]
     pub(super) resync: bool,
+    /// The listing that the running job is of, where an earlier job began it.
+    #[serde(default)]
+    pub(super) listing_id: Option<String>,
+    /// Whether a checkpoint says how far the listing is read.
+    #[serde(default)]
+    pub(super) is_checkpointed: bool,
+    /// The latest job broke off for a passing reason: the next one goes on from there.
+    #[serde(default)]
+    pub(super) continues: Option<Continues>,
     /// The sync was deleted: only its state remains to be.
     #[serde(default)]
     pub(super) forgotten: bool,
@@ -131,6 +154,9 @@ impl State {
             step_not_before: None,
             confirm_deletes: false,
             resync: false,
+            listing_id: None,
+            is_checkpointed: false,
+            continues: None,
             forgotten: false,
             forgotten_at: None,
             unpublished: Vec::new(),
@@ -166,6 +192,7 @@ impl State {
             error: None,
             warning: None,
             limited: false,
+            continued: false,
         };
         self.status.runs += 1;
         self.status.state = SyncState::Active;
@@ -175,8 +202,27 @@ impl State {
         self.step_not_before = None;
         self.confirm_deletes = false;
         self.resync = false;
-        self.bookmark = None;
-        job
+        self.listing_id = None;
+        match self.continues.take().filter(|it| now.millis_since(it.ended_at) < CONTINUES_MS_MAX) {
+            Some(Continues { listing_id, resync, .. }) => self.continue_listing(listing_id, resync),
+            None => self.bookmark = None,
+        }
+        self.status.current_job.clone().unwrap_or(job)
+    }
+
+    fn continue_listing(&mut self, listing_id: String, resync: bool) {
+        (self.listing_id, self.resync) = (Some(listing_id), resync);
+        if let Some(job) = &mut self.status.current_job {
+            job.continued = true;
+        }
+    }
+
+    /// The running job lists from the first key, whatever an earlier one has read.
+    pub(super) fn list_anew(&mut self) {
+        (self.listing_id, self.bookmark) = (None, None);
+        if let Some(job) = &mut self.status.current_job {
+            job.continued = false;
+        }
     }
 
     /// Ends the running job, and answers its record. A step that is on its way keeps the lease.
@@ -210,8 +256,17 @@ impl State {
         self.step_failures = 0;
         self.step_not_before = None;
         self.confirm_deletes = false;
-        self.resync = false;
-        self.bookmark = None;
+        let (resync, listing_id) = (std::mem::take(&mut self.resync), self.listing_id.take());
+        let is_kept = self.is_checkpointed || self.bookmark.is_some();
+        let is_passing = |error: &&Error| status == JobStatus::Failed && is_kept && is_passing(error);
+        self.continues = error.filter(is_passing).map(|_| Continues {
+            listing_id: listing_id.unwrap_or_else(|| job.job_id.clone()),
+            ended_at: now,
+            resync,
+        });
+        if self.continues.is_none() {
+            self.bookmark = None;
+        }
         if status != JobStatus::Completed && job.started_at.is_some() {
             // A step that broke off may have appended changes and not reported them.
             self.pumps.ask(now);
@@ -264,6 +319,11 @@ impl State {
         let job = self.status.current_job.as_mut()?;
         job.updated_at = now;
         job.cost = job.cost.plus(report.cost);
+        self.is_checkpointed = report.is_checkpointed.unwrap_or(self.is_checkpointed);
+        if report.counts.listed > job.counts.listed || report.counts.changes() > job.counts.changes() {
+            // It got further: only failures without that end a job.
+            self.step_failures = 0;
+        }
         // A step that failed before it had read anything knows nothing.
         if report.outcome.is_ok() || report.phase != Phase::Queued {
             job.phase = report.phase;

@@ -17,6 +17,7 @@ use b2sync_core::{
     b2::{
         account::{Account, StoredAccount},
         client::B2Client,
+        pace::Pace,
     },
     cost::SourceCost,
     engine::{
@@ -30,7 +31,7 @@ use b2sync_core::{
     },
     error::{Error, ErrorKind},
     filter::{Filter, FilterSpec},
-    job::JobCounts,
+    job::{JobCounts, JobRecord},
     mutation::{self, Mutation},
     open_sync::{OpenSync, Unopened},
     secret::ExposeSecret,
@@ -48,6 +49,8 @@ pub(super) struct Used {
     pub(super) key_id: String,
     pub(super) application_key: Option<Sealed>,
     pub(super) account: Option<Account>,
+    /// The distance between list calls, where another was learned.
+    pub(super) pace: Option<Pace>,
     /// The connection has failed before.
     pub(super) has_failed: bool,
 }
@@ -123,7 +126,7 @@ impl<H: Home> Coordinator<'_, H> {
         begun: &Begun,
         used: &mut Used,
     ) -> Result<StepReport, (Error, SourceCost)> {
-        let home = self.home;
+        let (home, job) = (self.home, &begun.job);
         let config = home.config();
         let free = |error: Error| (error, SourceCost::default());
         let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
@@ -134,7 +137,9 @@ impl<H: Home> Coordinator<'_, H> {
         let credentials = connection.credentials(&config.master_keys).map_err(free)?;
         let filter = Filter::compile(filters, &sync.source).map_err(free)?;
         let cut = cut(config, sync).map_err(free)?;
-        let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry);
+        let client = B2Client::new(home.http(), home.clock(), home.entropy(), config.retry)
+            .with_pace(connection.pace)
+            .probing(has_failed_lately(job));
         let now = home.clock().now();
         let fresh = connection.authorized_at.is_some_and(|at| now.millis_since(at) < ACCOUNT_MAX_AGE_MS);
         let cached = connection.account.clone().filter(|_| fresh).and_then(|account| Account::try_from(account).ok());
@@ -154,6 +159,8 @@ impl<H: Home> Coordinator<'_, H> {
             objects_max: sync.max_objects_per_run,
             streams: streams(sync, begun.job.known_before, home.shards_max()),
             resync: begun.resync,
+            listing_id: begun.listing_id.as_deref(),
+            is_last_attempt: begun.is_last_attempt,
             retention: begun.pumps.retention(sync, &self.sink_ids(sync), now),
             thresholds: config.thresholds,
             bookmark: Some(begun.bookmark.clone().unwrap_or_default()),
@@ -167,6 +174,7 @@ impl<H: Home> Coordinator<'_, H> {
             report.outcome = report.outcome.map_err(|error| quote(error.clone()).with_retry(error.retry()));
         }
         used.account = source.source.learned();
+        used.pace = source.source.learned_pace(connection.pace);
         Ok(report)
     }
 
@@ -184,17 +192,18 @@ impl<H: Home> Coordinator<'_, H> {
         &self,
         sync: &SyncRecord,
         outcome: &Result<Outcome, Error>,
-        Used { key_id, application_key, account, has_failed }: Used,
+        Used { key_id, application_key, account, pace, has_failed }: Used,
     ) -> Result<(), Error> {
         let refused = outcome.as_ref().err().filter(|error| blames_connection(error.kind()));
-        if refused.is_none() && account.is_none() && !(outcome.is_ok() && has_failed) {
+        let has_learned = account.is_some() || pace.is_some();
+        if refused.is_none() && !has_learned && !(outcome.is_ok() && has_failed) {
             return Ok(());
         }
         let registry = self.home.registry();
         for _ in 0..documents::SWAP_ATTEMPTS_MAX {
             let Some(mut connection) = registry.connection(&sync.connection_id).await? else { return Ok(()) };
             let recovered = outcome.is_ok() && (connection.consecutive_failures > 0 || connection.last_error.is_some());
-            if connection.archived || (refused.is_none() && account.is_none() && !recovered) {
+            if connection.archived || (refused.is_none() && !has_learned && !recovered) {
                 return Ok(());
             }
             if connection.key_id != key_id || connection.application_key != application_key {
@@ -212,6 +221,7 @@ impl<H: Home> Coordinator<'_, H> {
                 connection.account = Some(StoredAccount::from(account));
                 connection.authorized_at = Some(now);
             }
+            connection.pace = pace.or(connection.pace);
             connection.updated_at = now;
             let expected = connection.revision;
             match registry.update_connection(connection, expected).await {
@@ -221,6 +231,12 @@ impl<H: Home> Coordinator<'_, H> {
         }
         Ok(())
     }
+}
+
+/// Whether B2 did not answer the step before: then one call finds out whether it does now.
+fn has_failed_lately(job: &JobRecord) -> bool {
+    let kinds = [ErrorKind::ServiceUnavailable, ErrorKind::Transport].map(ErrorKind::as_str);
+    job.error.as_ref().is_some_and(|error| kinds.contains(&error.kind.as_str()))
 }
 
 /// Whether an error is the connection's fault rather than the sync's or B2's.

@@ -10,7 +10,10 @@ use crate::{
     sinks::SinkSpec,
 };
 use b2sync_core::{
-    b2::account::{Credentials, StoredAccount},
+    b2::{
+        account::{Credentials, StoredAccount},
+        pace::Pace,
+    },
     error::{Error, ErrorKind},
     filter::FilterSpec,
     policy::{DeletionLimit, Reconcile},
@@ -82,6 +85,9 @@ pub struct ConnectionRecord {
     /// When that was.
     #[serde(default)]
     pub authorized_at: Option<Timestamp>,
+    /// The distance that its list calls have to keep, where B2 has refused some as too many.
+    #[serde(default)]
+    pub pace: Option<Pace>,
     /// How it stands.
     pub status: ConnectionStatus,
     /// False: switched off.

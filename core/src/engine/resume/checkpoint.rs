@@ -66,7 +66,11 @@ pub(in crate::engine) fn checkpoint_segments(checkpoint: &Checkpoint) -> Result<
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Takes up the checkpoint, if there is one.
     pub(in crate::engine) async fn resume(&mut self) -> Result<Resumed, Error> {
-        let Some(checkpoint) = self.job.stored.document.checkpoint.clone() else { return Ok(self.begin()) };
+        let Some(mut checkpoint) = self.job.stored.document.checkpoint.clone() else { return Ok(self.begin()) };
+        if checkpoint.job_id != self.spec.job_id {
+            // An earlier job read so far. What that one appended is not this one's.
+            (checkpoint.counts, checkpoint.objects_found) = (checkpoint.counts.of_listing(), 0);
+        }
         let (leaves, stored) = checkpoint_leaves(&self.state, &checkpoint).await?;
         let job = &mut self.job;
         job.next.leaves_stored = stored;
@@ -154,6 +158,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let leaves_tail = next.assembly.leaves.get(next.leaves_stored..).unwrap_or_default();
         let checkpoint = Checkpoint {
             job_id: self.spec.job_id.to_owned(),
+            listing_id: self.spec.listing_id().to_owned(),
             fingerprint: self.spec.fingerprint.to_owned(),
             listed: place.listed,
             limited: place.limited,

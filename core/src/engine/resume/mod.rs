@@ -39,8 +39,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         stored.is_known = true;
         stored.known_before = stored.document.root.entries;
         stored.last_before = stored.document.feed.last();
-        let is_mine = |job_id: &str, fingerprint: &str| job_id == spec.job_id && fingerprint == spec.fingerprint;
-        if let Some(done) = stored.document.root.job.clone().filter(|it| is_mine(&it.job_id, &it.fingerprint)) {
+        let is_mine = |id: &str, mine: &str, fingerprint: &str| id == mine && fingerprint == spec.fingerprint;
+        let done = stored.document.root.job.clone();
+        if let Some(done) = done.filter(|it| is_mine(&it.job_id, spec.job_id, &it.fingerprint)) {
             // The root was moved, and the caller was cut off before it heard of that.
             stored.known_before = done.known_before;
             self.job.counts = done.counts;
@@ -49,10 +50,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             return Ok(ControlFlow::Break(()));
         }
         let begun = stored.document.checkpoint.as_ref();
-        if let Some(ended) = begun.filter(|it| !is_mine(&it.job_id, &it.fingerprint)) {
+        if let Some(ended) = begun.filter(|it| !is_mine(&it.listing_id, spec.listing_id(), &it.fingerprint)) {
             // Under other filters the job begins again, and what it has appended counts.
             let again = (ended.job_id == spec.job_id).then(|| Checkpoint {
                 job_id: spec.job_id.to_owned(),
+                listing_id: spec.listing_id().to_owned(),
                 fingerprint: spec.fingerprint.to_owned(),
                 counts: ended.counts.of_changes(),
                 objects_found: ended.objects_found,

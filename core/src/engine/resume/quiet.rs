@@ -17,8 +17,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Takes up the caller's bookmark, if it fits.
     pub(in crate::engine) fn open_bookmark(&mut self) -> Option<String> {
         let document = &self.job.stored.document;
-        let fits =
-            |it: &&Bookmark| it.is_of(self.spec.job_id, self.spec.fingerprint, document) && is_untouched(document);
+        let fits = |it: &&Bookmark| {
+            it.is_of(self.spec.listing_id(), self.spec.fingerprint, document) && is_untouched(document)
+        };
         let bookmark = self.spec.bookmark.as_ref().filter(fits).filter(|_| self.job.resync.is_none())?;
         self.job.place.covered_to = Some(bookmark.covered_to.clone());
         self.job.counts = bookmark.counts;
@@ -47,7 +48,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let (Some(covered_to), Some(mark)) = (place.covered_to.as_ref(), &place.mark) else { return };
         if next == Some(covered_to) {
             self.job.quiet.bookmark = Some(Bookmark {
-                job_id: self.spec.job_id.to_owned(),
+                listing_id: self.spec.listing_id().to_owned(),
                 fingerprint: self.spec.fingerprint.to_owned(),
                 generation: self.job.stored.document.root.generation,
                 leaves: base.leaves.list.len() - base.leaves_ahead().len(),

@@ -54,6 +54,7 @@ fn full_root(wrong: &[&str]) -> Root {
 fn full_checkpoint(wrong: &[&str]) -> Checkpoint {
     Checkpoint {
         job_id: "job_2".into(),
+        listing_id: "job_1".into(),
         fingerprint: "f".into(),
         listed: true,
         limited: true,
@@ -187,6 +188,7 @@ pub(super) fn job(job_id: &str, status: JobStatus) -> JobRecord {
         error: Some(ErrorRecord { kind: "sink".into(), message: "No. \"x\"".into(), transient: true }),
         warning: Some("Nothing matched: …".into()),
         limited: true,
+        continued: true,
     }
 }
 
@@ -211,7 +213,7 @@ pub(super) fn coordinator_seeds() -> Vec<Vec<u8>> {
     });
     let bookmark = serde_json::json!({
         "v": coordinator::VERSION, "sync_id": "sync_1",
-        "bookmark": {"job_id": "job_2", "generation": 3, "leaves": 9, "covered_to": "k", "start_after": "j"},
+        "bookmark": {"listing_id": "job_2", "generation": 3, "leaves": 9, "covered_to": "k", "start_after": "j"},
     });
     vec![bytes(&full.to_string()), bytes(&bookmark.to_string()), bytes(r#"{"v":1,"sync_id":"sync_1"}"#)]
 }

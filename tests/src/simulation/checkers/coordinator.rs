@@ -48,6 +48,8 @@ struct Stored {
     #[serde(default)]
     resync: bool,
     #[serde(default)]
+    listing_id: Option<String>,
+    #[serde(default)]
     bookmark: Option<serde::de::IgnoredAny>,
 }
 
@@ -90,6 +92,8 @@ pub(super) struct CoordinatorChecks {
     pub(super) confirmed: bool,
     /// Jobs whose deletions were confirmed.
     pub(super) confirmed_jobs: BTreeSet<String>,
+    /// Of jobs that go on with the listing of an earlier one, which that is.
+    pub(super) listings: BTreeMap<String, String>,
     /// Jobs that are full syncs.
     pub(super) full_syncs: BTreeSet<String>,
 }
@@ -121,6 +125,9 @@ impl CoordinatorChecks {
         self.confirmed = stored.confirm_deletes;
         self.confirmed_jobs.extend(job.as_ref().filter(|_| stored.confirm_deletes).map(|job| job.job_id.clone()));
         self.full_syncs.extend(job.as_ref().filter(|_| stored.resync).map(|job| job.job_id.clone()));
+        if let (Some(job), Some(listing_id)) = (&job, stored.listing_id) {
+            self.listings.insert(job.job_id.clone(), listing_id);
+        }
         self.lease = stored.lease.map(|lease| lease.step);
         self.job = job.map(|job| job.job_id);
         Ok(CoordinatorSeen {

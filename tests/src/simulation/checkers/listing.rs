@@ -15,10 +15,13 @@ struct PageSeen {
     to: Option<String>,
 }
 
-/// The pages that a job was answered under one scope: under another, it lists from the beginning.
+/// The pages that a job was answered under one scope: under another, it lists from the beginning. A job that goes on
+/// with the listing of one that broke off adds to that one's.
 #[derive(Clone, Debug)]
 struct ListingSeen {
     scope: usize,
+    /// The latest.
+    job: String,
     pages: Vec<PageSeen>,
     complete: bool,
 }
@@ -39,7 +42,7 @@ pub(super) struct BucketSeen {
     /// Of each key, when it showed what.
     history: BTreeMap<String, Vec<(u64, Option<Entry>)>>,
     scopes: Vec<Scope>,
-    /// By job and fingerprint of the scope.
+    /// By the first job and the fingerprint of the scope.
     listings: BTreeMap<(String, String), ListingSeen>,
 }
 
@@ -89,11 +92,26 @@ impl BucketSeen {
     }
 
     /// A job was answered a page, by a step that had read its sync's configuration at that moment.
-    pub(super) fn paged(&mut self, at: u64, job: &str, configured_at: u64, from: Option<String>, to: Option<String>) {
+    pub(super) fn paged(
+        &mut self,
+        (job, listing): (&str, &str),
+        (at, configured_at): (u64, u64),
+        from: Option<String>,
+        to: Option<String>,
+    ) {
         let scope = self.scope_at(configured_at);
         let fingerprint = self.scopes.get(scope).map_or_else(String::new, |scope| scope.fingerprint.clone());
-        let listing = self.listings.entry((job.to_owned(), fingerprint));
-        let listing = listing.or_insert_with(|| ListingSeen { scope, pages: Vec::new(), complete: false });
+        let listing = self.listings.entry((listing.to_owned(), fingerprint)).or_insert_with(|| ListingSeen {
+            scope,
+            job: job.to_owned(),
+            pages: Vec::new(),
+            complete: false,
+        });
+        if from.is_none() && listing.job != job {
+            // It begins at the first key, and goes on with nothing.
+            listing.pages.clear();
+        }
+        job.clone_into(&mut listing.job);
         listing.pages.push(PageSeen { at, from, to });
         listing.complete = listing.complete || coverage(&listing.pages, self.order) == Coverage::Everything;
     }

@@ -210,7 +210,8 @@ impl Checks {
 
     /// A job was answered a page, by a step that had read its sync's configuration at that moment.
     pub fn paged(&mut self, at: u64, job: &str, configured_at: u64, from: Option<String>, to: Option<String>) {
-        self.bucket.paged(at, job, configured_at, from, to);
+        let listing = self.coordinator.listings.get(job).map_or(job, String::as_str);
+        self.bucket.paged((job, listing), (at, configured_at), from, to);
     }
 
     // ---- sinks ---------------------------------------------------------------------------------------------------

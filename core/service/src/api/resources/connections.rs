@@ -9,7 +9,7 @@ use crate::{
         filters::ListFilter,
         pagination::{Listing, PageRequest, Query, check_problems, paginate, render_list},
         render,
-        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, too_many},
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, too_many},
     },
     catalogue::Objects,
     coordinator::protocol::Command,
@@ -240,7 +240,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             return Err(refusals::name_taken(&new.name).into());
         }
         let account = match new.test_before_save {
-            true => Some(self.client().authorize(self.b2_api_url, &new.credentials).await?),
+            true => Some(self.client().authorize(self.b2_api_url, &new.credentials).await.map_err(nothing_stored)?),
             false => None,
         };
         let now = self.clock.now();
@@ -258,6 +258,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             application_key: Some(sealed),
             account: account.as_ref().map(StoredAccount::from),
             authorized_at: account.as_ref().map(|_| now),
+            pace: None,
             // One that was not tested is ready for use all the same: its first use tests it.
             status: ConnectionStatus::Active,
             is_active: true,
@@ -301,7 +302,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 None => record.credentials(self.master_keys)?.application_key().clone(),
             };
             let credentials = Credentials::new(&key_id, application_key.expose_secret())?;
-            let account = self.client().authorize(self.b2_api_url, &credentials).await?;
+            let account = self.client().authorize(self.b2_api_url, &credentials).await.map_err(nothing_stored)?;
             let sealed = self.master_keys.seal(credentials.application_key(), &record.connection_id, self.entropy)?;
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }

@@ -14,7 +14,7 @@ use crate::{
         filters::ListFilter,
         pagination::{Listing, Page, PageRequest, Query, check_problems, paginate, render_list},
         resources::jobs,
-        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, too_many, unexpected},
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, too_many, unexpected},
     },
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
@@ -97,7 +97,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is
-    /// told at once and not by the first job. A transient error is no reason to refuse.
+    /// told at once and not by the first job. If B2 does not answer in time, the sync is not created.
     async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
         let credentials = connection.credentials(self.master_keys)?;
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
@@ -115,10 +115,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             })
             .await?;
         }
-        match outcome {
-            Err(error) if !error.is_transient() => Err(error.into()),
-            _ => Ok(()),
-        }
+        outcome.map_err(|error| nothing_stored(error).into())
     }
 
     pub(in crate::api) async fn list_syncs(

@@ -240,8 +240,8 @@ fn what_b2_says_about_a_source_is_told_at_once() {
         (prefix.as_str(), ok(), "my-videos", 400, "prefix_not_allowed"),
         (expired.as_str(), ok(), "my-videos", 400, "key_expired"),
         (ACCOUNT, Some((404, xml("NoSuchBucket"))), "my-videos", 400, "bucket_not_found"),
-        (ACCOUNT, Some((503, xml("SlowDown"))), "my-videos", 200, ""),
-        (ACCOUNT, None, "my-videos", 200, ""),
+        (ACCOUNT, Some((503, xml("SlowDown"))), "my-videos", 429, "rate_limited"),
+        (ACCOUNT, None, "my-videos", 503, "transport"),
     ] {
         for test_before_save in [true, false] {
             let home = Home::new();
@@ -252,11 +252,15 @@ fn what_b2_says_about_a_source_is_told_at_once() {
             home.ok("POST", CONNECTIONS, connection);
             let (got, body) = home.call("POST", SYNCS, json!({"connection_id": "A", "source_path": source}));
             assert_eq!(got, status, "{source} {code}: {body}");
+            assert_eq!(body["error"]["code"], code);
             if status == 400 {
-                assert_eq!((&body["error"]["code"], &body["error"]["type"]), (&code.into(), &"BadRequestError".into()));
-                assert_eq!(home.ok("POST", &format!("{SYNCS}/list"), Value::Null)["total"], 0);
+                assert_eq!(body["error"]["type"], "BadRequestError");
+            } else {
+                let advice = body["error"]["details"]["advice"].as_str().unwrap();
+                assert!(advice.starts_with("Nothing was stored. Send the request again"), "{advice}");
             }
-            // Whether or not the sync is refused, what was learnt of the key is kept.
+            assert_eq!(home.ok("POST", &format!("{SYNCS}/list"), Value::Null)["total"], 0);
+            // What was learnt of the key is kept.
             assert!(block_on(home.registry.connection("A")).unwrap().unwrap().account.is_some());
         }
     }

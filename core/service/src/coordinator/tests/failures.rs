@@ -159,19 +159,6 @@ fn a_connection_that_was_switched_off_meanwhile_stays_so() {
 }
 
 #[test]
-fn a_job_that_used_up_its_failures_leaves_no_checkpoint() {
-    let world = World::new(keys(35, 4)).a_page_a_step();
-    world.trigger();
-    world.drive();
-    world.drive();
-    assert!(world.snapshot().checkpoint.is_some());
-    world.inner.always.set(Some((503, "<Error><Code>SlowDown</Code></Error>")));
-    world.run();
-    assert_eq!(world.status().last_job.unwrap().status, JobStatus::Failed);
-    world.check_stored();
-}
-
-#[test]
 fn a_deleted_connection_fails_the_job_with_what_to_do() {
     let world = World::new(keys(35, 4)).a_page_a_step();
     world.trigger();

@@ -3,6 +3,7 @@
 
 mod check;
 mod collecting;
+mod continuing;
 mod crashes;
 mod failures;
 mod interruptions;

@@ -1,0 +1,212 @@
+//! How fast calls to B2 follow each other, learned from its answers.
+//!
+//! B2 does not say how many calls it allows. Until it refuses one as too many, nothing is held back. When it grants
+//! calls again after a refusal, the calls that it granted since the time before, and how long that took, give a rate.
+//! From then on calls keep that distance: more each time it refuses again, a little less with each call that it grants.
+
+use std::cell::Cell;
+
+use serde::{Deserialize, Serialize};
+
+use crate::time::Timestamp;
+
+/// The longest distance between two calls, in milliseconds.
+pub const INTERVAL_MS_MAX: u64 = 30_000;
+/// A shorter distance than this, in milliseconds, is none.
+const INTERVAL_MS_MIN: u64 = 20;
+/// What was learned is believed for this long, in milliseconds.
+pub const PACE_MAX_AGE_MS: u64 = 3_600_000;
+/// After the time that this many calls take without a refusal, the distance shrinks quickly.
+const CALM_CALLS: u64 = 10;
+/// Each granted call takes this part of the distance off, and in calm times [`SHRINKS_CALM`].
+const SHRINKS: u64 = 32;
+const SHRINKS_CALM: u64 = 16;
+
+/// The distance that calls to B2 have to keep, as it is stored with a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pace {
+    /// The least time between the beginnings of two calls, in milliseconds.
+    pub interval_ms: u64,
+    /// When it was learned.
+    pub noted_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct State {
+    interval_ms: u64,
+    /// No call begins before.
+    next_at: Timestamp,
+    /// B2 has refused a call, and has granted none since.
+    is_refused: bool,
+    /// When B2 granted calls again, or the first call.
+    since: Option<Timestamp>,
+    granted: u64,
+    refused_at: Option<Timestamp>,
+    has_learned: bool,
+}
+
+/// Keeps the calls of one client at a distance, also those that are made side by side.
+#[derive(Debug, Default)]
+pub struct Pacer(Cell<State>);
+
+impl Pacer {
+    /// Begins with what was learned earlier, if that is recent.
+    pub fn new(pace: Option<Pace>, now: Timestamp) -> Self {
+        let recent = pace.filter(|pace| now.millis_since(pace.noted_at) < PACE_MAX_AGE_MS);
+        let interval_ms = recent.map_or(0, |pace| pace.interval_ms.min(INTERVAL_MS_MAX));
+        Self(Cell::new(State { interval_ms, ..State::default() }))
+    }
+
+    /// How long a call that is ready now has to wait, in milliseconds. The caller waits; others line up behind it.
+    pub fn reserve(&self, now: Timestamp) -> u64 {
+        let mut state = self.0.get();
+        let begins = state.next_at.max(now);
+        state.since.get_or_insert(begins);
+        state.next_at = begins.plus_millis(millis(state.interval_ms));
+        self.0.set(state);
+        begins.millis_since(now)
+    }
+
+    /// B2 refused a call as too many: none begins for `wait_ms`.
+    pub fn refused(&self, now: Timestamp, wait_ms: u64) {
+        let mut state = self.0.get();
+        (state.is_refused, state.refused_at) = (true, Some(now));
+        state.next_at = state.next_at.max(now.plus_millis(millis(wait_ms)));
+        self.0.set(state);
+    }
+
+    /// B2 answered a call.
+    pub fn granted(&self, now: Timestamp) {
+        let mut state = self.0.get();
+        if state.is_refused {
+            let span_ms = now.millis_since(state.since.unwrap_or(now));
+            let seen_ms = span_ms / state.granted.max(1);
+            let more_ms = state.interval_ms.saturating_add(state.interval_ms / 2);
+            state.interval_ms = seen_ms.max(more_ms).clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX);
+            state.next_at = now.plus_millis(millis(state.interval_ms));
+            (state.is_refused, state.since, state.granted, state.has_learned) = (false, Some(now), 1, true);
+        } else {
+            state.granted += 1;
+            let is_calm = state.refused_at.is_none_or(|at| now.millis_since(at) > CALM_CALLS * state.interval_ms);
+            let part = if is_calm { SHRINKS_CALM } else { SHRINKS };
+            let shorter = state.interval_ms - state.interval_ms.div_ceil(part);
+            state.has_learned |= state.interval_ms > 0;
+            state.interval_ms = if shorter < INTERVAL_MS_MIN { 0 } else { shorter };
+        }
+        self.0.set(state);
+    }
+
+    /// What is to be stored in place of `before`; `None`: it holds as it is, or nearly.
+    pub fn learned(&self, before: Option<Pace>, now: Timestamp) -> Option<Pace> {
+        let State { interval_ms, is_refused, has_learned, .. } = self.0.get();
+        let known_ms = before.map_or(0, |pace| pace.interval_ms);
+        let is_near = interval_ms.abs_diff(known_ms) <= known_ms / 4;
+        (has_learned && !is_refused && !is_near).then_some(Pace { interval_ms, noted_at: now })
+    }
+}
+
+fn millis(ms: u64) -> i64 {
+    i64::try_from(ms).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// A store that grants `calls` calls in each window, asked by a caller that backs off as [`crate::retry`] does.
+    fn pages_in(ms: i64, window_ms: i64, calls: u64, pacer: &Pacer) -> (u64, u64) {
+        let (mut now, mut window, mut left) = (0_i64, 0, calls);
+        let (mut pages, mut refusals, mut wait_ms) = (0, 0, 500);
+        while now < ms {
+            now += pacer.reserve(Timestamp::from_millis(now)) as i64;
+            if now / window_ms != window {
+                (window, left) = (now / window_ms, calls);
+            }
+            now += 40;
+            let at = Timestamp::from_millis(now);
+            if left == 0 {
+                refusals += 1;
+                pacer.refused(at, wait_ms);
+                wait_ms = (wait_ms * 4).min(32_000);
+            } else {
+                (left, wait_ms) = (left - 1, 500);
+                pages += 1;
+                pacer.granted(at);
+            }
+        }
+        (pages, refusals)
+    }
+
+    #[test]
+    fn without_a_refusal_nothing_waits_and_nothing_is_learned() {
+        let pacer = Pacer::new(None, Timestamp::from_millis(0));
+        assert_eq!(pages_in(40_000, 1_000, 1_000, &pacer), (1_000, 0));
+        assert_eq!(pacer.learned(None, Timestamp::from_millis(40_000)), None);
+    }
+
+    #[test]
+    fn twenty_calls_a_minute_are_found_out() {
+        let pacer = Pacer::new(None, Timestamp::from_millis(0));
+        let (pages, _) = pages_in(300_000, 60_000, 20, &pacer);
+        assert!(pages >= 80, "{pages} pages in five minutes, of 100");
+        let pace = pacer.learned(None, Timestamp::from_millis(300_000)).unwrap();
+        assert!((1_000..=6_000).contains(&pace.interval_ms), "{pace:?}");
+        // The next job knows it: hardly any call is refused.
+        let pacer = Pacer::new(Some(pace), Timestamp::from_millis(300_000));
+        let (pages, refusals) = pages_in(300_000, 60_000, 20, &pacer);
+        assert!(pages >= 70 && refusals <= 20, "{pages} pages, {refusals} refusals");
+    }
+
+    #[test]
+    fn two_calls_a_second_are_found_out() {
+        let pacer = Pacer::new(None, Timestamp::from_millis(0));
+        let (pages, refusals) = pages_in(60_000, 1_000, 2, &pacer);
+        assert!(pages >= 70 && refusals <= pages, "{pages} pages, {refusals} refusals");
+    }
+
+    #[test]
+    fn what_was_learned_long_ago_is_forgotten_and_calm_times_end_it() {
+        let pace = Pace { interval_ms: 4_000, noted_at: Timestamp::from_millis(0) };
+        let later = Timestamp::from_millis(millis(PACE_MAX_AGE_MS));
+        let pacer = Pacer::new(Some(pace), later);
+        assert_eq!((pacer.reserve(later), pacer.reserve(later)), (0, 0));
+        let pacer = Pacer::new(Some(pace), Timestamp::from_millis(1));
+        let (pages, refusals) = pages_in(600_000, 1, 1_000, &pacer);
+        assert!(refusals == 0 && pages > 5_000, "{pages}");
+        assert_eq!(pacer.learned(Some(pace), later), Some(Pace { interval_ms: 0, noted_at: later }));
+    }
+
+    #[test]
+    fn calls_side_by_side_line_up() {
+        let now = Timestamp::from_millis(5);
+        let pacer = Pacer::new(Some(Pace { interval_ms: 100, noted_at: now }), now);
+        assert_eq!([(); 3].map(|()| pacer.reserve(now)), [0, 100, 200]);
+        pacer.refused(now, 1_000);
+        assert_eq!(pacer.reserve(now), 1_000);
+    }
+
+    proptest! {
+        #[test]
+        fn a_wait_is_never_longer_than_what_lines_up(
+            answers in proptest::collection::vec((0..3_u8, 0..90_000_i64), 0..200),
+        ) {
+            let pacer = Pacer::new(None, Timestamp::from_millis(0));
+            let mut now = 0;
+            for (answer, after) in answers {
+                now += after;
+                let at = Timestamp::from_millis(now);
+                match answer {
+                    0 => {
+                        let wait = pacer.reserve(at);
+                        prop_assert!(wait <= INTERVAL_MS_MAX * 200 + 60_000);
+                        now += wait as i64;
+                    }
+                    1 => pacer.granted(at),
+                    _ => pacer.refused(at, 60_000),
+                }
+                prop_assert!(pacer.0.get().interval_ms <= INTERVAL_MS_MAX);
+            }
+        }
+    }
+}
