@@ -225,6 +225,12 @@ pub struct JobRecord {
     /// Whether it ended before all was compared, because it took as many files as one run may.
     #[serde(default)]
     pub limited: bool,
+    /// Deletions that it found and holds back until they are confirmed.
+    #[serde(default)]
+    pub deletions_held: u64,
+    /// The keys of the first of them, while this is the latest job.
+    #[serde(default)]
+    pub held_keys: Vec<String>,
     /// It went on with the listing of an earlier job that broke off: the next job lists from the first key.
     #[serde(default)]
     pub continued: bool,

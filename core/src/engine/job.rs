@@ -2,7 +2,7 @@
 
 use super::listing::{Mark, Open, lanes::PausedLanes, source::ListingWatch};
 use crate::{
-    engine::{assembly::Assembly, bookmark::Bookmark, previous::Base},
+    engine::{assembly::Assembly, bookmark::Bookmark, deletions::HeldBack, previous::Base},
     feed::outbox::{Batch, Outbox},
     job::{JobCounts, Phase},
     policy::DeletionLimit,
@@ -120,6 +120,8 @@ pub(super) struct Deletions {
     pub(super) due: u64,
     /// How many of those that were looked for again were appended.
     pub(super) appended: u64,
+    /// More than the limit allows: the next root keeps them.
+    pub(super) held_back: Option<HeldBack>,
 }
 
 /// What keeps a poll that finds nothing from writing.

@@ -47,7 +47,7 @@ use self::{
 pub use self::{resume::settle::settle_checkpoint, spec::JobSpec};
 use crate::{
     cost::SourceCost,
-    engine::bookmark::Bookmark,
+    engine::{bookmark::Bookmark, deletions::HeldBack},
     error::Error,
     feed::{Feed, outbox::Batch},
     job::{JobCost, JobCounts, Phase},
@@ -80,6 +80,9 @@ pub struct StepReport {
     pub known_before: u64,
     /// Whether the job ended before all was compared, because it has found as many files as it may.
     pub limited: bool,
+    /// Deletions that the job found and holds back, because they are more than the limit allows; `None`: there are none,
+    /// or the job is not done.
+    pub held_back: Option<HeldBack>,
     /// Files in the current snapshot.
     pub files_known: u64,
     /// The sum of their sizes, in bytes.
@@ -114,6 +117,7 @@ impl StepReport {
             },
             known_before: 0,
             limited: false,
+            held_back: None,
             files_known: 0,
             bytes_known: 0,
             spent: Spent { external_requests: cost.requests, bytes_received: cost.bytes_received, ..Spent::default() },

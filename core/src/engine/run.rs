@@ -92,6 +92,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             cost: self.meter.cost(self.source, &self.state),
             known_before: stored.known_before,
             limited: self.job.place.limited,
+            held_back: self.job.deletions.held_back.take(),
             files_known: stored.document.root.entries,
             bytes_known: stored.document.root.bytes,
             spent: self.meter.spent(self.source, &self.state, self.clock),

@@ -9,7 +9,7 @@ pub const DELETION_PERCENT_MAX: u8 = 100;
 /// The largest [`DeletionLimit::files`].
 pub const DELETION_FILES_MAX: u32 = 10_000_000;
 
-/// A job stops, and deletes nothing, when more files are gone than both of these allow.
+/// A job holds deletions back when more files are gone than both of these allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct DeletionLimit {
@@ -31,34 +31,16 @@ impl DeletionLimit {
         let within_part = u128::from(count) * 100 <= u128::from(known) * u128::from(self.percent);
         self.percent >= DELETION_PERCENT_MAX || count <= u64::from(self.files) || within_part
     }
-
-    /// The error of a job that found `count` files gone, of `known`, and stops there, before it `has_begun` to delete
-    /// or amid it.
-    pub(crate) fn exceeded(self, count: u64, known: u64, has_begun: bool) -> Error {
-        let Self { percent, files } = self;
-        error(
-            &format!(
-                "{count} or more of the {known} files that were there before are gone, or no longer match the filters. \
-                 This sync's limit is {percent} % and {files} files (deletion_limit)."
-            ),
-            " To allow more in every job, raise deletion_limit.",
-            has_begun,
-        )
-    }
 }
 
 /// The error of a job that found none of `known` files. No limit allows that.
 pub(crate) fn empty_listing(known: u64) -> Error {
-    error(&format!("The listing is empty, but {known} files were there before."), "", false)
-}
-
-fn error(what: &str, more: &str, has_begun: bool) -> Error {
-    let so_far = if has_begun { "Nothing beyond the limit was deleted." } else { "Nothing was deleted." };
-    let advice = format!(
-        "{so_far} Check the key's rights, the source path and the filters; to delete them anyway, \
-         run the sync with confirm_deletes=true.{more}"
-    );
-    Error::new(ErrorKind::TooManyDeletions, what, advice)
+    Error::new(
+        ErrorKind::TooManyDeletions,
+        format!("The listing is empty, but {known} files were there before."),
+        "Nothing was deleted. Check the key's rights, the source path and the filters; to delete them anyway, run the \
+         sync with confirm_deletes=true.",
+    )
 }
 
 #[cfg(test)]

@@ -149,6 +149,8 @@ pub struct RootJob {
     pub known_before: u64,
     /// Whether it ended before all was compared, because it had found as many files as it might.
     pub limited: bool,
+    /// Deletions that it held back.
+    pub deletions_held: u64,
 }
 
 /// All that a job needs to go on after it was cut off.

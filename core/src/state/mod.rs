@@ -47,6 +47,11 @@ pub fn segment_name(hash: ContentHash) -> String {
     format!("{SEGMENTS}{hash}")
 }
 
+/// The name of a blob that only checkpoints and lists name.
+pub fn scratch_name(bytes: &[u8]) -> String {
+    format!("scratch/{}", ContentHash::of(bytes))
+}
+
 /// What the names of the blobs of an index's nodes begin with.
 const NODES: &str = "index/";
 

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use b2sync_core::time::Timestamp;
 use b2sync_tests::service::{Service, ServiceConfig, SyncRef, changes, expected_objects, now_ms, text};
 use fake_b2::media::seed_media_bucket;
-use fake_b2::model::VisibleFile;
+use fake_b2::model::{NewFile, VisibleFile};
 use serde_json::{Value, json};
 
 use crate::{BUCKET, Outcome, SOON, change_ids, versions};
@@ -96,5 +97,41 @@ fn filters_that_change_reconcile_at_the_next_poll() -> Outcome {
     assert_eq!(poll(&service, &it.sync)?, (0, 0, 1));
     service.check_objects(&it.sync.bucket, &ending(&service, &[".mp4", ".txt"]))?;
     assert_eq!(changes(&service.run_job(&it.sync, SOON)?), (0, 0, 0));
+    Ok(())
+}
+
+/// A folder is renamed, and a file is new: only the deletions wait to be confirmed.
+#[test]
+fn a_renamed_folder_arrives_and_its_deletions_wait() -> Outcome {
+    let service = Service::start(ServiceConfig::default())?;
+    let fake = service.fake();
+    fake.create_bucket(BUCKET)?;
+    let put = |key: &str| fake.put(BUCKET, key, NewFile::generated(1, 1), Timestamp::from_millis(now_ms())).map(drop);
+    (0..150).try_for_each(|n| put(&format!("old/{n:03}")))?;
+    let it = service.connect("renamed", BUCKET)?;
+    assert_eq!(changes(&service.run_job(&it.sync, SOON)?), (150, 0, 0));
+
+    for n in 0..150 {
+        put(&format!("new/{n:03}"))?;
+        fake.delete_key(BUCKET, &format!("old/{n:03}"))?;
+    }
+    put("a/x")?;
+    assert_eq!(poll(&service, &it.sync)?, (151, 0, 0));
+    let sync = service.call("GET", &it.sync.path(), None)?;
+    assert_eq!((&sync["status"], &sync["deletions_held"]), (&json!("ACTIVE"), &json!(150)), "{sync}");
+    assert_eq!((&sync["held_keys"][0], sync["held_keys"].as_array().map(Vec::len)), (&json!("old/000"), Some(20)));
+    let job = service.run_job(&it.sync, SOON)?;
+    assert_eq!((changes(&job), &job["deletions_held"]), ((0, 0, 0), &json!(150)), "{job}");
+    assert!(job["warning"].to_string().contains("confirm_deletes=true"), "{job}");
+    assert_eq!(service.list_objects(&it.sync.bucket)?.len(), 301);
+
+    // One comes back and is held no more; the others are confirmed.
+    put("old/007")?;
+    let job = service.run_job(&it.sync, SOON)?;
+    assert_eq!(job["deletions_held"], 149, "{job}");
+    let answer = service.call("POST", &format!("{}/trigger?confirm_deletes=true", it.sync.path()), None)?;
+    let job = service.wait_for_job(&it.sync, &text(&answer, "sync_job_id")?, SOON, &mut |_| {})?;
+    assert_eq!((changes(&job), &job["deletions_held"]), ((0, 0, 149), &json!(0)), "{job}");
+    service.check_objects(&it.sync.bucket, &ending(&service, &[""]))?;
     Ok(())
 }

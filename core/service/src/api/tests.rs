@@ -202,6 +202,8 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         warning: None,
         limited: false,
         continued: false,
+        deletions_held: 0,
+        held_keys: Vec::new(),
     }
 }
 

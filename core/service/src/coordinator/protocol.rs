@@ -222,6 +222,10 @@ pub struct SyncStatus {
     pub files_known: u64,
     /// Bytes of those files.
     pub bytes_known: u64,
+    /// Deletions that the latest job that completed holds back until they are confirmed.
+    pub deletions_held: u64,
+    /// The keys of the first of them.
+    pub held_keys: Vec<String>,
     /// Changes that all jobs appended to the feed.
     pub total_delivered: u64,
     /// Bytes of the created and updated files among them.

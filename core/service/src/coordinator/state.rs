@@ -10,8 +10,8 @@ use super::{
 };
 use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
-    engine::{Outcome, StepReport, bookmark::Bookmark, spec::is_passing},
-    error::{Error, ErrorKind},
+    engine::{Outcome, StepReport, bookmark::Bookmark, deletions::HeldBack, spec::is_passing},
+    error::{Error, ErrorKind, quoted},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     time::Timestamp,
 };
@@ -192,6 +192,8 @@ impl State {
             error: None,
             warning: None,
             limited: false,
+            deletions_held: 0,
+            held_keys: Vec::new(),
             continued: false,
         };
         self.status.runs += 1;
@@ -246,6 +248,9 @@ impl State {
         self.status.total_bytes_delivered =
             self.status.total_bytes_delivered.saturating_add(job.counts.delivered_bytes);
         self.status.last_job = Some(job.clone());
+        if let Some(before) = self.jobs.first_mut() {
+            before.held_keys.clear();
+        }
         self.jobs.insert(0, job.clone());
         self.jobs.truncate(JOBS_KEPT_MAX);
         if is_worth_publishing(&job) {
@@ -346,7 +351,12 @@ impl State {
                     return None;
                 }
                 job.limited = report.limited;
-                job.warning = if report.limited {
+                let HeldBack { count, keys } = report.held_back.clone().unwrap_or_default();
+                (job.deletions_held, job.held_keys) = (count, keys.clone());
+                (self.status.deletions_held, self.status.held_keys) = (count, keys);
+                job.warning = if count > 0 {
+                    Some(deletions_held(job))
+                } else if report.limited {
                     Some(format!(
                         "Stopped after {} files, the limit of max_objects_per_run. The next job continues.",
                         report.counts.created + report.counts.updated
@@ -367,6 +377,18 @@ impl State {
             Err(error) => self.end_job(JobStatus::Failed, Some(error), now),
         }
     }
+}
+
+/// What its user should know of deletions that are held back.
+fn deletions_held(job: &JobRecord) -> String {
+    let (count, known) = (job.deletions_held, job.known_before);
+    format!(
+        "{count} of the {known} files that were there before are gone, or no longer match the filters. That is more than \
+         deletion_limit allows, so their deletions are held; everything else was synced. The first key is {}. If the \
+         files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, the source \
+         path and the filters: what is there again is no longer held.",
+        quoted(job.held_keys.first().map_or("", String::as_str))
+    )
 }
 
 /// A poll that found nothing is not history.

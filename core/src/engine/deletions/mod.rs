@@ -11,14 +11,30 @@ use super::{
 };
 use crate::{
     change::Found,
-    engine::previous::known,
+    engine::{previous::known, thresholds::Thresholds},
     error::Error,
     mutation::{self, Mutation},
     snapshot::{Known, cut::SEGMENT_BYTES_MAX, segment},
-    state::document::KnownPart,
+    state::{
+        document::{self, KnownPart},
+        scratch_name,
+    },
     store::{BlobStore, DocumentStore},
     time::Clock,
 };
+
+/// The most keys of files whose deletion is held back that a report names, and how long they may be together, in bytes.
+const KEYS_SHOWN_MAX: usize = 20;
+const KEY_BYTES_SHOWN_MAX: usize = 4_096;
+
+/// Deletions that a job found and did not append, because they are more than the limit allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// How many.
+    pub count: u64,
+    /// The keys of the first of them.
+    pub keys: Vec<String>,
+}
 
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Keeps a deletion until the listing is complete.
@@ -35,22 +51,16 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         deletions.held_key_bytes += known.key.len();
         deletions.held.push(known);
         deletions.found += 1;
-        let found = deletions.found;
         let much =
             deletions.held.len() >= spec.thresholds.deletions_held_max || deletions.held_key_bytes >= SEGMENT_BYTES_MAX;
-        if !spec.confirm_deletes
-            && !spec.reconcile.tells_apart()
-            && self.job.are_many_deletions(spec.deletion_limit, found)
-        {
-            return Err(self.too_many(found));
-        }
         if much {
             self.store_deletions().await?;
         }
         Ok(())
     }
 
-    /// Appends the deletions, one portion at least where it `must`; `false`: the budget is used up before all are.
+    /// Appends the deletions, one portion at least where it `must`; `false`: the budget is used up before all are. Those
+    /// that pass the limit are held back.
     pub(super) async fn append_deletions(&mut self, mut must: bool) -> Result<bool, Error> {
         let reconcile = self.spec.reconcile;
         if self.job.deletions.found > self.job.deletions.done && reconcile.tells_apart() {
@@ -60,12 +70,9 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         if !reconcile.deletes() {
             self.job.deletions.done = self.job.deletions.found;
         }
-        if let Err(error) = self.check_deletions(self.job.deletions.found) {
-            // What was created and updated does not wait until they are confirmed.
-            if !self.job.outbox.is_empty() {
-                self.save_checkpoint().await?;
-            }
-            return Err(error);
+        if self.are_too_many(self.job.deletions.found) {
+            self.hold_back(self.job.deletions.found).await?;
+            return Ok(true);
         }
         while self.job.deletions.done < self.job.deletions.found {
             if !self.goes_on(&mut must).await? {
@@ -100,6 +107,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         {
             return Ok(false);
         }
+        if self.job.deletions.checked == self.job.deletions.found && self.are_too_many(self.job.deletions.due) {
+            self.hold_back(self.job.deletions.due).await?;
+            return Ok(true);
+        }
         while self.job.deletions.done < self.job.deletions.found {
             let known = self.deletions_from(self.job.deletions.done).await?;
             for portion in known.chunks(spec.thresholds.flush_changes_min.max(1)) {
@@ -111,7 +122,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 self.job.deletions.appended += due.len() as u64;
                 let appended = self.job.deletions.appended;
                 if !spec.confirm_deletes && self.job.are_many_deletions(spec.deletion_limit, appended) {
-                    return Err(self.too_many(appended));
+                    self.hold_back(self.job.deletions.found - self.job.deletions.done).await?;
+                    return Ok(true);
                 }
                 due.into_iter().for_each(|known| self.job.outbox.push(&Found::Vanished(known)));
                 self.job.deletions.done += looked_for;
@@ -140,7 +152,6 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 return Ok(false);
             }
         }
-        self.check_deletions(self.job.deletions.due)?;
         Ok(true)
     }
 
@@ -166,19 +177,38 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     }
 
     /// Before the first of that many deletions is appended: they may be too many.
-    fn check_deletions(&self, count: u64) -> Result<(), Error> {
+    fn are_too_many(&self, count: u64) -> bool {
         let begins = self.job.deletions.done == 0 && !self.spec.confirm_deletes;
-        if begins && self.job.are_many_deletions(self.spec.deletion_limit, count) {
-            Err(self.too_many(count))
-        } else {
-            Ok(())
-        }
+        begins && self.job.are_many_deletions(self.spec.deletion_limit, count)
     }
 
-    /// The error for that.
-    fn too_many(&self, count: u64) -> Error {
-        let known = self.job.stored.document.root.entries_to_guard();
-        self.spec.deletion_limit.exceeded(count, known, self.job.deletions.done > 0)
+    /// Has the next root keep all deletions that are not dealt with, of which `count` are due, until they are confirmed
+    /// or come true no more.
+    async fn hold_back(&mut self, count: u64) -> Result<(), Error> {
+        let Thresholds { tail_items_max, list_bytes_max, .. } = self.spec.thresholds;
+        let deletions = &self.job.deletions;
+        if deletions.held.len() > tail_items_max || deletions.held_key_bytes > list_bytes_max {
+            self.store_deletions().await?;
+        }
+        let first = self.deletions_from(self.job.deletions.done).await?;
+        let mut keys: Vec<String> = first.into_iter().take(KEYS_SHOWN_MAX).map(|known| known.key).collect();
+        let mut bytes = 0;
+        keys.retain(|key| {
+            bytes += key.len();
+            bytes <= KEY_BYTES_SHOWN_MAX
+        });
+        self.job.deletions.held_back = Some(HeldBack { count, keys });
+        Ok(())
+    }
+
+    /// The deletions that are held back, as the next root keeps them.
+    pub(super) fn parts_held_back(&self) -> Vec<KnownPart> {
+        let deletions = &self.job.deletions;
+        if deletions.held_back.is_none() {
+            return Vec::new();
+        }
+        let all = deletions.parts.iter().cloned().chain(document::encode_known(&deletions.held)).collect();
+        known::without_first(all, deletions.done)
     }
 
     /// Of the deletions found, those that are kept together with the one numbered `from`, from that one on: one at
@@ -219,7 +249,14 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         }
         let Some(first) = held.first() else { return Ok(()) };
         let (first_key, count) = (first.key.clone(), held.len() as u64);
-        let blob = Some(self.state.write_named("scratch", segment::encode(held.iter())).await?);
+        let bytes = segment::encode(held.iter());
+        let name = scratch_name(&bytes);
+        let blob = Some(name.clone());
+        // Those that were held back before are mostly found again as they were.
+        let is_stored = self.job.stored.document.root.undeleted.iter().any(|part| part.blob == blob);
+        if !is_stored {
+            self.state.write(&name, bytes).await?;
+        }
         self.job.deletions.parts.push(KnownPart { first_key, count, blob, ..KnownPart::default() });
         Ok(())
     }

@@ -146,9 +146,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     pub(super) fn moves_root(&self, base: &Base) -> bool {
         let (document, next) = (&self.job.stored.document, &self.job.next);
         let same = next.assembly.leaves == base.leaves.list && self.job.place.watch.order == document.root.order;
-        let unchanged = same && document.root.entries_listed.is_none() && !self.job.place.limited;
+        let held_back = self.parts_held_back();
+        let guards = document.root.entries_listed.is_some() == !held_back.is_empty();
+        let unchanged = same && guards && !self.job.place.limited;
         let nothing_beside =
-            document.root.undeleted.is_empty() && next.undeleted.is_empty() && document.root.resync.is_none();
+            document.root.undeleted == held_back && next.undeleted.is_empty() && document.root.resync.is_none();
         mutation::is_on(Mutation::AlwaysMoveRoot)
             || !(unchanged && document.checkpoint.is_none() && self.job.outbox.is_empty() && nothing_beside)
     }
@@ -191,8 +193,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let dropped = drop_old(&self.state, &mut feed, retention).await?;
         self.note_leaves(base);
         let limited = self.job.place.limited;
+        let mut undeleted = self.parts_held_back();
+        // What was held back stays that part of the files that there were then.
+        let guarded = (!undeleted.is_empty()).then(|| self.job.stored.document.root.entries_to_guard());
         let root = &self.job.next.without_swept(&self.job.stored.document.root);
         let next = &mut self.job.next;
+        undeleted.append(&mut next.undeleted);
         let mut stale = mem::take(&mut next.scratch);
         stale.append(&mut next.assembly.dropped);
         stale.extend(self.job.deletions.parts.iter().filter_map(|part| part.blob.clone()));
@@ -200,8 +206,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             order: self.job.place.watch.order,
             stale,
             looked_into: mem::take(&mut next.looked_into),
-            entries_listed: limited.then(|| root.entries_listed.unwrap_or(root.entries)),
-            undeleted: mem::take(&mut next.undeleted),
+            entries_listed: guarded.or_else(|| limited.then(|| root.entries_listed.unwrap_or(root.entries))),
+            undeleted,
             resync: self.job.resync.take().filter(|_| limited),
             dropped,
             top_stored: next.top_stored.take(),
@@ -214,6 +220,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             objects_found: self.job.objects_found,
             known_before: self.job.stored.known_before,
             limited,
+            deletions_held: self.job.deletions.held_back.as_ref().map_or(0, |held| held.count),
         });
         self.swap(SnapshotDocument { root, feed, ..SnapshotDocument::default() }, appending).await
     }

@@ -12,7 +12,7 @@ use super::{
     step::Step,
 };
 use crate::{
-    engine::job::Paused,
+    engine::{deletions::HeldBack, job::Paused},
     error::Error,
     job::Phase,
     state::document::{Checkpoint, Resync},
@@ -46,6 +46,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             stored.known_before = done.known_before;
             self.job.counts = done.counts;
             self.job.place.limited = done.limited;
+            self.job.deletions.held_back =
+                (done.deletions_held > 0).then(|| HeldBack { count: done.deletions_held, keys: Vec::new() });
             self.job.phase = Phase::Done;
             return Ok(ControlFlow::Break(()));
         }

@@ -336,12 +336,20 @@ impl World {
     /// Every blob is named: by the snapshot, by the feed, or as one to be deleted. Of these, those that only
     /// checkpoints named may be gone already.
     fn check_nothing_else_is_stored(&self) {
+        let missing = self.check_all_is_named();
+        let missing: Vec<_> = missing.iter().filter(|name| !name.starts_with("scratch/")).collect();
+        assert!(missing.is_empty(), "{missing:?} are missing");
+    }
+
+    /// Every blob is named. Answers what is named and not there.
+    fn check_all_is_named(&self) -> BTreeSet<String> {
         let mut named = self.to_be_deleted();
         named.extend(self.stored().0);
         named.extend(self.feed_blobs());
         let stored: BTreeSet<String> = self.home.blobs.names().into_iter().collect();
-        named.retain(|name| stored.contains(name) || !name.starts_with("scratch/"));
-        assert_eq!(stored, named);
+        let unnamed: Vec<_> = stored.difference(&named).collect();
+        assert!(unnamed.is_empty(), "nothing names {unnamed:?}");
+        named.difference(&stored).cloned().collect()
     }
 }
 

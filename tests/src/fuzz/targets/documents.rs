@@ -47,6 +47,7 @@ fn full_root(wrong: &[&str]) -> Root {
             objects_found: 3,
             known_before: 2,
             limited: true,
+            deletions_held: 4,
         }),
     }
 }
@@ -189,6 +190,8 @@ pub(super) fn job(job_id: &str, status: JobStatus) -> JobRecord {
         warning: Some("Nothing matched: …".into()),
         limited: true,
         continued: true,
+        deletions_held: 4,
+        held_keys: vec!["k".to_owned()],
     }
 }
 

@@ -204,6 +204,8 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "error": job.error.as_ref().map(|error| render::error(&error.message)),
         "error_code": job.error.as_ref().map(|error| &error.kind),
         "warning": job.warning,
+        "deletions_held": render::integer(job.deletions_held),
+        "held_keys": job.held_keys,
         "progress_percent": percent(job),
         "throughput_files_per_min": throughput(job),
         "lag_seconds": (!job.is_over()).then(|| render::integer(now.millis_since(job.updated_at) / 1_000)),

@@ -240,8 +240,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         } else {
             let ignored = match confirm_deletes {
                 true => {
-                    " The running job ignores confirm_deletes=true. If it fails with too_many_deletions, trigger again \
-                     with confirm_deletes=true."
+                    " The running job ignores confirm_deletes=true. If it holds deletions, trigger again with \
+                     confirm_deletes=true."
                 }
                 false => "",
             };

@@ -74,6 +74,8 @@ fn jobs_recent_and_archived() {
             "error": null,
             "error_code": null,
             "warning": null,
+            "deletions_held": 0,
+            "held_keys": [],
             "progress_percent": 100.0,
             "throughput_files_per_min": 10.0,
             "lag_seconds": null,

@@ -62,6 +62,8 @@ fn a_sync_as_the_documentation_makes_it() {
         "total_files_failed": 0,
         "total_bytes_synced": 0,
         "total_bytes_known": 0,
+        "deletions_held": 0,
+        "held_keys": [],
         "consecutive_failures": 0,
         "sync_run_counter": 0,
         "created_at": "2023-11-14T22:13:22Z",

@@ -184,7 +184,7 @@ fn changing_the_filters_while_a_job_runs_takes_back_what_it_delivered() {
 }
 
 #[test]
-fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
+fn deletions_that_are_held_are_appended_by_no_later_poll_either() {
     let world = World::new(keys(300, 40));
     world.inner.page_size.set(60);
     let first = world.job();
@@ -195,14 +195,21 @@ fn a_job_that_would_delete_too_much_does_so_at_no_later_poll_either() {
     for budget in [60, 120, u64::MAX] {
         let world = world.clone().with_config(|config| config.budget.keys_max = budget);
         let job = world.job();
-        assert_eq!(job.error.unwrap().kind, "too_many_deletions");
-        world.check_stored();
+        assert_eq!((job.error.clone(), job.deletions_held, job.held_keys.len()), (None, 300, 20), "{job:?}");
+        let status = world.status();
+        assert_eq!((status.deletions_held, &status.held_keys), (300, &job.held_keys));
+        assert!(job.warning.unwrap().contains("confirm_deletes=true"));
+        assert!(status.next_sync_at.unwrap().millis_since(world.now()) <= INTERVAL_MS as u64, "polls go on");
+        assert_eq!(world.state().jobs.iter().filter(|job| !job.held_keys.is_empty()).count(), 1);
+        world.catch_up();
+        assert_eq!(world.delivered().len(), 600, "what is new does not wait");
         let gone = world.feed().iter().filter(|it| it.kind == ChangeKind::Deleted).count();
         assert_eq!(gone, 0);
     }
     world.ask(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: false });
     world.run();
     world.check();
+    assert_eq!((world.status().deletions_held, world.status().held_keys), (0, Vec::new()));
 }
 
 #[test]

@@ -143,6 +143,8 @@ fn render_live(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Valu
         "total_files_failed": render::integer(status.total_failed),
         "total_bytes_synced": render::integer(status.total_bytes_delivered),
         "total_bytes_known": render::integer(status.bytes_known),
+        "deletions_held": render::integer(status.deletions_held),
+        "held_keys": status.held_keys,
         "consecutive_failures": render::integer(status.consecutive_failures),
         "sync_run_counter": render::integer(status.runs),
         "last_sync_at": render::time(status.last_sync_at),
