@@ -2,10 +2,10 @@
 
 use super::listing::{Mark, Open, lanes::PausedLanes, source::ListingWatch};
 use crate::{
-    engine::{assembly::Assembly, bookmark::Bookmark, deletions::HeldBack, previous::Base},
+    engine::{assembly::Assembly, bookmark::Bookmark, previous::Base},
     feed::outbox::{Batch, Outbox},
     job::{JobCounts, Phase},
-    policy::DeletionLimit,
+    policy::{DeletionLimit, HeldBack},
     snapshot::{
         Known,
         cut::{Begins, Cut},

@@ -47,10 +47,11 @@ use self::{
 pub use self::{resume::settle::settle_checkpoint, spec::JobSpec};
 use crate::{
     cost::SourceCost,
-    engine::{bookmark::Bookmark, deletions::HeldBack},
+    engine::bookmark::Bookmark,
     error::Error,
     feed::{Feed, outbox::Batch},
     job::{JobCost, JobCounts, Phase},
+    policy::HeldBack,
     state::State,
     store::{BlobStore, DocumentStore},
     time::Clock,
@@ -80,7 +81,7 @@ pub struct StepReport {
     pub known_before: u64,
     /// Whether the job ended before all was compared, because it has found as many files as it may.
     pub limited: bool,
-    /// Deletions that the job found and holds back, because they are more than the limit allows; `None`: there are none,
+    /// Deletions that the job found and holds back, because they are more than the limit allows; `None`: none are held,
     /// or the job is not done.
     pub held_back: Option<HeldBack>,
     /// Files in the current snapshot.

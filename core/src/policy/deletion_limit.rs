@@ -33,6 +33,15 @@ impl DeletionLimit {
     }
 }
 
+/// Deletions that a job found and did not append, because they are more than the limit allows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct HeldBack {
+    /// How many.
+    pub count: u64,
+    /// The keys of the first of them.
+    pub keys: Vec<String>,
+}
+
 /// The error of a job that found none of `known` files. No limit allows that.
 pub(crate) fn empty_listing(known: u64) -> Error {
     Error::new(

@@ -10,9 +10,10 @@ use super::{
 };
 use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
-    engine::{Outcome, StepReport, bookmark::Bookmark, deletions::HeldBack, spec::is_passing},
+    engine::{Outcome, StepReport, bookmark::Bookmark, spec::is_passing},
     error::{Error, ErrorKind, quoted},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    policy::HeldBack,
     time::Timestamp,
 };
 
@@ -383,10 +384,10 @@ impl State {
 fn deletions_held(job: &JobRecord) -> String {
     let (count, known) = (job.deletions_held, job.known_before);
     format!(
-        "{count} of the {known} files that were there before are gone, or no longer match the filters. That is more than \
-         deletion_limit allows, so their deletions are held; everything else was synced. The first key is {}. If the \
-         files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, the source \
-         path and the filters: what is there again is no longer held.",
+        "{count} of the {known} files that were there before are gone, or no longer match the filters. That is more \
+         than deletion_limit allows, so their deletions are held; everything else was synced. The first key is {}. If \
+         the files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, the \
+         source path and the filters: what is there again is no longer held.",
         quoted(job.held_keys.first().map_or("", String::as_str))
     )
 }

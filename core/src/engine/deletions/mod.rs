@@ -14,6 +14,7 @@ use crate::{
     engine::{previous::known, thresholds::Thresholds},
     error::Error,
     mutation::{self, Mutation},
+    policy::HeldBack,
     snapshot::{Known, cut::SEGMENT_BYTES_MAX, segment},
     state::{
         document::{self, KnownPart},
@@ -26,15 +27,6 @@ use crate::{
 /// The most keys of files whose deletion is held back that a report names, and how long they may be together, in bytes.
 const KEYS_SHOWN_MAX: usize = 20;
 const KEY_BYTES_SHOWN_MAX: usize = 4_096;
-
-/// Deletions that a job found and did not append, because they are more than the limit allows.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct HeldBack {
-    /// How many.
-    pub count: u64,
-    /// The keys of the first of them.
-    pub keys: Vec<String>,
-}
 
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Keeps a deletion until the listing is complete.
@@ -59,8 +51,8 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         Ok(())
     }
 
-    /// Appends the deletions, one portion at least where it `must`; `false`: the budget is used up before all are. Those
-    /// that pass the limit are held back.
+    /// Appends the deletions, one portion at least where it `must`; `false`: the budget is used up before all are.
+    /// Those that pass the limit are held back.
     pub(super) async fn append_deletions(&mut self, mut must: bool) -> Result<bool, Error> {
         let reconcile = self.spec.reconcile;
         if self.job.deletions.found > self.job.deletions.done && reconcile.tells_apart() {

@@ -147,7 +147,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let (document, next) = (&self.job.stored.document, &self.job.next);
         let same = next.assembly.leaves == base.leaves.list && self.job.place.watch.order == document.root.order;
         let held_back = self.parts_held_back();
-        let guards = document.root.entries_listed.is_some() == !held_back.is_empty();
+        let guards = document.root.entries_listed.is_some() != held_back.is_empty();
         let unchanged = same && guards && !self.job.place.limited;
         let nothing_beside =
             document.root.undeleted == held_back && next.undeleted.is_empty() && document.root.resync.is_none();

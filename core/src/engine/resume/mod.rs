@@ -12,9 +12,10 @@ use super::{
     step::Step,
 };
 use crate::{
-    engine::{deletions::HeldBack, job::Paused},
+    engine::job::Paused,
     error::Error,
     job::Phase,
+    policy::HeldBack,
     state::document::{Checkpoint, Resync},
     store::{BlobStore, DocumentStore},
     time::Clock,
