@@ -44,7 +44,9 @@ const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connectio
 /// Durable Object's SQLite at most 2 MB.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, last_modified, \
+/// JavaScript's numbers are not exact beyond 2^53 - 1: a larger size is read as text.
+const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, \
+    CASE WHEN size > 9007199254740991 THEN CAST(size AS TEXT) ELSE size END AS size, last_modified, \
     change_id, version, created_at, updated_at";
 
 #[derive(Deserialize)]
@@ -135,7 +137,9 @@ impl Catalogue {
         while let Some(it) = changes.next() {
             rows.push(if rows.is_empty() { b'[' } else { b',' });
             let object_id = ids::object_id(&apply.sync_id, &it.key);
-            let row = (object_id, &it.key, &it.etag, it.size, it.last_modified.as_millis(), &it.id);
+            // SQLite's integers end at 2^63 - 1.
+            let size = it.size.min(i64::MAX as u64);
+            let row = (object_id, &it.key, &it.etag, size, it.last_modified.as_millis(), &it.id);
             serde_json::to_writer(&mut rows, &row)?;
             if rows.len() < STATEMENT_BYTES && changes.peek().is_some() {
                 continue;

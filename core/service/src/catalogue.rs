@@ -7,9 +7,9 @@
 //! that it has applied, in the transaction of the rows, and passes over whatever comes again. It refuses nothing. A
 //! deleted key has no row. Objects are ordered by (key, object id), in UTF-8 byte order, which is also SQLite's.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{cell::RefCell, collections::BTreeMap, fmt};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de::Visitor};
 
 use b2sync_core::{
     change::{Change, ChangeKind},
@@ -46,7 +46,8 @@ pub struct ObjectRecord {
     pub key: String,
     /// Opaque, without quotes.
     pub etag: String,
-    /// In bytes.
+    /// In bytes. A store whose numbers are not exact beyond 2^53 may hand it over as text.
+    #[serde(deserialize_with = "exact")]
     pub size: u64,
     /// As the listing showed it.
     pub last_modified: Timestamp,
@@ -58,6 +59,33 @@ pub struct ObjectRecord {
     pub created_at: Timestamp,
     /// When the latest of them was applied.
     pub updated_at: Timestamp,
+}
+
+/// A number, or one written as text.
+fn exact<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    struct Exact;
+
+    impl Visitor<'_> for Exact {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an integer of at least 0, as a number or as text")
+        }
+
+        fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<u64, E> {
+            Ok(number)
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<u64, E> {
+            u64::try_from(number).map_err(E::custom)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+
+    deserializer.deserialize_any(Exact)
 }
 
 /// Where a page of objects begins: after this one.

@@ -307,7 +307,8 @@ impl RawEntry {
             return Err("<Key> is empty".to_owned());
         }
         let of_key = |what: String| format!("{what} (key {})", quoted(&key));
-        let etag = self.etag.ok_or_else(|| of_key("<ETag> is missing".to_owned()))?;
+        // A version without one is told from others by its size and time.
+        let etag = self.etag.unwrap_or_default();
         let size = self.size.ok_or_else(|| of_key("<Size> is missing".to_owned()))?;
         let size = size.trim().parse().map_err(|_| of_key(format!("<Size> is {}", quoted(&size))))?;
         let time = self.last_modified.ok_or_else(|| of_key("<LastModified> is missing".to_owned()))?;
@@ -352,6 +353,16 @@ mod tests {
 
     fn document(inside: &str) -> String {
         format!("<ListBucketResult><IsTruncated>false</IsTruncated>{inside}</ListBucketResult>")
+    }
+
+    #[test]
+    fn one_odd_entry_does_not_hide_the_others() {
+        let odd = CONTENTS.replace("<ETag>\"e\"</ETag>", "").replace("<Key>a", "<Key>b");
+        let large = CONTENTS.replace("<Size>1<", "<Size>9007199254740993<").replace("<Key>a", "<Key>c");
+        let page = parse_list_page(document(&[CONTENTS, &odd, &large].concat()).as_bytes()).unwrap();
+        let seen: Vec<_> = page.entries.iter().map(|entry| (entry.key.to_owned(), entry.size)).collect();
+        assert_eq!(seen, [("a", 1), ("b", 1), ("c", 9_007_199_254_740_993)].map(|it| (it.0.to_owned(), it.1)));
+        assert_eq!(page.entries.iter().nth(1).unwrap().etag, "");
     }
 
     #[test]
@@ -427,7 +438,6 @@ mod tests {
             (&format!("{}<a/>", document("")), "follows its end"),
             (&document("<Contents/>"), "entry 0, <Key> is missing"),
             (&document(&CONTENTS.replace("<Key>a</Key>", "<Key/>")), "<Key> is empty"),
-            (&document(&CONTENTS.replace("<ETag>\"e\"</ETag>", "")), "<ETag> is missing (key \"a\")"),
             (&document(&CONTENTS.replace(">1<", ">-1<")), "<Size> is \"-1\""),
             (&document(&CONTENTS.replace(">1<", ">99999999999999999999<")), "<Size> is"),
             (&document(&CONTENTS.replace("2024-01", "2024-13")), "<LastModified> is"),

@@ -56,13 +56,16 @@ pub async fn sink_conformance<S: ReadableSink>(new: impl AsyncFn() -> S) -> Outc
     named("a full batch is taken", a_full_batch_is_taken(&new().await)).await
 }
 
+const SIZES: [u64; 5] = [0, 1, 10_000_000_000_000, (1 << 53) + 1, i64::MAX as u64];
+
 /// The `version`th version of a key.
 fn entry(key: &str, version: u64) -> Entry {
     Entry {
         key: key.to_owned(),
         etag: format!("etag-{version}"),
-        // From nothing to what B2 takes at most, 10 TB; from before 1970 to after it.
-        size: [0, 1, 10_000_000_000_000].get(version as usize % 3).copied().unwrap_or_default(),
+        // From nothing over what B2 takes at most, 10 TB, to more than a double tells apart; from before 1970 to after
+        // it.
+        size: SIZES.get(version as usize % SIZES.len()).copied().unwrap_or_default(),
         last_modified: Timestamp::from_millis(version as i64 * 1_700_000_000_123 - 5),
     }
 }
