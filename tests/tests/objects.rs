@@ -13,9 +13,11 @@ use b2sync_service::catalogue::{
 };
 use b2sync_service::conformance::catalogue::CatalogueReader;
 use b2sync_service::conformance::registry::registry_conformance;
-use b2sync_service::registry::{RegistryCall, RemoteRegistry, parse_answer};
+use b2sync_service::registry::{Channel, RegistryCall, RemoteRegistry};
 use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
 use b2sync_tests::workerd::{Bundle, Workerd, WorkerdConfig};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tempfile::TempDir;
 
 type Outcome = Result<(), Box<dyn std::error::Error>>;
@@ -30,16 +32,31 @@ fn the_registry_does_what_every_registry_must() -> Outcome {
     let registries = Cell::new(0);
     pollster::block_on(registry_conformance(async || {
         registries.set(registries.get() + 1);
-        let (workerd, name) = (&workerd, format!("registry-{}", registries.get()));
-        RemoteRegistry(async move |call: RegistryCall| {
-            let call = serde_json::to_string(&call).map_err(|error| Error::internal(error.to_string()))?;
-            let answer =
-                workerd.object("REGISTRY", &name, &call).map_err(|error| Error::internal(error.to_string()))?;
-            parse_answer(&answer)
-        })
+        RemoteRegistry(RegistryObject { workerd: &workerd, name: format!("registry-{}", registries.get()) })
     }))?;
     assert!(registries.get() > 0);
     Ok(())
+}
+
+/// One registry object.
+struct RegistryObject<'a> {
+    workerd: &'a Workerd,
+    name: String,
+}
+
+impl Channel for RegistryObject<'_> {
+    async fn call<T: DeserializeOwned>(&self, call: &RegistryCall) -> Result<T, Error> {
+        ask(self.workerd, "REGISTRY", &self.name, call)
+    }
+}
+
+/// Calls a Durable Object of the Worker.
+fn ask<T: DeserializeOwned>(workerd: &Workerd, binding: &str, name: &str, call: &impl Serialize) -> Result<T, Error> {
+    let failed = |error: &dyn std::fmt::Display| Error::internal(error.to_string());
+    let call = serde_json::to_string(call).map_err(|error| failed(&error))?;
+    let text = workerd.object(binding, name, &call).map_err(|error| failed(&error))?;
+    let answer: Result<T, ErrorWire> = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+    answer.map_err(Error::from)
 }
 
 /// The suites run inside workerd, on the Worker's own adapters: see `tests/worker-conformance`.
@@ -66,11 +83,7 @@ fn the_runtime_can_warn_of_the_cpu_limit() -> Outcome {
 }
 
 fn ask_catalogue(workerd: &Workerd, name: &str, call: &CatalogueCall) -> Result<CatalogueAnswer, Error> {
-    let failed = |error: &dyn std::fmt::Display| Error::internal(error.to_string());
-    let call = serde_json::to_string(call).map_err(|error| failed(&error))?;
-    let text = workerd.object("CATALOGUE", name, &call).map_err(|error| failed(&error))?;
-    let answer: Result<CatalogueAnswer, ErrorWire> = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-    answer.map_err(Error::from)
+    ask(workerd, "CATALOGUE", name, call)
 }
 
 #[test]

@@ -8,7 +8,7 @@ use b2sync_service::{
         protocol::{Answer, Command},
         ranges::{RangeAnswer, RangeCall},
     },
-    registry::{Registry, RegistryCall, RemoteRegistry, parse_answer},
+    registry::{Channel, Registry, RegistryCall, RemoteRegistry},
     seal::MasterKeys,
 };
 use serde::{Serialize, de::DeserializeOwned};
@@ -24,8 +24,8 @@ use crate::{config, failure::storage_error, kv::Kv};
 
 /// The binding of the shards.
 pub(crate) const SHARD: &str = "SHARD";
-/// The name of the one [`crate::Registry`] object.
-const REGISTRY: &str = "registry";
+/// The binding of the registry.
+const REGISTRY: &str = "REGISTRY";
 
 /// What a Worker invocation works with.
 pub(crate) struct Bindings {
@@ -81,11 +81,18 @@ impl Bindings {
 
 /// The registry of the deployment.
 pub(crate) fn registry(env: &Env) -> impl Registry + use<> {
-    let env = env.clone();
-    RemoteRegistry(async move |call: RegistryCall| {
-        let answer = exchange(&env, "REGISTRY", REGISTRY, &encode(&call)?).await;
-        parse_answer(&answer.map_err(|error| storage_error("registry", error))?)
-    })
+    RemoteRegistry(RegistryObject { env: env.clone() })
+}
+
+/// The one [`crate::Registry`] object.
+struct RegistryObject {
+    env: Env,
+}
+
+impl Channel for RegistryObject {
+    async fn call<T: DeserializeOwned>(&self, call: &RegistryCall) -> Result<T, Error> {
+        call_object(&self.env, REGISTRY, "registry", call).await
+    }
 }
 
 /// Calls the catalogue of one target bucket.
@@ -106,10 +113,6 @@ pub(crate) async fn shard(env: &Env, shard: usize, call: &RangeCall) -> Result<R
 /// The name of a bucket's [`crate::Catalogue`] object. Neither part holds a line feed.
 fn catalogue_name(namespace_id: &str, bucket_id: &str) -> String {
     format!("{namespace_id}\n{bucket_id}")
-}
-
-fn encode(value: &impl Serialize) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(|error| Error::internal(format!("A call does not encode: {error}.")))
 }
 
 async fn exchange(env: &Env, binding: &str, name: &str, body: &str) -> worker::Result<String> {
@@ -139,10 +142,13 @@ async fn call_object<T: DeserializeOwned>(
 ) -> Result<T, Error> {
     let what = match binding {
         "CATALOGUE" => "catalogue",
+        REGISTRY => "registry",
         SHARD => "shard",
         _ => "coordinator",
     };
-    let text = exchange(env, binding, name, &encode(call)?).await.map_err(|error| storage_error(what, error))?;
+    let call =
+        serde_json::to_string(call).map_err(|error| Error::internal(format!("A call does not encode: {error}.")))?;
+    let text = exchange(env, binding, name, &call).await.map_err(|error| storage_error(what, error))?;
     match serde_json::from_str::<Result<T, ErrorWire>>(&text) {
         Ok(answer) => answer.map_err(Error::from),
         Err(error) => Err(storage_error(what, error)),

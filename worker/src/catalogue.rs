@@ -3,7 +3,7 @@
 //! One statement applies a whole run of changes: `json_each` reads them, and the upsert decides as
 //! [`b2sync_service::catalogue::plan_row`] does; `tests/tests/objects.rs` holds it to that.
 
-use std::mem;
+use std::{cell::Cell, mem};
 
 use b2sync_core::{Error, change::ChangeKind, ids};
 use b2sync_service::catalogue::{
@@ -63,6 +63,8 @@ struct Applied {
 #[durable_object(fetch)]
 pub struct Catalogue {
     sql: SqlStorage,
+    /// Whether this instance has created the tables. Nothing drops them.
+    opened: Cell<bool>,
 }
 
 impl Catalogue {
@@ -74,8 +76,9 @@ impl Catalogue {
 
     /// No await inside: what one call writes is written as a whole.
     fn call(&self, call: CatalogueCall) -> Result<CatalogueAnswer> {
-        for statement in SCHEMA {
-            self.sql.exec(statement, None)?;
+        if !self.opened.get() {
+            SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ()))?;
+            self.opened.set(true);
         }
         Ok(match call {
             CatalogueCall::Apply(apply) => {
@@ -222,7 +225,7 @@ fn after_prefix(prefix: &str) -> Option<String> {
 
 impl DurableObject for Catalogue {
     fn new(state: State, _env: Env) -> Self {
-        Self { sql: state.storage().sql() }
+        Self { sql: state.storage().sql(), opened: Cell::new(false) }
     }
 
     async fn fetch(&self, mut request: Request) -> Result<Response> {

@@ -4,19 +4,25 @@ use std::cell::Cell;
 
 use b2sync_core::{Error, time::Timestamp};
 use b2sync_service::registry::{
-    ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json, refusals,
+    ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json,
+    plan::{self, ConnectionFacts, ExistingConnection},
+    refusals,
 };
-use serde::{Deserialize, de::IgnoredAny};
+use serde::{
+    Deserialize,
+    de::{DeserializeOwned, IgnoredAny},
+};
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};
 
 use crate::{bindings::reply, failure::storage_error, sql};
 
 const SCHEMA: [&str; 6] = [
     "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, archived INTEGER NOT \
-     NULL, created_at INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+     NULL, created_at INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
     "CREATE UNIQUE INDEX IF NOT EXISTS connections_by_name ON connections (name) WHERE archived = 0",
     "CREATE TABLE IF NOT EXISTS syncs (sync_id TEXT PRIMARY KEY, namespace_id TEXT NOT NULL, bucket_id TEXT NOT NULL, \
-     connection_id TEXT NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, record TEXT NOT NULL) WITHOUT ROWID",
+     connection_id TEXT NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, revision INTEGER NOT NULL, record TEXT NOT \
+     NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after)",
@@ -25,6 +31,22 @@ const SCHEMA: [&str; 6] = [
 #[derive(Deserialize)]
 struct Stored {
     record: String,
+}
+
+#[derive(Deserialize)]
+struct Revision {
+    revision: u64,
+    archived: u8,
+}
+
+#[derive(Deserialize)]
+struct Id {
+    id: String,
+}
+
+#[derive(Deserialize)]
+struct Count {
+    count: u64,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +61,10 @@ pub struct Registry {
     sql: SqlStorage,
     /// Whether this instance has created the tables. Nothing drops them.
     opened: Cell<bool>,
+}
+
+fn integer(number: u64) -> SqlStorageValue {
+    i64::try_from(number).unwrap_or(i64::MAX).into()
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -74,23 +100,60 @@ impl Registry {
         self.row("SELECT record FROM connections WHERE name = ? AND archived = 0", name)
     }
 
+    fn facts(&self, record: &ConnectionRecord) -> Result<ConnectionFacts, Error> {
+        let id = vec![record.connection_id.as_str().into()];
+        let same_id: Option<Revision> =
+            self.first("SELECT revision, archived FROM connections WHERE connection_id = ?", id)?;
+        Ok(ConnectionFacts {
+            same_id: same_id.map(|it| ExistingConnection { revision: it.revision, archived: it.archived != 0 }),
+            name_owner: self.name_owner(&record.name)?,
+            live: self.live()?,
+        })
+    }
+
+    fn name_owner(&self, name: &str) -> Result<Option<String>, Error> {
+        let query = "SELECT connection_id AS id FROM connections WHERE name = ? AND archived = 0";
+        Ok(self.first::<Id>(query, vec![name.into()])?.map(|it| it.id))
+    }
+
+    /// How many connections are not archived.
+    fn live(&self) -> Result<u64, Error> {
+        self.count("connections WHERE archived = 0", Vec::new())
+    }
+
+    fn in_bucket(&self, namespace_id: &str, bucket_id: &str) -> Result<u64, Error> {
+        self.count("syncs WHERE namespace_id = ? AND bucket_id = ?", vec![namespace_id.into(), bucket_id.into()])
+    }
+
     fn put_connection(&self, record: &ConnectionRecord) -> Result<(), Error> {
-        let taken = self.connection_by_name(&record.name)?;
-        if !record.archived && taken.is_some_and(|other| other.connection_id != record.connection_id) {
-            return Err(refusals::name_taken(&record.name));
-        }
-        let query = "INSERT INTO connections (connection_id, name, archived, created_at, record) \
-            VALUES (?, ?, ?, ?, ?) \
+        let query = "INSERT INTO connections (connection_id, name, archived, created_at, revision, record) \
+            VALUES (?, ?, ?, ?, ?, ?) \
             ON CONFLICT (connection_id) DO UPDATE SET name = excluded.name, archived = excluded.archived, \
-            record = excluded.record";
+            revision = excluded.revision, record = excluded.record";
         let bindings = vec![
-            record.connection_id.clone().into(),
-            record.name.clone().into(),
+            record.connection_id.as_str().into(),
+            record.name.as_str().into(),
             i64::from(record.archived).into(),
             record.created_at.as_millis().into(),
+            integer(record.revision),
             record.to_stored()?.into(),
         ];
         self.sql.exec(query, bindings).map(|_| ()).map_err(failed)
+    }
+
+    fn revision_of_sync(&self, sync_id: &str) -> Result<Option<u64>, Error> {
+        let query = "SELECT revision, 0 AS archived FROM syncs WHERE sync_id = ?";
+        Ok(self.first::<Revision>(query, vec![sync_id.into()])?.map(|it| it.revision))
+    }
+
+    fn first<T: DeserializeOwned>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Option<T>, Error> {
+        sql::first(&self.sql, query, bindings).map_err(failed)
+    }
+
+    /// How many rows there are; `of` is a table and a condition.
+    fn count(&self, of: &str, bindings: Vec<SqlStorageValue>) -> Result<u64, Error> {
+        let row: Option<Count> = self.first(&format!("SELECT count(*) AS count FROM {of}"), bindings)?;
+        Ok(row.map_or(0, |row| row.count))
     }
 
     fn sync_by_id(&self, id: &str) -> Result<Option<SyncRecord>, Error> {
@@ -99,13 +162,15 @@ impl Registry {
 }
 
 impl CoreRegistry for Registry {
-    async fn insert_connection(&self, mut record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
-        if self.connection_by_id(&record.connection_id)?.is_some() {
-            return Err(refusals::id_taken(&record.connection_id));
-        }
-        record.revision = 1;
+    async fn insert_connection(&self, record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
+        let facts = self.facts(&record)?;
+        let record = plan::plan_connection_insert(record, &facts)?;
         self.put_connection(&record)?;
         Ok(record)
+    }
+
+    async fn check_new_connection(&self, name: &str) -> Result<(), Error> {
+        plan::plan_new_connection(name, self.name_owner(name)?.as_deref(), self.live()?)
     }
 
     async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
@@ -115,13 +180,9 @@ impl CoreRegistry for Registry {
         }
     }
 
-    async fn update_connection(&self, mut record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
-        let id = &record.connection_id;
-        let stored = self.connection_by_id(id)?.ok_or_else(|| refusals::missing(id))?;
-        if stored.revision != expected {
-            return Err(refusals::moved(id));
-        }
-        record.revision = expected + 1;
+    async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
+        let facts = self.facts(&record)?;
+        let record = plan::plan_connection_update(record, expected, &facts)?;
         self.put_connection(&record)?;
         Ok(record)
     }
@@ -130,43 +191,46 @@ impl CoreRegistry for Registry {
         self.rows("SELECT record FROM connections ORDER BY created_at DESC, connection_id DESC", Vec::new())
     }
 
-    async fn insert_sync(&self, mut record: SyncRecord) -> Result<SyncRecord, Error> {
-        if self.sync_by_id(&record.sync_id)?.is_some() {
-            return Err(refusals::id_taken(&record.sync_id));
-        }
-        record.revision = 1;
+    async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
+        let revision = self.revision_of_sync(&record.sync_id)?;
+        let in_bucket = self.in_bucket(&record.namespace_id, &record.bucket_id)?;
+        let record = plan::plan_sync_insert(record, revision, in_bucket)?;
         let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, created_at, poke_after, \
-            record) VALUES (?1, ?2, ?3, ?4, ?5, ?5, ?6)";
+            revision, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
         let bindings = vec![
-            record.sync_id.clone().into(),
-            record.namespace_id.clone().into(),
-            record.bucket_id.clone().into(),
-            record.connection_id.clone().into(),
+            record.sync_id.as_str().into(),
+            record.namespace_id.as_str().into(),
+            record.bucket_id.as_str().into(),
+            record.connection_id.as_str().into(),
             record.created_at.as_millis().into(),
+            plan::plan_first_poke(&record).as_millis().into(),
+            integer(record.revision),
             record.to_stored()?.into(),
         ];
         self.sql.exec(query, bindings).map_err(failed)?;
         Ok(record)
     }
 
+    async fn check_new_sync(&self, namespace_id: &str, bucket_id: &str) -> Result<(), Error> {
+        plan::plan_new_sync(self.in_bucket(namespace_id, bucket_id)?)
+    }
+
     async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
         self.sync_by_id(sync_id)
     }
 
-    async fn update_sync(&self, mut record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
-        let id = &record.sync_id;
-        let stored = self.sync_by_id(id)?.ok_or_else(|| refusals::missing(id))?;
-        if stored.revision != expected {
-            return Err(refusals::moved(id));
-        }
-        record.revision = expected + 1;
-        let query = "UPDATE syncs SET namespace_id = ?, bucket_id = ?, connection_id = ?, record = ? WHERE sync_id = ?";
+    async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
+        let revision = self.revision_of_sync(&record.sync_id)?;
+        let record = plan::plan_sync_update(record, expected, revision)?;
+        let query = "UPDATE syncs SET namespace_id = ?, bucket_id = ?, connection_id = ?, revision = ?, record = ? \
+            WHERE sync_id = ?";
         let bindings = vec![
-            record.namespace_id.clone().into(),
-            record.bucket_id.clone().into(),
-            record.connection_id.clone().into(),
+            record.namespace_id.as_str().into(),
+            record.bucket_id.as_str().into(),
+            record.connection_id.as_str().into(),
+            integer(record.revision),
             record.to_stored()?.into(),
-            record.sync_id.clone().into(),
+            record.sync_id.as_str().into(),
         ];
         self.sql.exec(query, bindings).map_err(failed)?;
         Ok(record)

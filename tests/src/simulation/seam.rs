@@ -447,6 +447,10 @@ impl Registry for Seam {
         self.inner.registry.insert_connection(record).await
     }
 
+    async fn check_new_connection(&self, name: &str) -> Result<(), Error> {
+        self.inner.registry.check_new_connection(name).await
+    }
+
     async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
         self.effect("registry: connection", storage_error, async || self.inner.registry.connection(id_or_name).await)
             .await
@@ -467,6 +471,10 @@ impl Registry for Seam {
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
         self.inner.registry.insert_sync(record).await
+    }
+
+    async fn check_new_sync(&self, namespace_id: &str, bucket_id: &str) -> Result<(), Error> {
+        self.inner.registry.check_new_sync(namespace_id, bucket_id).await
     }
 
     async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {

@@ -223,11 +223,6 @@ pub(super) fn nothing_stored(error: Error) -> Error {
     )
 }
 
-/// A limit is reached. `advice` says how to make room.
-pub(super) fn too_many(what: &str, max: usize, advice: &str) -> ApiError {
-    Error::new(ErrorKind::Conflict, format!("Limit reached: {max} {what}."), advice).into()
-}
-
 /// A coordinator's reply does not fit the command.
 pub(super) fn unexpected() -> Error {
     Error::internal("The coordinator sent an unexpected reply.")

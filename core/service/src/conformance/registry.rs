@@ -1,7 +1,8 @@
 //! What every [`Registry`] must do.
 
 use crate::registry::{
-    ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry, SyncMode, SyncQuery, SyncRecord,
+    CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry,
+    SYNCS_PER_BUCKET_MAX, SyncMode, SyncQuery, SyncRecord,
 };
 use b2sync_core::{
     conformance::{Outcome, check, check_kind},
@@ -90,6 +91,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
 pub async fn registry_conformance<R: Registry>(new: impl AsyncFn() -> R) -> Outcome {
     connections_are_kept(&new().await).await?;
     names_are_unique(&new().await).await?;
+    there_is_a_limit(&new().await).await?;
     updates_compare_and_swap(&new().await).await?;
     syncs_are_kept(&new().await).await?;
     syncs_are_due(&new().await).await
@@ -125,6 +127,7 @@ async fn names_are_unique(registry: &impl Registry) -> Outcome {
         check("the conflict names its field", Ok(error.field()), Some("name"))?;
     }
     check_kind("a name is taken", taken, ErrorKind::Conflict)?;
+    check_kind("and is said to be", registry.check_new_connection("A").await, ErrorKind::Conflict)?;
     check("a refused insert leaves nothing", registry.connection("conn_b").await, None)?;
     let b = ok("insert", registry.insert_connection(connection("conn_b", "B", 11)).await)?;
     let renamed = ConnectionRecord { name: "A".to_owned(), ..b.clone() };
@@ -138,9 +141,40 @@ async fn names_are_unique(registry: &impl Registry) -> Outcome {
     let archived = ok("archive", registry.update_connection(archived, a.revision).await)?;
     check("an archived one is not found by name", registry.connection("A").await, None)?;
     check("but by id", registry.connection("conn_a").await, Some(archived.clone()))?;
+    let again = ConnectionRecord { archived: false, name: "C".to_owned(), ..archived.clone() };
+    check_kind(
+        "an archived one does not change",
+        registry.update_connection(again, archived.revision).await,
+        ErrorKind::Conflict,
+    )?;
     let b = ok("an archived one frees its name", registry.update_connection(renamed, b.revision).await)?;
     check("and another has it", registry.connection("A").await, Some(b.clone()))?;
     check("archived ones are listed", registry.connections().await, vec![b, archived])
+}
+
+/// Archived connections do not count: a name that is used and given up again and again stays usable.
+async fn there_is_a_limit(registry: &impl Registry) -> Outcome {
+    let id = |i: usize| format!("conn_{i:04}");
+    for i in 0..CONNECTIONS_MAX {
+        let record = ok("insert", registry.insert_connection(connection(&id(i), "A", 1)).await)?;
+        let archived = ConnectionRecord { archived: true, status: ConnectionStatus::Archived, ..record };
+        ok("archive", registry.update_connection(archived, 1).await)?;
+    }
+    for i in CONNECTIONS_MAX..2 * CONNECTIONS_MAX {
+        ok("there is room", registry.check_new_connection(&id(i)).await)?;
+        ok("there is room", registry.insert_connection(connection(&id(i), &id(i), 1)).await)?;
+    }
+    check_kind("there is no room", registry.check_new_connection("B").await, ErrorKind::Conflict)?;
+    let one_more = registry.insert_connection(connection("conn_b", "B", 1)).await;
+    check_kind("a connection too many", one_more, ErrorKind::Conflict)?;
+    for i in 0..SYNCS_PER_BUCKET_MAX {
+        ok("a bucket has room", registry.check_new_sync("ns", "bkt").await)?;
+        ok("a bucket has room", registry.insert_sync(sync(&format!("sync_{i:04}"), "bkt", "conn_a", 1)?).await)?;
+    }
+    check_kind("a bucket has no room", registry.check_new_sync("ns", "bkt").await, ErrorKind::Conflict)?;
+    let one_more = registry.insert_sync(sync("sync_b", "bkt", "conn_a", 1)?).await;
+    check_kind("a sync too many", one_more, ErrorKind::Conflict)?;
+    ok("another bucket has room", registry.insert_sync(sync("sync_b", "bkt_2", "conn_a", 1)?).await).map(|_| ())
 }
 
 async fn updates_compare_and_swap(registry: &impl Registry) -> Outcome {

@@ -2,7 +2,11 @@
 
 use std::{cell::RefCell, collections::BTreeMap};
 
-use super::{ConnectionRecord, DueSync, Registry, SyncQuery, SyncRecord, refusals};
+use super::{
+    ConnectionRecord, DueSync, Registry, SyncQuery, SyncRecord,
+    plan::{self, ConnectionFacts, ExistingConnection},
+    refusals,
+};
 use b2sync_core::{error::Error, time::Timestamp};
 
 /// A registry in memory, for tests and for embedding.
@@ -16,14 +20,37 @@ struct Tables {
 }
 
 impl Tables {
-    fn check_name(&self, record: &ConnectionRecord) -> Result<(), Error> {
-        let taken = |other: &ConnectionRecord| {
-            !other.archived && other.name == record.name && other.connection_id != record.connection_id
-        };
-        if !record.archived && self.connections.values().any(taken) {
-            return Err(refusals::name_taken(&record.name));
+    fn name_owner(&self, name: &str) -> Option<&str> {
+        self.live().find(|record| record.name == name).map(|record| record.connection_id.as_str())
+    }
+
+    fn in_bucket(&self, namespace_id: &str, bucket_id: &str) -> u64 {
+        let all = self.syncs.values().map(|(record, _)| record);
+        all.filter(|it| it.namespace_id == namespace_id && it.bucket_id == bucket_id).count() as u64
+    }
+
+    fn facts(&self, record: &ConnectionRecord) -> ConnectionFacts {
+        let existing =
+            |stored: &ConnectionRecord| ExistingConnection { revision: stored.revision, archived: stored.archived };
+        ConnectionFacts {
+            same_id: self.connections.get(&record.connection_id).map(existing),
+            name_owner: self.name_owner(&record.name).map(str::to_owned),
+            live: self.live().count() as u64,
         }
-        Ok(())
+    }
+
+    /// The connections that are not archived.
+    fn live(&self) -> impl Iterator<Item = &ConnectionRecord> {
+        self.connections.values().filter(|record| !record.archived)
+    }
+
+    fn revision_of_sync(&self, sync_id: &str) -> Option<u64> {
+        self.syncs.get(sync_id).map(|(record, _)| record.revision)
+    }
+
+    fn put_connection(&mut self, record: ConnectionRecord) -> ConnectionRecord {
+        self.connections.insert(record.connection_id.clone(), record.clone());
+        record
     }
 }
 
@@ -35,33 +62,29 @@ impl MemoryRegistry {
 }
 
 impl Registry for MemoryRegistry {
-    async fn insert_connection(&self, mut record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
+    async fn insert_connection(&self, record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
         let mut tables = self.0.borrow_mut();
-        tables.check_name(&record)?;
-        if tables.connections.contains_key(&record.connection_id) {
-            return Err(refusals::id_taken(&record.connection_id));
-        }
-        record.revision = 1;
-        tables.connections.insert(record.connection_id.clone(), record.clone());
-        Ok(record)
+        let facts = tables.facts(&record);
+        let record = plan::plan_connection_insert(record, &facts)?;
+        Ok(tables.put_connection(record))
+    }
+
+    async fn check_new_connection(&self, name: &str) -> Result<(), Error> {
+        let tables = self.0.borrow();
+        plan::plan_new_connection(name, tables.name_owner(name), tables.live().count() as u64)
     }
 
     async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
         let tables = self.0.borrow();
-        let by_name = || tables.connections.values().find(|record| !record.archived && record.name == id_or_name);
+        let by_name = || tables.live().find(|record| record.name == id_or_name);
         Ok(tables.connections.get(id_or_name).or_else(by_name).cloned())
     }
 
-    async fn update_connection(&self, mut record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
+    async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
         let mut tables = self.0.borrow_mut();
-        match tables.connections.get(&record.connection_id) {
-            None => return Err(refusals::missing(&record.connection_id)),
-            Some(now) if now.revision != expected => return Err(refusals::moved(&record.connection_id)),
-            Some(_) => tables.check_name(&record)?,
-        }
-        record.revision = expected.saturating_add(1);
-        tables.connections.insert(record.connection_id.clone(), record.clone());
-        Ok(record)
+        let facts = tables.facts(&record);
+        let record = plan::plan_connection_update(record, expected, &facts)?;
+        Ok(tables.put_connection(record))
     }
 
     async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
@@ -70,30 +93,30 @@ impl Registry for MemoryRegistry {
         Ok(records)
     }
 
-    async fn insert_sync(&self, mut record: SyncRecord) -> Result<SyncRecord, Error> {
+    async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
         let mut tables = self.0.borrow_mut();
-        if tables.syncs.contains_key(&record.sync_id) {
-            return Err(refusals::id_taken(&record.sync_id));
-        }
-        record.revision = 1;
-        tables.syncs.insert(record.sync_id.clone(), (record.clone(), Some(record.created_at)));
+        let in_bucket = tables.in_bucket(&record.namespace_id, &record.bucket_id);
+        let revision = tables.revision_of_sync(&record.sync_id);
+        let record = plan::plan_sync_insert(record, revision, in_bucket)?;
+        tables.syncs.insert(record.sync_id.clone(), (record.clone(), Some(plan::plan_first_poke(&record))));
         Ok(record)
+    }
+
+    async fn check_new_sync(&self, namespace_id: &str, bucket_id: &str) -> Result<(), Error> {
+        plan::plan_new_sync(self.0.borrow().in_bucket(namespace_id, bucket_id))
     }
 
     async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
         Ok(self.0.borrow().syncs.get(sync_id).map(|(record, _)| record.clone()))
     }
 
-    async fn update_sync(&self, mut record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
+    async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
         let mut tables = self.0.borrow_mut();
-        let Some((now, _)) = tables.syncs.get_mut(&record.sync_id) else {
-            return Err(refusals::missing(&record.sync_id));
-        };
-        if now.revision != expected {
-            return Err(refusals::moved(&record.sync_id));
+        let revision = tables.revision_of_sync(&record.sync_id);
+        let record = plan::plan_sync_update(record, expected, revision)?;
+        if let Some((stored, _)) = tables.syncs.get_mut(&record.sync_id) {
+            stored.clone_from(&record);
         }
-        record.revision = expected.saturating_add(1);
-        *now = record.clone();
         Ok(record)
     }
 

@@ -1,295 +1,143 @@
 //! A registry at the other end of a channel of calls.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{ConnectionRecord, DueSync, Registry, SyncAndConnection, SyncQuery, SyncRecord};
-use b2sync_core::{
-    error::{Error, ErrorKind},
-    error_wire::ErrorWire,
-    time::Timestamp,
-};
+use b2sync_core::{error::Error, error_wire::ErrorWire, time::Timestamp};
 
-/// One call to a registry, as it crosses to a Durable Object.
+/// One call to a registry, as it crosses to a Durable Object: a method of [`Registry`] and its arguments. The answer is
+/// what the method answers.
+#[allow(missing_docs)] // The fields are the arguments, which the methods describe.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RegistryCall {
-    /// [`Registry::insert_connection`]
-    InsertConnection {
-        /// The new one.
-        record: Box<ConnectionRecord>,
-    },
-    /// [`Registry::connection`]
-    Connection {
-        /// Either.
-        id_or_name: String,
-    },
-    /// [`Registry::update_connection`]
-    UpdateConnection {
-        /// What it becomes.
-        record: Box<ConnectionRecord>,
-        /// The revision that was read.
-        expected: u64,
-    },
-    /// [`Registry::connections`]
+    InsertConnection { record: Box<ConnectionRecord> },
+    CheckNewConnection { name: String },
+    Connection { id_or_name: String },
+    UpdateConnection { record: Box<ConnectionRecord>, expected: u64 },
     Connections,
-    /// [`Registry::insert_sync`]
-    InsertSync {
-        /// The new one.
-        record: Box<SyncRecord>,
-    },
-    /// [`Registry::sync`]
-    Sync {
-        /// `sync_…`
-        sync_id: String,
-    },
-    /// [`Registry::sync_and_connection`]
-    SyncAndConnection {
-        /// `sync_…`
-        sync_id: String,
-    },
-    /// [`Registry::update_sync`]
-    UpdateSync {
-        /// What it becomes.
-        record: Box<SyncRecord>,
-        /// The revision that was read.
-        expected: u64,
-    },
-    /// [`Registry::delete_sync`]
-    DeleteSync {
-        /// `sync_…`
-        sync_id: String,
-    },
-    /// [`Registry::syncs`]
-    Syncs {
-        /// Which.
-        query: SyncQuery,
-    },
-    /// [`Registry::due`]
-    Due {
-        /// The cron's time.
-        at: Timestamp,
-        /// The most to answer.
-        limit: usize,
-    },
-    /// [`Registry::poked`]
-    Poked {
-        /// What was poked.
-        due: DueSync,
-        /// `None`: never again.
-        next: Option<Timestamp>,
-    },
-    /// [`Registry::set_poke_after`]
-    SetPokeAfter {
-        /// `sync_…`
-        sync_id: String,
-        /// `None`: never.
-        at: Option<Timestamp>,
-    },
+    InsertSync { record: Box<SyncRecord> },
+    CheckNewSync { namespace_id: String, bucket_id: String },
+    Sync { sync_id: String },
+    SyncAndConnection { sync_id: String },
+    UpdateSync { record: Box<SyncRecord>, expected: u64 },
+    DeleteSync { sync_id: String },
+    Syncs { query: SyncQuery },
+    Due { at: Timestamp, limit: usize },
+    Poked { due: DueSync, next: Option<Timestamp> },
+    SetPokeAfter { sync_id: String, at: Option<Timestamp> },
 }
 
-/// A registry's answer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RegistryAnswer {
-    /// A connection, or none.
-    Connection(Option<Box<ConnectionRecord>>),
-    /// Connections.
-    Connections(Vec<ConnectionRecord>),
-    /// A sync, or none.
-    Sync(Option<Box<SyncRecord>>),
-    /// A sync and its connection, or none.
-    SyncAndConnection(Option<Box<SyncAndConnection>>),
-    /// Syncs.
-    Syncs(Vec<SyncRecord>),
-    /// Syncs to poke.
-    Due(Vec<DueSync>),
-    /// Whether there was a sync to delete.
-    Deleted(bool),
-    /// It is done.
-    Done,
+/// Carries calls to a registry and answers back. Implemented by each home.
+pub trait Channel {
+    /// Sends a call and reads its answer: a `Result<T, ErrorWire>` as JSON.
+    ///
+    /// # Errors
+    /// That of the call; [`b2sync_core::ErrorKind::Storage`] when the registry cannot be reached, or its answer cannot
+    /// be read.
+    async fn call<T: DeserializeOwned>(&self, call: &RegistryCall) -> Result<T, Error>;
 }
 
-/// Answers a call from any registry.
-///
-/// # Errors
-/// Those of the method called.
-pub async fn apply(registry: &impl Registry, call: RegistryCall) -> Result<RegistryAnswer, Error> {
-    Ok(match call {
-        RegistryCall::InsertConnection { record } => {
-            RegistryAnswer::Connection(Some(Box::new(registry.insert_connection(*record).await?)))
+/// Answers a call from any registry, as JSON: a `Result<T, ErrorWire>`, `T` being what the method answers.
+pub async fn apply(registry: &impl Registry, call: RegistryCall) -> String {
+    use RegistryCall as Call;
+    match call {
+        Call::InsertConnection { record } => answer(registry.insert_connection(*record).await),
+        Call::CheckNewConnection { name } => answer(registry.check_new_connection(&name).await),
+        Call::Connection { id_or_name } => answer(registry.connection(&id_or_name).await),
+        Call::UpdateConnection { record, expected } => answer(registry.update_connection(*record, expected).await),
+        Call::Connections => answer(registry.connections().await),
+        Call::InsertSync { record } => answer(registry.insert_sync(*record).await),
+        Call::CheckNewSync { namespace_id, bucket_id } => {
+            answer(registry.check_new_sync(&namespace_id, &bucket_id).await)
         }
-        RegistryCall::Connection { id_or_name } => {
-            RegistryAnswer::Connection(registry.connection(&id_or_name).await?.map(Box::new))
-        }
-        RegistryCall::UpdateConnection { record, expected } => {
-            RegistryAnswer::Connection(Some(Box::new(registry.update_connection(*record, expected).await?)))
-        }
-        RegistryCall::Connections => RegistryAnswer::Connections(registry.connections().await?),
-        RegistryCall::InsertSync { record } => {
-            RegistryAnswer::Sync(Some(Box::new(registry.insert_sync(*record).await?)))
-        }
-        RegistryCall::Sync { sync_id } => RegistryAnswer::Sync(registry.sync(&sync_id).await?.map(Box::new)),
-        RegistryCall::SyncAndConnection { sync_id } => {
-            RegistryAnswer::SyncAndConnection(registry.sync_and_connection(&sync_id).await?.map(Box::new))
-        }
-        RegistryCall::UpdateSync { record, expected } => {
-            RegistryAnswer::Sync(Some(Box::new(registry.update_sync(*record, expected).await?)))
-        }
-        RegistryCall::DeleteSync { sync_id } => RegistryAnswer::Deleted(registry.delete_sync(&sync_id).await?),
-        RegistryCall::Syncs { query } => RegistryAnswer::Syncs(registry.syncs(&query).await?),
-        RegistryCall::Due { at, limit } => RegistryAnswer::Due(registry.due(at, limit).await?),
-        RegistryCall::Poked { due, next } => {
-            registry.poked(&due, next).await?;
-            RegistryAnswer::Done
-        }
-        RegistryCall::SetPokeAfter { sync_id, at } => {
-            registry.set_poke_after(&sync_id, at).await?;
-            RegistryAnswer::Done
-        }
-    })
+        Call::Sync { sync_id } => answer(registry.sync(&sync_id).await),
+        Call::SyncAndConnection { sync_id } => answer(registry.sync_and_connection(&sync_id).await),
+        Call::UpdateSync { record, expected } => answer(registry.update_sync(*record, expected).await),
+        Call::DeleteSync { sync_id } => answer(registry.delete_sync(&sync_id).await),
+        Call::Syncs { query } => answer(registry.syncs(&query).await),
+        Call::Due { at, limit } => answer(registry.due(at, limit).await),
+        Call::Poked { due, next } => answer(registry.poked(&due, next).await),
+        Call::SetPokeAfter { sync_id, at } => answer(registry.set_poke_after(&sync_id, at).await),
+    }
 }
 
-/// Answers a call that came as JSON, as JSON: all that a Durable Object has to do.
+/// Answers a call that came as JSON: all that a Durable Object has to do.
 pub async fn apply_json(registry: &impl Registry, call: &str) -> String {
-    let answer: Result<RegistryAnswer, ErrorWire> = match serde_json::from_str(call) {
-        Ok(call) => apply(registry, call).await.map_err(ErrorWire::from),
-        Err(error) => Err(Error::internal(format!("A call to the registry does not decode: {error}.")).into()),
-    };
-    serde_json::to_string(&answer).unwrap_or_else(|_| String::new())
-}
-
-/// Reads what [`apply_json`] answered.
-///
-/// # Errors
-/// That of the call; [`ErrorKind::Storage`] for what is no answer.
-pub fn parse_answer(answer: &str) -> Result<RegistryAnswer, Error> {
-    match serde_json::from_str::<Result<RegistryAnswer, ErrorWire>>(answer) {
-        Ok(answer) => answer.map_err(Error::from),
-        Err(error) => Err(Error::new(
-            ErrorKind::Storage,
-            format!("The registry's answer does not decode: {error}."),
-            "Try again in a moment.",
-        )
-        .with_retry(b2sync_core::Retry::Temporary)),
+    match serde_json::from_str(call) {
+        Ok(call) => apply(registry, call).await,
+        Err(error) => answer::<()>(Err(Error::internal(format!("A call to the registry does not decode: {error}.")))),
     }
 }
 
-/// A [`Registry`] at the other end of a channel of [`RegistryCall`]s.
+fn answer<T: Serialize>(result: Result<T, Error>) -> String {
+    // The other end cannot read an empty text, and says so.
+    serde_json::to_string(&result.map_err(ErrorWire::from)).unwrap_or_default()
+}
+
+/// A [`Registry`] at the other end of a [`Channel`].
 #[derive(Clone, Debug)]
-pub struct RemoteRegistry<F>(pub F);
+pub struct RemoteRegistry<C>(pub C);
 
-impl<F: AsyncFn(RegistryCall) -> Result<RegistryAnswer, Error>> RemoteRegistry<F> {
-    async fn one_connection(&self, call: RegistryCall) -> Result<Option<ConnectionRecord>, Error> {
-        match self.0(call).await? {
-            RegistryAnswer::Connection(record) => Ok(record.map(|record| *record)),
-            other => Err(unexpected(&other)),
-        }
-    }
-
-    async fn one_sync(&self, call: RegistryCall) -> Result<Option<SyncRecord>, Error> {
-        match self.0(call).await? {
-            RegistryAnswer::Sync(record) => Ok(record.map(|record| *record)),
-            other => Err(unexpected(&other)),
-        }
-    }
-}
-
-fn unexpected(answer: &RegistryAnswer) -> Error {
-    let name = match answer {
-        RegistryAnswer::Connection(Some(_)) => "a connection",
-        RegistryAnswer::Sync(Some(_)) => "a sync",
-        RegistryAnswer::SyncAndConnection(Some(_)) => "a sync and its connection",
-        RegistryAnswer::Connection(None) | RegistryAnswer::Sync(None) | RegistryAnswer::SyncAndConnection(None) => {
-            "nothing"
-        }
-        RegistryAnswer::Connections(_) => "connections",
-        RegistryAnswer::Syncs(_) => "syncs",
-        RegistryAnswer::Due(_) => "what is due",
-        RegistryAnswer::Deleted(_) => "a deletion",
-        RegistryAnswer::Done => "done",
-    };
-    Error::internal(format!("The registry sent an unexpected reply: {name}."))
-}
-
-impl<F: AsyncFn(RegistryCall) -> Result<RegistryAnswer, Error>> Registry for RemoteRegistry<F> {
+impl<C: Channel> Registry for RemoteRegistry<C> {
     async fn insert_connection(&self, record: ConnectionRecord) -> Result<ConnectionRecord, Error> {
-        self.one_connection(RegistryCall::InsertConnection { record: Box::new(record) })
-            .await?
-            .ok_or_else(|| unexpected(&RegistryAnswer::Connection(None)))
+        self.0.call(&RegistryCall::InsertConnection { record: Box::new(record) }).await
+    }
+
+    async fn check_new_connection(&self, name: &str) -> Result<(), Error> {
+        self.0.call(&RegistryCall::CheckNewConnection { name: name.to_owned() }).await
     }
 
     async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
-        self.one_connection(RegistryCall::Connection { id_or_name: id_or_name.to_owned() }).await
+        self.0.call(&RegistryCall::Connection { id_or_name: id_or_name.to_owned() }).await
     }
 
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
-        self.one_connection(RegistryCall::UpdateConnection { record: Box::new(record), expected })
-            .await?
-            .ok_or_else(|| unexpected(&RegistryAnswer::Connection(None)))
+        self.0.call(&RegistryCall::UpdateConnection { record: Box::new(record), expected }).await
     }
 
     async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
-        match self.0(RegistryCall::Connections).await? {
-            RegistryAnswer::Connections(records) => Ok(records),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::Connections).await
     }
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
-        self.one_sync(RegistryCall::InsertSync { record: Box::new(record) })
-            .await?
-            .ok_or_else(|| unexpected(&RegistryAnswer::Sync(None)))
+        self.0.call(&RegistryCall::InsertSync { record: Box::new(record) }).await
+    }
+
+    async fn check_new_sync(&self, namespace_id: &str, bucket_id: &str) -> Result<(), Error> {
+        let (namespace_id, bucket_id) = (namespace_id.to_owned(), bucket_id.to_owned());
+        self.0.call(&RegistryCall::CheckNewSync { namespace_id, bucket_id }).await
     }
 
     async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
-        self.one_sync(RegistryCall::Sync { sync_id: sync_id.to_owned() }).await
+        self.0.call(&RegistryCall::Sync { sync_id: sync_id.to_owned() }).await
     }
 
     async fn sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnection>, Error> {
-        match self.0(RegistryCall::SyncAndConnection { sync_id: sync_id.to_owned() }).await? {
-            RegistryAnswer::SyncAndConnection(found) => Ok(found.map(|found| *found)),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::SyncAndConnection { sync_id: sync_id.to_owned() }).await
     }
 
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
-        self.one_sync(RegistryCall::UpdateSync { record: Box::new(record), expected })
-            .await?
-            .ok_or_else(|| unexpected(&RegistryAnswer::Sync(None)))
+        self.0.call(&RegistryCall::UpdateSync { record: Box::new(record), expected }).await
     }
 
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
-        match self.0(RegistryCall::DeleteSync { sync_id: sync_id.to_owned() }).await? {
-            RegistryAnswer::Deleted(deleted) => Ok(deleted),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::DeleteSync { sync_id: sync_id.to_owned() }).await
     }
 
     async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
-        match self.0(RegistryCall::Syncs { query: query.clone() }).await? {
-            RegistryAnswer::Syncs(records) => Ok(records),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::Syncs { query: query.clone() }).await
     }
 
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
-        match self.0(RegistryCall::Due { at, limit }).await? {
-            RegistryAnswer::Due(due) => Ok(due),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::Due { at, limit }).await
     }
 
     async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        match self.0(RegistryCall::Poked { due: due.clone(), next }).await? {
-            RegistryAnswer::Done => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::Poked { due: due.clone(), next }).await
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
-        match self.0(RegistryCall::SetPokeAfter { sync_id: sync_id.to_owned(), at }).await? {
-            RegistryAnswer::Done => Ok(()),
-            other => Err(unexpected(&other)),
-        }
+        self.0.call(&RegistryCall::SetPokeAfter { sync_id: sync_id.to_owned(), at }).await
     }
 }

@@ -9,11 +9,11 @@ use crate::{
         filters::ListFilter,
         pagination::{Listing, PageRequest, Query, check_problems, paginate, render_list},
         render,
-        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, too_many},
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
     },
     catalogue::Objects,
     coordinator::protocol::Command,
-    registry::{CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SyncQuery, refusals},
+    registry::{ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SyncQuery, refusals},
 };
 use b2sync_core::{
     b2::account::{Account, Credentials, StoredAccount},
@@ -227,18 +227,8 @@ pub(in crate::api) fn matches(filter: &ListFilter, record: &ConnectionRecord) ->
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn create_connection(&self, body: &[u8]) -> Answered {
         let new: NewConnection = parse_create(body)?;
-        let existing = self.registry.connections().await?;
-        if existing.iter().filter(|record| !record.archived).count() >= CONNECTIONS_MAX {
-            return Err(too_many(
-                "connections",
-                CONNECTIONS_MAX,
-                "Archive connections that you no longer use (DELETE), or change an existing one with PATCH.",
-            ));
-        }
-        // The registry decides; this only spares B2 a call.
-        if existing.iter().any(|record| !record.archived && record.name == new.name) {
-            return Err(refusals::name_taken(&new.name).into());
-        }
+        // The registry decides when it stores the record; this only spares B2 a call.
+        self.registry.check_new_connection(&new.name).await?;
         let account = match new.test_before_save {
             true => Some(self.client().authorize(self.b2_api_url, &new.credentials).await.map_err(nothing_stored)?),
             false => None,
@@ -436,15 +426,7 @@ fn archive(record: &mut ConnectionRecord) {
 }
 
 fn refuse_archived(record: &ConnectionRecord) -> Result<(), ApiError> {
-    if !record.archived {
-        return Ok(());
-    }
-    Err(Error::new(
-        ErrorKind::Conflict,
-        format!("The connection {:?} was deleted.", record.name),
-        "Deleting is final. Create a new connection.",
-    )
-    .into())
+    if record.archived { Err(refusals::archived(&record.name).into()) } else { Ok(()) }
 }
 
 /// A connection, as the client reads it.

@@ -14,14 +14,11 @@ use crate::{
         filters::ListFilter,
         pagination::{Listing, Page, PageRequest, Query, check_problems, paginate, render_list},
         resources::jobs,
-        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, too_many, unexpected},
+        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, unexpected},
     },
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
-    registry::{
-        ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, SyncQuery, SyncRecord,
-        usual_sinks,
-    },
+    registry::{ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, SyncQuery, SyncRecord, usual_sinks},
 };
 use b2sync_core::{
     b2::account::{Account, StoredAccount},
@@ -50,10 +47,8 @@ pub(super) fn stands_as(filter: &ListFilter, record: &SyncRecord, status: Option
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn create_sync(&self, namespace_id: String, bucket_id: String, body: &[u8]) -> Answered {
         let new = settings::parse_create(body)?;
-        let query = SyncQuery::Bucket { namespace_id: namespace_id.clone(), bucket_id: bucket_id.clone() };
-        if self.registry.syncs(&query).await?.len() >= SYNCS_PER_BUCKET_MAX {
-            return Err(too_many("syncs in this bucket", SYNCS_PER_BUCKET_MAX, "Delete one first."));
-        }
+        // The registry decides when it stores the record; this only spares B2 a call.
+        self.registry.check_new_sync(&namespace_id, &bucket_id).await?;
         let connection = self.find_connection(&new.connection).await?;
         connection.check_usable()?;
         let now = self.clock.now();
