@@ -1,10 +1,14 @@
 //! The Durable Object that holds connections and syncs: configuration that must be readable right after it was written.
+//!
+//! It looks up and stores; [`plan`] decides. What is asked for beside a record (name, status, owner, …) has a column of
+//! its own, so that no list and no count reads a record.
 
 use std::cell::Cell;
 
 use b2sync_core::{Error, time::Timestamp};
 use b2sync_service::registry::{
-    ConnectionRecord, DueSync, Record, Registry as CoreRegistry, SyncQuery, SyncRecord, apply_json,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Record, Registry as CoreRegistry, Rows, Section,
+    SyncQuery, SyncRecord, SyncRow, SyncsOf, apply_json,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
 };
@@ -16,32 +20,40 @@ use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStora
 
 use crate::{bindings::reply, failure::storage_error, sql};
 
-const SCHEMA: [&str; 6] = [
-    "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, archived INTEGER NOT \
-     NULL, created_at INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
-    "CREATE UNIQUE INDEX IF NOT EXISTS connections_by_name ON connections (name) WHERE archived = 0",
+const SCHEMA: [&str; 8] = [
+    "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, provider_type TEXT NOT \
+     NULL, status TEXT NOT NULL, is_active INTEGER NOT NULL, archived_at INTEGER, created_at INTEGER NOT NULL, revision \
+     INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE UNIQUE INDEX IF NOT EXISTS connections_by_name ON connections (name) WHERE archived_at IS NULL",
+    "CREATE INDEX IF NOT EXISTS connections_by_archival ON connections (archived_at, created_at, connection_id)",
+    "CREATE INDEX IF NOT EXISTS connections_by_status ON connections (status, created_at, connection_id)",
     "CREATE TABLE IF NOT EXISTS syncs (sync_id TEXT PRIMARY KEY, namespace_id TEXT NOT NULL, bucket_id TEXT NOT NULL, \
-     connection_id TEXT NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, revision INTEGER NOT NULL, record TEXT NOT \
-     NULL) WITHOUT ROWID",
-    "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id)",
-    "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id)",
-    "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after)",
+     connection_id TEXT NOT NULL, is_active INTEGER NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, revision \
+     INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id, created_at, sync_id)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id, is_active, created_at, sync_id)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after, sync_id)",
 ];
 
+/// The columns of a [`ConnectionRow`].
+const CONNECTION: &str = "connection_id, name, created_at, record";
+/// The columns of a [`SyncRow`].
+const SYNC: &str = "sync_id, namespace_id, bucket_id, connection_id, created_at, record";
+
 #[derive(Deserialize)]
-struct Stored {
-    record: String,
+struct Existing {
+    revision: u64,
+    archived_at: Option<i64>,
 }
 
 #[derive(Deserialize)]
 struct Revision {
     revision: u64,
-    archived: u8,
 }
 
 #[derive(Deserialize)]
 struct Id {
-    id: String,
+    connection_id: String,
 }
 
 #[derive(Deserialize)]
@@ -63,8 +75,36 @@ pub struct Registry {
     opened: Cell<bool>,
 }
 
+/// Conditions that rows must all meet, and what is bound to their `?`.
+struct Conditions {
+    sql: String,
+    bindings: Vec<SqlStorageValue>,
+}
+
+impl Conditions {
+    fn new(condition: &str, bindings: Vec<SqlStorageValue>) -> Self {
+        Self { sql: condition.to_owned(), bindings }
+    }
+
+    /// Adds a condition, if there is a value for it.
+    fn and(mut self, condition: &str, value: Option<impl Into<SqlStorageValue>>) -> Self {
+        if let Some(value) = value {
+            self.sql = format!("{} AND {condition}", self.sql);
+            self.bindings.push(value.into());
+        }
+        self
+    }
+}
+
+/// The largest number that JavaScript counts exactly.
+const INTEGER_MAX: i64 = (1 << 53) - 1;
+
 fn integer(number: u64) -> SqlStorageValue {
-    i64::try_from(number).unwrap_or(i64::MAX).into()
+    i64::try_from(number).unwrap_or(INTEGER_MAX).min(INTEGER_MAX).into()
+}
+
+fn time(at: Option<Timestamp>) -> SqlStorageValue {
+    at.map_or(SqlStorageValue::Null, |at| at.as_millis().into())
 }
 
 fn failed(error: impl std::fmt::Display) -> Error {
@@ -77,88 +117,105 @@ impl Registry {
     /// table exists: it opens a transaction, and the answer waits for it.
     fn open(&self) -> Result<(), Error> {
         if !self.opened.get() {
-            SCHEMA.iter().try_for_each(|statement| self.sql.exec(statement, None).map(|_| ())).map_err(failed)?;
+            SCHEMA.iter().try_for_each(|statement| self.exec(statement, Vec::new()))?;
             self.opened.set(true);
         }
         Ok(())
     }
 
-    fn rows<T: Record>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Vec<T>, Error> {
-        let rows: Vec<Stored> = sql::rows(&self.sql, query, bindings).map_err(failed)?;
-        rows.iter().map(|row| T::from_stored(&row.record)).collect()
-    }
-
-    fn row<T: Record>(&self, query: &str, id: &str) -> Result<Option<T>, Error> {
-        Ok(self.rows(query, vec![id.into()])?.into_iter().next())
-    }
-
-    fn connection_by_id(&self, id: &str) -> Result<Option<ConnectionRecord>, Error> {
-        self.row("SELECT record FROM connections WHERE connection_id = ?", id)
-    }
-
-    fn connection_by_name(&self, name: &str) -> Result<Option<ConnectionRecord>, Error> {
-        self.row("SELECT record FROM connections WHERE name = ? AND archived = 0", name)
-    }
-
-    fn facts(&self, record: &ConnectionRecord) -> Result<ConnectionFacts, Error> {
-        let id = vec![record.connection_id.as_str().into()];
-        let same_id: Option<Revision> =
-            self.first("SELECT revision, archived FROM connections WHERE connection_id = ?", id)?;
-        Ok(ConnectionFacts {
-            same_id: same_id.map(|it| ExistingConnection { revision: it.revision, archived: it.archived != 0 }),
-            name_owner: self.name_owner(&record.name)?,
-            live: self.live()?,
-        })
-    }
-
-    fn name_owner(&self, name: &str) -> Result<Option<String>, Error> {
-        let query = "SELECT connection_id AS id FROM connections WHERE name = ? AND archived = 0";
-        Ok(self.first::<Id>(query, vec![name.into()])?.map(|it| it.id))
-    }
-
-    /// How many connections are not archived.
-    fn live(&self) -> Result<u64, Error> {
-        self.count("connections WHERE archived = 0", Vec::new())
-    }
-
-    fn in_bucket(&self, namespace_id: &str, bucket_id: &str) -> Result<u64, Error> {
-        self.count("syncs WHERE namespace_id = ? AND bucket_id = ?", vec![namespace_id.into(), bucket_id.into()])
-    }
-
-    fn put_connection(&self, record: &ConnectionRecord) -> Result<(), Error> {
-        let query = "INSERT INTO connections (connection_id, name, archived, created_at, revision, record) \
-            VALUES (?, ?, ?, ?, ?, ?) \
-            ON CONFLICT (connection_id) DO UPDATE SET name = excluded.name, archived = excluded.archived, \
-            revision = excluded.revision, record = excluded.record";
-        let bindings = vec![
-            record.connection_id.as_str().into(),
-            record.name.as_str().into(),
-            i64::from(record.archived).into(),
-            record.created_at.as_millis().into(),
-            integer(record.revision),
-            record.to_stored()?.into(),
-        ];
+    fn exec(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<(), Error> {
         self.sql.exec(query, bindings).map(|_| ()).map_err(failed)
     }
 
-    fn revision_of_sync(&self, sync_id: &str) -> Result<Option<u64>, Error> {
-        let query = "SELECT revision, 0 AS archived FROM syncs WHERE sync_id = ?";
-        Ok(self.first::<Revision>(query, vec![sync_id.into()])?.map(|it| it.revision))
+    fn rows<T: DeserializeOwned>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Vec<T>, Error> {
+        sql::rows(&self.sql, query, bindings).map_err(failed)
     }
 
     fn first<T: DeserializeOwned>(&self, query: &str, bindings: Vec<SqlStorageValue>) -> Result<Option<T>, Error> {
         sql::first(&self.sql, query, bindings).map_err(failed)
     }
 
-    /// How many rows there are; `of` is a table and a condition.
-    fn count(&self, of: &str, bindings: Vec<SqlStorageValue>) -> Result<u64, Error> {
-        let row: Option<Count> = self.first(&format!("SELECT count(*) AS count FROM {of}"), bindings)?;
-        Ok(row.map_or(0, |row| row.count))
+    fn count(&self, table: &str, conditions: &Conditions) -> Result<u64, Error> {
+        let query = format!("SELECT count(*) AS count FROM {table} WHERE {}", conditions.sql);
+        Ok(self.first::<Count>(&query, conditions.bindings.clone())?.map_or(0, |row| row.count))
     }
 
-    fn sync_by_id(&self, id: &str) -> Result<Option<SyncRecord>, Error> {
-        self.row("SELECT record FROM syncs WHERE sync_id = ?", id)
+    /// A section of a table, newest first; the table comes with the column of its id and those to answer.
+    fn section<T: DeserializeOwned>(
+        &self,
+        (table, id, columns): (&str, &str, &str),
+        conditions: &Conditions,
+        section: &Section,
+    ) -> Result<Rows<T>, Error> {
+        let mut bindings = conditions.bindings.clone();
+        let mut wanted = conditions.sql.clone();
+        if let Some((at, last)) = &section.after {
+            wanted = format!("{wanted} AND (created_at, {id}) < (?, ?)");
+            bindings.extend([at.as_millis().into(), last.as_str().into()]);
+        }
+        bindings.extend([integer(section.limit.saturating_add(1)), integer(section.offset)]);
+        let query = format!(
+            "SELECT {columns} FROM {table} WHERE {wanted} ORDER BY created_at DESC, {id} DESC LIMIT ? OFFSET ?"
+        );
+        let mut rows: Vec<T> = self.rows(&query, bindings)?;
+        let limit = usize::try_from(section.limit).unwrap_or(usize::MAX);
+        let more = rows.len() > limit;
+        rows.truncate(limit);
+        Ok(Rows { rows, total: self.count(table, conditions)?, more })
     }
+
+    fn facts(&self, record: &ConnectionRecord) -> Result<ConnectionFacts, Error> {
+        let query = "SELECT revision, archived_at FROM connections WHERE connection_id = ?";
+        let same_id: Option<Existing> = self.first(query, vec![record.connection_id.as_str().into()])?;
+        Ok(ConnectionFacts {
+            same_id: same_id.map(|it| ExistingConnection { revision: it.revision, archived: it.archived_at.is_some() }),
+            name_owner: self.name_owner(&record.name)?,
+            live: self.live()?,
+        })
+    }
+
+    fn name_owner(&self, name: &str) -> Result<Option<String>, Error> {
+        let query = "SELECT connection_id FROM connections WHERE name = ? AND archived_at IS NULL";
+        Ok(self.first::<Id>(query, vec![name.into()])?.map(|it| it.connection_id))
+    }
+
+    /// How many connections are not archived.
+    fn live(&self) -> Result<u64, Error> {
+        self.count("connections", &Conditions::new("archived_at IS NULL", Vec::new()))
+    }
+
+    fn in_bucket(&self, namespace_id: &str, bucket_id: &str) -> Result<u64, Error> {
+        self.count("syncs", &bucket(namespace_id, bucket_id))
+    }
+
+    fn put_connection(&self, record: &ConnectionRecord) -> Result<(), Error> {
+        let query = "INSERT INTO connections (connection_id, name, provider_type, status, is_active, archived_at, \
+            created_at, revision, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) \
+            ON CONFLICT (connection_id) DO UPDATE SET name = excluded.name, status = excluded.status, \
+            is_active = excluded.is_active, archived_at = excluded.archived_at, revision = excluded.revision, \
+            record = excluded.record";
+        let bindings = vec![
+            record.connection_id.as_str().into(),
+            record.name.as_str().into(),
+            record.provider_type.as_str().into(),
+            record.status.as_str().into(),
+            i64::from(record.is_active).into(),
+            time(plan::plan_archived_at(record)),
+            record.created_at.as_millis().into(),
+            integer(record.revision),
+            record.to_stored()?.into(),
+        ];
+        self.exec(query, bindings)
+    }
+
+    fn revision_of_sync(&self, sync_id: &str) -> Result<Option<u64>, Error> {
+        let query = "SELECT revision FROM syncs WHERE sync_id = ?";
+        Ok(self.first::<Revision>(query, vec![sync_id.into()])?.map(|it| it.revision))
+    }
+}
+
+fn bucket(namespace_id: &str, bucket_id: &str) -> Conditions {
+    Conditions::new("namespace_id = ? AND bucket_id = ?", vec![namespace_id.into(), bucket_id.into()])
 }
 
 impl CoreRegistry for Registry {
@@ -173,10 +230,13 @@ impl CoreRegistry for Registry {
         plan::plan_new_connection(name, self.name_owner(name)?.as_deref(), self.live()?)
     }
 
-    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
-        match self.connection_by_id(id_or_name)? {
-            Some(record) => Ok(Some(record)),
-            None => self.connection_by_name(id_or_name),
+    async fn find_connection(&self, id_or_name: &str) -> Result<Option<ConnectionRow>, Error> {
+        let by = |condition: &str| {
+            self.first(&format!("SELECT {CONNECTION} FROM connections WHERE {condition}"), vec![id_or_name.into()])
+        };
+        match by("connection_id = ?")? {
+            Some(row) => Ok(Some(row)),
+            None => by("name = ? AND archived_at IS NULL"),
         }
     }
 
@@ -187,27 +247,40 @@ impl CoreRegistry for Registry {
         Ok(record)
     }
 
-    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
-        self.rows("SELECT record FROM connections ORDER BY created_at DESC, connection_id DESC", Vec::new())
+    async fn delete_connection(&self, connection_id: &str) -> Result<bool, Error> {
+        let query = "DELETE FROM connections WHERE connection_id = ? RETURNING connection_id";
+        Ok(self.first::<IgnoredAny>(query, vec![connection_id.into()])?.is_some())
+    }
+
+    async fn connections(&self, query: &ConnectionQuery) -> Result<Rows<ConnectionRow>, Error> {
+        let conditions = match &query.status {
+            Some(status) => Conditions::new("status = ?", vec![status.as_str().into()]),
+            None => Conditions::new("archived_at IS NULL", Vec::new()),
+        };
+        let conditions = conditions
+            .and("provider_type = ?", query.provider_type.as_deref())
+            .and("is_active = ?", query.is_active.map(i64::from));
+        self.section(("connections", "connection_id", CONNECTION), &conditions, &query.section)
     }
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
         let revision = self.revision_of_sync(&record.sync_id)?;
         let in_bucket = self.in_bucket(&record.namespace_id, &record.bucket_id)?;
         let record = plan::plan_sync_insert(record, revision, in_bucket)?;
-        let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, created_at, poke_after, \
-            revision, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?)";
+        let query = "INSERT INTO syncs (sync_id, namespace_id, bucket_id, connection_id, is_active, created_at, \
+            poke_after, revision, record) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)";
         let bindings = vec![
             record.sync_id.as_str().into(),
             record.namespace_id.as_str().into(),
             record.bucket_id.as_str().into(),
             record.connection_id.as_str().into(),
+            i64::from(record.is_active).into(),
             record.created_at.as_millis().into(),
             plan::plan_first_poke(&record).as_millis().into(),
             integer(record.revision),
             record.to_stored()?.into(),
         ];
-        self.sql.exec(query, bindings).map_err(failed)?;
+        self.exec(query, bindings)?;
         Ok(record)
     }
 
@@ -215,65 +288,61 @@ impl CoreRegistry for Registry {
         plan::plan_new_sync(self.in_bucket(namespace_id, bucket_id)?)
     }
 
-    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
-        self.sync_by_id(sync_id)
+    async fn find_sync(&self, sync_id: &str) -> Result<Option<SyncRow>, Error> {
+        self.first(&format!("SELECT {SYNC} FROM syncs WHERE sync_id = ?"), vec![sync_id.into()])
     }
 
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
         let revision = self.revision_of_sync(&record.sync_id)?;
         let record = plan::plan_sync_update(record, expected, revision)?;
-        let query = "UPDATE syncs SET namespace_id = ?, bucket_id = ?, connection_id = ?, revision = ?, record = ? \
-            WHERE sync_id = ?";
+        let query = "UPDATE syncs SET namespace_id = ?, bucket_id = ?, connection_id = ?, is_active = ?, revision = ?, \
+            record = ? WHERE sync_id = ?";
         let bindings = vec![
             record.namespace_id.as_str().into(),
             record.bucket_id.as_str().into(),
             record.connection_id.as_str().into(),
+            i64::from(record.is_active).into(),
             integer(record.revision),
             record.to_stored()?.into(),
             record.sync_id.as_str().into(),
         ];
-        self.sql.exec(query, bindings).map_err(failed)?;
+        self.exec(query, bindings)?;
         Ok(record)
     }
 
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
         let query = "DELETE FROM syncs WHERE sync_id = ? RETURNING sync_id";
-        Ok(sql::first::<IgnoredAny>(&self.sql, query, vec![sync_id.into()]).map_err(failed)?.is_some())
+        Ok(self.first::<IgnoredAny>(query, vec![sync_id.into()])?.is_some())
     }
 
-    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
-        const ORDER: &str = "ORDER BY created_at DESC, sync_id DESC";
-        match query {
-            SyncQuery::Bucket { namespace_id, bucket_id } => self.rows(
-                &format!("SELECT record FROM syncs WHERE namespace_id = ? AND bucket_id = ? {ORDER}"),
-                vec![namespace_id.clone().into(), bucket_id.clone().into()],
-            ),
-            SyncQuery::Connection { connection_id } => self.rows(
-                &format!("SELECT record FROM syncs WHERE connection_id = ? {ORDER}"),
-                vec![connection_id.clone().into()],
-            ),
-        }
+    async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
+        let conditions = match &query.of {
+            SyncsOf::Bucket { namespace_id, bucket_id, connection_id } => {
+                bucket(namespace_id, bucket_id).and("connection_id = ?", connection_id.as_deref())
+            }
+            SyncsOf::Connection { connection_id } => {
+                Conditions::new("connection_id = ?", vec![connection_id.as_str().into()])
+            }
+        };
+        let conditions = conditions.and("is_active = ?", query.is_active.map(i64::from));
+        self.section(("syncs", "sync_id", SYNC), &conditions, &query.section)
     }
 
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {
         let query = "SELECT sync_id, poke_after FROM syncs WHERE poke_after <= ? ORDER BY poke_after, sync_id LIMIT ?";
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows: Vec<Due> = sql::rows(&self.sql, query, vec![at.as_millis().into(), limit.into()]).map_err(failed)?;
+        let rows: Vec<Due> = self.rows(query, vec![at.as_millis().into(), integer(limit as u64)])?;
         let due = |row: Due| DueSync { since: Timestamp::from_millis(row.poke_after), sync_id: row.sync_id };
         Ok(rows.into_iter().map(due).collect())
     }
 
     async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        let next = next.map_or(SqlStorageValue::Null, |next| next.as_millis().into());
-        let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? AND poke_after = ? RETURNING sync_id";
-        let values = vec![next, due.sync_id.as_str().into(), due.since.as_millis().into()];
-        sql::first::<IgnoredAny>(&self.sql, query, values).map(|_| ()).map_err(failed)
+        let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? AND poke_after = ?";
+        self.exec(query, vec![time(next), due.sync_id.as_str().into(), due.since.as_millis().into()])
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
-        let at = at.map_or(SqlStorageValue::Null, |at| at.as_millis().into());
         let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? RETURNING sync_id";
-        let found: Option<IgnoredAny> = sql::first(&self.sql, query, vec![at, sync_id.into()]).map_err(failed)?;
+        let found: Option<IgnoredAny> = self.first(query, vec![time(at), sync_id.into()])?;
         found.map(|_| ()).ok_or_else(|| refusals::missing(sync_id))
     }
 }

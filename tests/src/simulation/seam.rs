@@ -14,7 +14,9 @@ use b2sync_core::state::document;
 use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::coordinator::DOCUMENT;
-use b2sync_service::registry::{ConnectionRecord, DueSync, Registry, SyncQuery, SyncRecord};
+use b2sync_service::registry::{
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
+};
 use b2sync_service::sinks::SinkRecord;
 use bytes::Bytes;
 use percent_encoding::percent_decode_str;
@@ -451,9 +453,9 @@ impl Registry for Seam {
         self.inner.registry.check_new_connection(name).await
     }
 
-    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
-        self.effect("registry: connection", storage_error, async || self.inner.registry.connection(id_or_name).await)
-            .await
+    async fn find_connection(&self, id_or_name: &str) -> Result<Option<ConnectionRow>, Error> {
+        let find = async || self.inner.registry.find_connection(id_or_name).await;
+        self.effect("registry: connection", storage_error, find).await
     }
 
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
@@ -465,8 +467,12 @@ impl Registry for Seam {
         .await
     }
 
-    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
-        self.inner.registry.connections().await
+    async fn delete_connection(&self, connection_id: &str) -> Result<bool, Error> {
+        self.inner.registry.delete_connection(connection_id).await
+    }
+
+    async fn connections(&self, query: &ConnectionQuery) -> Result<Rows<ConnectionRow>, Error> {
+        self.inner.registry.connections(query).await
     }
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
@@ -477,11 +483,11 @@ impl Registry for Seam {
         self.inner.registry.check_new_sync(namespace_id, bucket_id).await
     }
 
-    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
+    async fn find_sync(&self, sync_id: &str) -> Result<Option<SyncRow>, Error> {
         self.effect("registry: sync", storage_error, async || {
             let at = self.inner.moment.get();
             self.inner.step(self.task, |step| step.configured_at = at);
-            self.inner.registry.sync(sync_id).await
+            self.inner.registry.find_sync(sync_id).await
         })
         .await
     }
@@ -494,7 +500,7 @@ impl Registry for Seam {
         self.inner.registry.delete_sync(sync_id).await
     }
 
-    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
+    async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
         self.inner.registry.syncs(query).await
     }
 

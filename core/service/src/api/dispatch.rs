@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{
-    errors::{Answered, ApiResponse},
+    errors::{Answered, ApiError, ApiResponse},
     pagination::Query,
     request::ApiRequest,
     resources::{connections, syncs::refuse_fields},
@@ -34,7 +34,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let (route, at) = found?;
         let query = &Query::parse(&request.path, &request.query);
         let body = request.body.as_slice();
-        let sync = async || self.find_sync(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
+        let sync_row = async || self.find_sync_row(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
+        let sync = async || Ok::<_, ApiError>(sync_row().await?.read()?);
         match route.operation {
             Operation::Root => Ok(self.root()),
             Operation::Health => Ok(json!({"status": "ok", "service": "b2sync", "version": self.version})),
@@ -48,7 +49,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await,
             Operation::SyncGet => self.get_sync(&sync().await?).await,
             Operation::SyncUpdate => self.update_sync(sync().await?, body).await,
-            Operation::SyncDelete => self.delete_sync(sync().await?, query).await,
+            Operation::SyncDelete => self.delete_sync(sync_row().await?, query).await,
             Operation::SyncTrigger => self.trigger_sync(&sync().await?, query, body).await,
             Operation::SyncPause => self.pause_sync(sync().await?, body).await,
             Operation::SyncResume => {

@@ -25,6 +25,9 @@ const STATUSES: [(&str, &str); 16] = [
     ("DEACTIVATED", "DEACTIVATED"),
 ];
 
+/// The status of what cannot be read. Clients know it: one that they do not know could make them refuse the whole list.
+pub(super) const UNREADABLE: &str = "UNKNOWN";
+
 /// The longest owner, in characters.
 const OWNER_CHARS_MAX: usize = 200;
 
@@ -49,14 +52,19 @@ impl ListFilter {
         Ok(filter)
     }
 
-    /// Whether an item of that owner may match.
-    pub(super) fn belongs_to(&self, owner: &str) -> bool {
-        self.owner.as_ref().is_none_or(|wanted| wanted == owner)
+    /// To whom the items belong that are asked for.
+    pub(super) fn owner(&self) -> Option<String> {
+        self.owner.clone()
     }
 
-    /// Whether one status is asked for.
-    pub(super) fn names_status(&self) -> bool {
-        self.status.is_some()
+    /// The status that is asked for.
+    pub(super) fn status(&self) -> Option<&'static str> {
+        self.status
+    }
+
+    /// Whether items are asked for that are, or are not, switched on.
+    pub(super) fn is_active(&self) -> Option<bool> {
+        self.is_active
     }
 
     /// Whether it matters how an item stands.

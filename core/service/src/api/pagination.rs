@@ -10,7 +10,10 @@ use super::{
     errors::{ApiError, Problem},
     render,
 };
-use crate::catalogue::ObjectCursor;
+use crate::{
+    catalogue::ObjectCursor,
+    registry::{Rows, Section},
+};
 use b2sync_core::time::Timestamp;
 
 /// Items of a page, if the query does not say.
@@ -216,6 +219,15 @@ impl PageRequest {
         Self { list_url: query.list_url(), limit, offset, cursor, include_total }
     }
 
+    /// Which section of a list by creation it is.
+    pub(crate) fn section(&self) -> Section {
+        let after = match &self.cursor {
+            Some(Cursor::Created { at, id }) => Some((*at, id.clone())),
+            _ => None,
+        };
+        Section { after, offset: self.offset, limit: self.limit }
+    }
+
     /// How many items to pass over in a list that is counted.
     pub(crate) fn begin(&self) -> u64 {
         self.offset.saturating_add(match self.cursor {
@@ -223,33 +235,6 @@ impl PageRequest {
             _ => 0,
         })
     }
-}
-
-/// One page of a list that is at hand as a whole, newest first.
-pub(crate) fn paginate<T>(items: Vec<T>, page: &PageRequest, key: impl Fn(&T) -> (Timestamp, &str)) -> Page<T> {
-    let total = items.len() as u64;
-    let begin = match &page.cursor {
-        Some(Cursor::Created { at, id }) => items.iter().filter(|item| key(item) >= (*at, id.as_str())).count(),
-        _ => 0,
-    };
-    let mut rest = items.into_iter().skip(begin).skip(page.offset as usize);
-    let items: Vec<T> = rest.by_ref().take(page.limit as usize).collect();
-    let next = match (rest.next(), items.last()) {
-        (Some(_), Some(last)) => {
-            let (at, id) = key(last);
-            Some(Cursor::Created { at, id: id.to_owned() })
-        }
-        _ => None,
-    };
-    Page { items, total: Some(total), next }
-}
-
-/// One page.
-#[derive(Clone, Debug)]
-pub(crate) struct Page<T> {
-    pub(crate) items: Vec<T>,
-    pub(crate) total: Option<u64>,
-    pub(crate) next: Option<Cursor>,
 }
 
 /// The `pagination` object. Its links are to be followed by the method that asked for this page.
@@ -272,6 +257,18 @@ pub(crate) fn render_pagination(page: &PageRequest, total: Option<u64>, next: Op
         "previous_page": previous_page,
         "next_cursor": next_cursor,
     })
+}
+
+/// A section of a list by creation, as the client reads it. `key` is when an item was created, and its id.
+pub(crate) fn render_section<T>(
+    page: &PageRequest,
+    section: &Rows<T>,
+    key: impl Fn(&T) -> (Timestamp, &str),
+    render: impl Fn(&T) -> Value,
+) -> Value {
+    let last = section.rows.last().filter(|_| section.more).map(key);
+    let next = last.map(|(at, id)| Cursor::Created { at, id: id.to_owned() });
+    render_list(page, section.rows.iter().map(render).collect(), Some(section.total), next.as_ref())
 }
 
 /// A list, as the client reads it.
@@ -327,19 +324,22 @@ mod tests {
         assert_eq!(parse(&format!("cursor={other}")).unwrap_err(), ["query.cursor"]);
     }
 
+    fn created(item: &(i64, String)) -> (Timestamp, &str) {
+        (Timestamp::from_millis(item.0), &item.1)
+    }
+
     #[test]
     fn cursors_reach_every_item_once_even_when_items_come_and_go() {
-        let key = |item: &(i64, String)| -> (Timestamp, String) { (Timestamp::from_millis(item.0), item.1.clone()) };
         let mut items: Vec<(i64, String)> = (0..10).map(|i| (100 - i / 3, format!("x{i}"))).collect();
-        items.sort_by_key(|item| std::cmp::Reverse(key(item)));
+        items.sort_by(|a, b| created(b).cmp(&created(a)));
         let all = items.clone();
         let mut page = parse("limit=3").unwrap();
         let mut seen = Vec::new();
         loop {
-            let answer = paginate(items.clone(), &page, |item| (Timestamp::from_millis(item.0), &item.1));
-            seen.extend(answer.items);
-            let Some(next) = answer.next else { break };
-            let text = next.to_text();
+            let section = page.section().of(items.clone(), created);
+            let answer = render_section(&page, &section, created, |item| json!(item));
+            seen.extend(section.rows);
+            let Some(text) = answer["pagination"]["next_cursor"].as_str() else { break };
             page = parse(&format!("limit=3&cursor={text}")).unwrap();
             items.insert(0, (1_000, format!("new{}", seen.len()))); // A newer one appears, the last one seen goes.
             items.retain(|item| Some(item) != seen.last());

@@ -4,7 +4,7 @@ use super::{auth::ApiKey, errors::ApiError};
 use crate::{
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
-    registry::{ConnectionRecord, Registry, SyncRecord, refusals},
+    registry::{ConnectionRecord, ConnectionRow, Registry, SyncRecord, SyncRow, refusals},
     seal::MasterKeys,
 };
 use b2sync_core::{
@@ -100,8 +100,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         B2Client::new(self.http, self.clock, self.entropy, policy)
     }
 
-    pub(super) async fn find_connection(&self, id_or_name: &str) -> Result<ConnectionRecord, ApiError> {
-        self.registry.connection(id_or_name).await?.ok_or_else(|| {
+    /// A connection as it is stored, whether its record can be read or not.
+    pub(super) async fn find_connection_row(&self, id_or_name: &str) -> Result<ConnectionRow, ApiError> {
+        self.registry.find_connection(id_or_name).await?.ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,
                 format!("There is no connection {id_or_name:?}."),
@@ -111,13 +112,18 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         })
     }
 
-    pub(super) async fn find_sync(
+    pub(super) async fn find_connection(&self, id_or_name: &str) -> Result<ConnectionRecord, ApiError> {
+        Ok(self.find_connection_row(id_or_name).await?.read()?)
+    }
+
+    /// A sync as it is stored, whether its record can be read or not.
+    pub(super) async fn find_sync_row(
         &self,
         namespace_id: &str,
         bucket_id: &str,
         sync_id: &str,
-    ) -> Result<SyncRecord, ApiError> {
-        let found = self.registry.sync(sync_id).await?;
+    ) -> Result<SyncRow, ApiError> {
+        let found = self.registry.find_sync(sync_id).await?;
         found.filter(|sync| sync.namespace_id == namespace_id && sync.bucket_id == bucket_id).ok_or_else(|| {
             Error::new(
                 ErrorKind::NotFound,

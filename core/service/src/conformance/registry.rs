@@ -1,8 +1,8 @@
 //! What every [`Registry`] must do.
 
 use crate::registry::{
-    CONNECTIONS_MAX, ConnectionRecord, ConnectionStatus, DueSync, Echoed, RECORD_VERSION, Registry,
-    SYNCS_PER_BUCKET_MAX, SyncMode, SyncQuery, SyncRecord,
+    CONNECTIONS_MAX, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync, Echoed,
+    RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord, SyncRow, SyncsOf,
 };
 use b2sync_core::{
     conformance::{Outcome, check, check_kind},
@@ -94,11 +94,13 @@ pub async fn registry_conformance<R: Registry>(new: impl AsyncFn() -> R) -> Outc
     there_is_a_limit(&new().await).await?;
     updates_compare_and_swap(&new().await).await?;
     syncs_are_kept(&new().await).await?;
+    lists_have_sections(&new().await).await?;
+    what_cannot_be_read_hides_nothing(&new().await).await?;
     syncs_are_due(&new().await).await
 }
 
 async fn connections_are_kept(registry: &impl Registry) -> Outcome {
-    check("an empty registry lists nothing", registry.connections().await, Vec::new())?;
+    check("an empty registry lists nothing", listed(registry, &live()).await, Vec::new())?;
     check("a connection that is not there is none", registry.connection("conn_a").await, None)?;
     let stored = ConnectionRecord { revision: 1, ..connection("conn_a", "A b/ü", 10) };
     check(
@@ -117,7 +119,7 @@ async fn connections_are_kept(registry: &impl Registry) -> Outcome {
     let b = registry.insert_connection(connection("conn_b", "B", 30)).await;
     let b = ok("insert", b)?;
     let c = ok("insert", registry.insert_connection(connection("conn_c", "C", 10)).await)?;
-    check("newest first, then by id downwards", registry.connections().await, vec![b, c, stored])
+    check("newest first, then by id downwards", listed(registry, &live()).await, vec![b, c, stored])
 }
 
 async fn names_are_unique(registry: &impl Registry) -> Outcome {
@@ -149,7 +151,8 @@ async fn names_are_unique(registry: &impl Registry) -> Outcome {
     )?;
     let b = ok("an archived one frees its name", registry.update_connection(renamed, b.revision).await)?;
     check("and another has it", registry.connection("A").await, Some(b.clone()))?;
-    check("archived ones are listed", registry.connections().await, vec![b, archived])
+    check("archived ones are not listed", listed(registry, &live()).await, vec![b])?;
+    check("unless asked for", listed(registry, &with_status("ARCHIVED")).await, vec![archived])
 }
 
 /// Archived connections do not count: a name that is used and given up again and again stays usable.
@@ -222,17 +225,119 @@ async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
     )?;
     let b = ok("insert", registry.insert_sync(sync("sync_b", "bkt_1", "conn_b", 20)?).await)?;
     let c = ok("insert", registry.insert_sync(sync("sync_c", "bkt_2", "conn_a", 10)?).await)?;
-    let bucket = |namespace: &str, bucket: &str| SyncQuery::Bucket {
-        namespace_id: namespace.to_owned(),
-        bucket_id: bucket.to_owned(),
-    };
-    check("those of a bucket, newest first", registry.syncs(&bucket("ns", "bkt_1")).await, vec![b.clone(), a.clone()])?;
-    check("buckets belong to a namespace", registry.syncs(&bucket("other", "bkt_1")).await, Vec::new())?;
-    let by_connection = SyncQuery::Connection { connection_id: "conn_a".to_owned() };
-    check("those of a connection", registry.syncs(&by_connection).await, vec![c, a])?;
+    let of = |namespace: &str, bucket: &str| all(bucket_of(namespace, bucket, None));
+    let both = vec![b.clone(), a.clone()];
+    check("those of a bucket, newest first", listed_syncs(registry, &of("ns", "bkt_1")).await, both)?;
+    check("buckets belong to a namespace", listed_syncs(registry, &of("other", "bkt_1")).await, Vec::new())?;
+    let by_connection = all(bucket_of("ns", "bkt_1", Some("conn_a")));
+    check("those of a bucket and a connection", listed_syncs(registry, &by_connection).await, vec![a.clone()])?;
+    let of_connection = all(SyncsOf::Connection { connection_id: "conn_a".to_owned() });
+    check("those of a connection", listed_syncs(registry, &of_connection).await, vec![c.clone(), a.clone()])?;
+    let paused = ok("pause", registry.update_sync(SyncRecord { is_active: false, ..a.clone() }, 1).await)?;
+    let active = |wanted| SyncQuery { is_active: Some(wanted), ..of_connection.clone() };
+    check("those that are not paused", listed_syncs(registry, &active(true)).await, vec![c])?;
+    check("and those that are", listed_syncs(registry, &active(false)).await, vec![paused])?;
     check("delete says that there was one", registry.delete_sync("sync_b").await, true)?;
     check("and that there was none", registry.delete_sync("sync_b").await, false)?;
     check("deleted", registry.sync("sync_b").await, None)
+}
+
+async fn lists_have_sections(registry: &impl Registry) -> Outcome {
+    let (names, times) = (["a", "b", "c", "d", "e"], [3, 1, 2, 3, 1]);
+    for (name, at) in names.iter().zip(times) {
+        let record = ConnectionRecord { is_active: *name != "c", ..connection(&format!("conn_{name}"), name, at) };
+        ok("insert", registry.insert_connection(record).await)?;
+        ok("insert", registry.insert_sync(sync(&format!("sync_{name}"), "bkt", "conn_a", at)?).await)?;
+    }
+    let (mut seen, mut seen_syncs, mut after, mut after_sync) = (Vec::new(), Vec::new(), None, None);
+    for (offset, limit, total, more) in [(0, 2, 5, true), (1, 1, 5, true), (0, 2, 5, false)] {
+        let section = Section { after: after.clone(), offset, limit };
+        let page = ok("list", registry.connections(&ConnectionQuery { section, ..live() }).await)?;
+        check("all are counted, and whether more follow is said", Ok((page.total, page.more)), (total, more))?;
+        after = page.rows.last().map(|row| (row.created_at, row.connection_id.clone()));
+        seen.extend(page.rows.into_iter().map(|row| row.name));
+        let section = Section { after: after_sync.clone(), offset, limit };
+        let query = SyncQuery { section, ..all(bucket_of("ns", "bkt", None)) };
+        let page = ok("list", registry.syncs(&query).await)?;
+        check("of syncs as well", Ok((page.total, page.more)), (total, more))?;
+        after_sync = page.rows.last().map(|row| (row.created_at, row.sync_id.clone()));
+        seen_syncs.extend(page.rows.into_iter().map(|row| row.sync_id));
+    }
+    check("sections follow each other, with one passed over", Ok(seen), ids(&["d", "a", "e", "b"]))?;
+    check("of syncs as well", Ok(seen_syncs), ids(&["sync_d", "sync_a", "sync_e", "sync_b"]))?;
+    let query = ConnectionQuery { is_active: Some(false), section: Section::first(1), ..live() };
+    let page = ok("list", registry.connections(&query).await)?;
+    check("only what matches is counted", Ok((page.total, page.more)), (1, false))?;
+    let query = ConnectionQuery { provider_type: Some("other".to_owned()), ..with_status("ACTIVE") };
+    check("of a provider", listed(registry, &query).await, Vec::new())?;
+    let query = ConnectionQuery { provider_type: Some("backblaze".to_owned()), ..with_status("ACTIVE") };
+    check("with a status", registry.connections(&query).await.map(|page| page.total), 5)
+}
+
+/// A record that cannot be read is one of a newer version, here: that is what every registry can be given.
+async fn what_cannot_be_read_hides_nothing(registry: &impl Registry) -> Outcome {
+    let newer = ConnectionRecord { v: RECORD_VERSION + 1, ..connection("conn_b", "B", 2) };
+    let newer_sync = SyncRecord { v: RECORD_VERSION + 1, ..sync("sync_b", "bkt", "conn_b", 2)? };
+    let mut deep = serde_json::json!(1);
+    for _ in 0..100 {
+        deep = serde_json::json!([deep]);
+    }
+    let deep = ConnectionRecord {
+        metadata: [("deep".to_owned(), deep)].into_iter().collect(),
+        ..connection("conn_c", "C", 3)
+    };
+    let a = ok("insert", registry.insert_connection(connection("conn_a", "A", 1)).await)?;
+    let deep = ok("insert", registry.insert_connection(deep).await)?;
+    ok("insert", registry.insert_connection(newer).await)?;
+    let page = ok("list", registry.connections(&live()).await)?;
+    let read = |row: &ConnectionRow| (row.connection_id.clone(), row.name.clone(), row.read().ok());
+    let names = |id: &str, name: &str| (id.to_owned(), name.to_owned());
+    let wanted = [(names("conn_c", "C"), Some(deep)), (names("conn_b", "B"), None), (names("conn_a", "A"), Some(a))];
+    let wanted: Vec<_> = wanted.into_iter().map(|((id, name), record)| (id, name, record)).collect();
+    check("a list has all connections", Ok(page.rows.iter().map(read).collect()), wanted)?;
+    check_kind("one alone says why", registry.connection("B").await, ErrorKind::StateCorrupt)?;
+    let again = registry.insert_connection(connection("conn_d", "B", 4)).await;
+    check_kind("its name stays taken", again, ErrorKind::Conflict)?;
+    check("it can be removed", registry.delete_connection("conn_b").await, true)?;
+    check("once", registry.delete_connection("conn_b").await, false)?;
+    ok("its name is free", registry.insert_connection(connection("conn_d", "B", 4)).await)?;
+
+    let a = ok("insert", registry.insert_sync(sync("sync_a", "bkt", "conn_a", 1)?).await)?;
+    ok("insert", registry.insert_sync(newer_sync).await)?;
+    let page = ok("list", registry.syncs(&all(bucket_of("ns", "bkt", None))).await)?;
+    let read: Vec<_> = page.rows.iter().map(|row| (row.sync_id.clone(), row.read().ok())).collect();
+    let wanted = vec![("sync_b".to_owned(), None), ("sync_a".to_owned(), Some(a))];
+    check("a list has all syncs", Ok(read), wanted)?;
+    check_kind("one alone says why", registry.sync("sync_b").await, ErrorKind::StateCorrupt)?;
+    let due = registry.due(Timestamp::from_millis(9), 9).await.map(|due| due.len());
+    check("it is due like others", due, 2)?;
+    check("it can be removed", registry.delete_sync("sync_b").await, true)
+}
+
+/// The connections that are not archived.
+fn live() -> ConnectionQuery {
+    ConnectionQuery { provider_type: None, status: None, is_active: None, section: Section::first(9) }
+}
+
+fn with_status(status: &str) -> ConnectionQuery {
+    ConnectionQuery { status: Some(status.to_owned()), ..live() }
+}
+
+fn bucket_of(namespace_id: &str, bucket_id: &str, connection_id: Option<&str>) -> SyncsOf {
+    let (namespace_id, bucket_id) = (namespace_id.to_owned(), bucket_id.to_owned());
+    SyncsOf::Bucket { namespace_id, bucket_id, connection_id: connection_id.map(str::to_owned) }
+}
+
+fn all(of: SyncsOf) -> SyncQuery {
+    SyncQuery { of, is_active: None, section: Section::first(9) }
+}
+
+async fn listed(registry: &impl Registry, query: &ConnectionQuery) -> Result<Vec<ConnectionRecord>, Error> {
+    registry.connections(query).await?.rows.iter().map(ConnectionRow::read).collect()
+}
+
+async fn listed_syncs(registry: &impl Registry, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
+    registry.syncs(query).await?.rows.iter().map(SyncRow::read).collect()
 }
 
 async fn syncs_are_due(registry: &impl Registry) -> Outcome {

@@ -1,9 +1,12 @@
 //! A registry in memory.
 
-use std::{cell::RefCell, collections::BTreeMap};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use super::{
-    ConnectionRecord, DueSync, Registry, SyncQuery, SyncRecord,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Record, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
 };
@@ -17,6 +20,8 @@ pub struct MemoryRegistry(RefCell<Tables>);
 struct Tables {
     connections: BTreeMap<String, ConnectionRecord>,
     syncs: BTreeMap<String, (SyncRecord, Option<Timestamp>)>,
+    /// The ids of records that cannot be read.
+    damaged: BTreeSet<String>,
 }
 
 impl Tables {
@@ -44,6 +49,30 @@ impl Tables {
         self.connections.values().filter(|record| !record.archived)
     }
 
+    fn text(&self, id: &str, record: &impl Record) -> Result<String, Error> {
+        if self.damaged.contains(id) { Ok("{".to_owned()) } else { record.to_stored() }
+    }
+
+    fn connection_row(&self, record: &ConnectionRecord) -> Result<ConnectionRow, Error> {
+        Ok(ConnectionRow {
+            connection_id: record.connection_id.clone(),
+            name: record.name.clone(),
+            created_at: record.created_at,
+            record: self.text(&record.connection_id, record)?,
+        })
+    }
+
+    fn sync_row(&self, record: &SyncRecord) -> Result<SyncRow, Error> {
+        Ok(SyncRow {
+            sync_id: record.sync_id.clone(),
+            namespace_id: record.namespace_id.clone(),
+            bucket_id: record.bucket_id.clone(),
+            connection_id: record.connection_id.clone(),
+            created_at: record.created_at,
+            record: self.text(&record.sync_id, record)?,
+        })
+    }
+
     fn revision_of_sync(&self, sync_id: &str) -> Option<u64> {
         self.syncs.get(sync_id).map(|(record, _)| record.revision)
     }
@@ -58,6 +87,11 @@ impl MemoryRegistry {
     /// An empty one.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// For tests: what is stored under this id can no longer be read.
+    pub fn damage(&self, id: &str) {
+        self.0.borrow_mut().damaged.insert(id.to_owned());
     }
 }
 
@@ -74,10 +108,11 @@ impl Registry for MemoryRegistry {
         plan::plan_new_connection(name, tables.name_owner(name), tables.live().count() as u64)
     }
 
-    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
+    async fn find_connection(&self, id_or_name: &str) -> Result<Option<ConnectionRow>, Error> {
         let tables = self.0.borrow();
         let by_name = || tables.live().find(|record| record.name == id_or_name);
-        Ok(tables.connections.get(id_or_name).or_else(by_name).cloned())
+        let found = tables.connections.get(id_or_name).or_else(by_name);
+        found.map(|record| tables.connection_row(record)).transpose()
     }
 
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
@@ -87,10 +122,18 @@ impl Registry for MemoryRegistry {
         Ok(tables.put_connection(record))
     }
 
-    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
-        let mut records: Vec<_> = self.0.borrow().connections.values().cloned().collect();
-        records.sort_by(|a, b| (b.created_at, &b.connection_id).cmp(&(a.created_at, &a.connection_id)));
-        Ok(records)
+    async fn delete_connection(&self, connection_id: &str) -> Result<bool, Error> {
+        Ok(self.0.borrow_mut().connections.remove(connection_id).is_some())
+    }
+
+    async fn connections(&self, query: &ConnectionQuery) -> Result<Rows<ConnectionRow>, Error> {
+        let tables = self.0.borrow();
+        let mut all: Vec<_> = tables.connections.values().filter(|record| query.takes(record)).collect();
+        all.sort_by(|a, b| (b.created_at, &b.connection_id).cmp(&(a.created_at, &a.connection_id)));
+        let Rows { rows, total, more } =
+            query.section.of(all, |record| (record.created_at, record.connection_id.as_str()));
+        let rows = rows.into_iter().map(|record| tables.connection_row(record)).collect::<Result<_, _>>()?;
+        Ok(Rows { rows, total, more })
     }
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
@@ -106,8 +149,9 @@ impl Registry for MemoryRegistry {
         plan::plan_new_sync(self.0.borrow().in_bucket(namespace_id, bucket_id))
     }
 
-    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
-        Ok(self.0.borrow().syncs.get(sync_id).map(|(record, _)| record.clone()))
+    async fn find_sync(&self, sync_id: &str) -> Result<Option<SyncRow>, Error> {
+        let tables = self.0.borrow();
+        tables.syncs.get(sync_id).map(|(record, _)| tables.sync_row(record)).transpose()
     }
 
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
@@ -124,17 +168,14 @@ impl Registry for MemoryRegistry {
         Ok(self.0.borrow_mut().syncs.remove(sync_id).is_some())
     }
 
-    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
-        let wanted = |record: &&SyncRecord| match query {
-            SyncQuery::Bucket { namespace_id, bucket_id } => {
-                record.namespace_id == *namespace_id && record.bucket_id == *bucket_id
-            }
-            SyncQuery::Connection { connection_id } => record.connection_id == *connection_id,
-        };
+    async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
         let tables = self.0.borrow();
-        let mut records: Vec<_> = tables.syncs.values().map(|(record, _)| record).filter(wanted).cloned().collect();
-        records.sort_by(|a, b| (b.created_at, &b.sync_id).cmp(&(a.created_at, &a.sync_id)));
-        Ok(records)
+        let all = tables.syncs.values().map(|(record, _)| record);
+        let mut all: Vec<_> = all.filter(|record| query.takes(record)).collect();
+        all.sort_by(|a, b| (b.created_at, &b.sync_id).cmp(&(a.created_at, &a.sync_id)));
+        let Rows { rows, total, more } = query.section.of(all, |record| (record.created_at, record.sync_id.as_str()));
+        let rows = rows.into_iter().map(|record| tables.sync_row(record)).collect::<Result<_, _>>()?;
+        Ok(Rows { rows, total, more })
     }
 
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error> {

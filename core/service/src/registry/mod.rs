@@ -9,12 +9,13 @@
 //! **Invariants.** A record's revision counts its writes from 1 and every update names the revision it read. Of the
 //! connections that are not archived, no two have the same name. A new sync is due at once, so that the cron finds it
 //! even if its creation was cut off. An archived connection does not change. The application key is only ever here
-//! sealed.
+//! sealed. A record that cannot be read hides no other: lists hold text, and each record is read by itself.
 
 mod memory;
 pub mod plan;
 mod records;
 mod remote;
+mod rows;
 
 use serde::{Deserialize, Serialize};
 
@@ -23,25 +24,7 @@ use b2sync_core::{
     time::Timestamp,
 };
 
-pub use self::{memory::MemoryRegistry, records::*, remote::*};
-
-/// Which syncs to list.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SyncQuery {
-    /// Those of a bucket.
-    Bucket {
-        /// The namespace that the bucket belongs to.
-        namespace_id: String,
-        /// The bucket.
-        bucket_id: String,
-    },
-    /// Those that read through a connection, in all namespaces.
-    Connection {
-        /// The connection.
-        connection_id: String,
-    },
-}
+pub use self::{memory::MemoryRegistry, records::*, remote::*, rows::*};
 
 /// Keeps connections and syncs. Implemented by each home; [`crate::conformance::registry`] says what it must do.
 ///
@@ -62,8 +45,13 @@ pub trait Registry {
     /// As it.
     async fn check_new_connection(&self, name: &str) -> Result<(), Error>;
 
-    /// The connection with that id, or else the one with that name that is not archived.
-    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error>;
+    /// The connection with that id, or else the one with that name that is not archived; as it is stored.
+    async fn find_connection(&self, id_or_name: &str) -> Result<Option<ConnectionRow>, Error>;
+
+    /// The record of [`Self::find_connection`].
+    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
+        self.find_connection(id_or_name).await?.map(|row| row.read()).transpose()
+    }
 
     /// Replaces a connection whose revision is still `expected` and returns it with its new revision.
     ///
@@ -72,8 +60,12 @@ pub trait Registry {
     /// it is archived, and, with the field `name`, when the name is taken.
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error>;
 
-    /// All connections, archived ones too, newest first (by `created_at`, then by id).
-    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error>;
+    /// Removes a connection, whether its record can be read or not; says whether there was one. What is to be
+    /// remembered as archived is updated instead.
+    async fn delete_connection(&self, connection_id: &str) -> Result<bool, Error>;
+
+    /// Connections, newest first (by `created_at`, then by id).
+    async fn connections(&self, query: &ConnectionQuery) -> Result<Rows<ConnectionRow>, Error>;
 
     /// Stores a new sync and returns it, its revision now 1. It is due at its `created_at`.
     ///
@@ -87,14 +79,25 @@ pub trait Registry {
     /// As it.
     async fn check_new_sync(&self, namespace_id: &str, bucket_id: &str) -> Result<(), Error>;
 
-    /// One sync.
-    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error>;
+    /// One sync, as it is stored.
+    async fn find_sync(&self, sync_id: &str) -> Result<Option<SyncRow>, Error>;
 
-    /// One sync, and its connection.
-    async fn sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnection>, Error> {
-        let Some(sync) = self.sync(sync_id).await? else { return Ok(None) };
-        let connection = self.connection(&sync.connection_id).await?;
+    /// The record of [`Self::find_sync`].
+    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
+        self.find_sync(sync_id).await?.map(|row| row.read()).transpose()
+    }
+
+    /// One sync, and its connection, as they are stored.
+    async fn find_sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnectionRows>, Error> {
+        let Some(sync) = self.find_sync(sync_id).await? else { return Ok(None) };
+        let connection = self.find_connection(&sync.connection_id).await?;
         Ok(Some((sync, connection)))
+    }
+
+    /// The records of [`Self::find_sync_and_connection`].
+    async fn sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnection>, Error> {
+        let Some((sync, connection)) = self.find_sync_and_connection(sync_id).await? else { return Ok(None) };
+        Ok(Some((sync.read()?, connection.map(|row| row.read()).transpose()?)))
     }
 
     /// Replaces a sync whose revision is still `expected` and returns it with its new revision.
@@ -103,11 +106,11 @@ pub trait Registry {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::StateConflict`] when it has another revision.
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error>;
 
-    /// Removes a sync; says whether there was one.
+    /// Removes a sync, whether its record can be read or not; says whether there was one.
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error>;
 
     /// Syncs, newest first (by `created_at`, then by id).
-    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error>;
+    async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error>;
 
     /// At most `limit` syncs to poke at `at`, longest overdue first.
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error>;
@@ -259,6 +262,21 @@ mod tests {
         let wrong = text.replace("b2://", "gs://");
         assert_ne!(wrong, text);
         assert_eq!(SyncRecord::from_stored(&wrong).unwrap_err().kind(), ErrorKind::StateCorrupt);
+    }
+
+    #[test]
+    fn sections_follow_each_other() {
+        let items = vec![(5, "b"), (5, "a"), (4, "z"), (1, "c")];
+        let section = |after: Option<(i64, &str)>, offset, limit| {
+            let after = after.map(|(at, id)| (Timestamp::from_millis(at), id.to_owned()));
+            let section = Section { after, offset, limit };
+            section.of(items.clone(), |(at, id)| (Timestamp::from_millis(*at), id))
+        };
+        assert_eq!(section(None, 0, 2), Rows { rows: vec![(5, "b"), (5, "a")], total: 4, more: true });
+        assert_eq!(section(Some((5, "b")), 0, 2), Rows { rows: vec![(5, "a"), (4, "z")], total: 4, more: true });
+        // The one it begins behind may be gone.
+        assert_eq!(section(Some((5, "aa")), 1, 9), Rows { rows: vec![(4, "z"), (1, "c")], total: 4, more: false });
+        assert_eq!(section(None, 9, 2), Rows { rows: vec![], total: 4, more: false });
     }
 
     #[test]

@@ -120,3 +120,8 @@ fn plan_revision(id: &str, stored: u64, expected: u64) -> Result<u64, Error> {
 pub fn plan_first_poke(record: &SyncRecord) -> Timestamp {
     record.created_at
 }
+
+/// Since when a connection is archived: an archived one does not change, so its last write is what archived it.
+pub fn plan_archived_at(record: &ConnectionRecord) -> Option<Timestamp> {
+    record.archived.then_some(record.updated_at)
+}

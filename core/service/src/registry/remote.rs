@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::{ConnectionRecord, DueSync, Registry, SyncAndConnection, SyncQuery, SyncRecord};
+use super::{
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Registry, Rows, SyncAndConnectionRows, SyncQuery,
+    SyncRecord, SyncRow,
+};
 use b2sync_core::{error::Error, error_wire::ErrorWire, time::Timestamp};
 
 /// One call to a registry, as it crosses to a Durable Object: a method of [`Registry`] and its arguments. The answer is
@@ -13,13 +16,14 @@ use b2sync_core::{error::Error, error_wire::ErrorWire, time::Timestamp};
 pub enum RegistryCall {
     InsertConnection { record: Box<ConnectionRecord> },
     CheckNewConnection { name: String },
-    Connection { id_or_name: String },
+    FindConnection { id_or_name: String },
     UpdateConnection { record: Box<ConnectionRecord>, expected: u64 },
-    Connections,
+    DeleteConnection { connection_id: String },
+    Connections { query: ConnectionQuery },
     InsertSync { record: Box<SyncRecord> },
     CheckNewSync { namespace_id: String, bucket_id: String },
-    Sync { sync_id: String },
-    SyncAndConnection { sync_id: String },
+    FindSync { sync_id: String },
+    FindSyncAndConnection { sync_id: String },
     UpdateSync { record: Box<SyncRecord>, expected: u64 },
     DeleteSync { sync_id: String },
     Syncs { query: SyncQuery },
@@ -44,15 +48,16 @@ pub async fn apply(registry: &impl Registry, call: RegistryCall) -> String {
     match call {
         Call::InsertConnection { record } => answer(registry.insert_connection(*record).await),
         Call::CheckNewConnection { name } => answer(registry.check_new_connection(&name).await),
-        Call::Connection { id_or_name } => answer(registry.connection(&id_or_name).await),
+        Call::FindConnection { id_or_name } => answer(registry.find_connection(&id_or_name).await),
         Call::UpdateConnection { record, expected } => answer(registry.update_connection(*record, expected).await),
-        Call::Connections => answer(registry.connections().await),
+        Call::DeleteConnection { connection_id } => answer(registry.delete_connection(&connection_id).await),
+        Call::Connections { query } => answer(registry.connections(&query).await),
         Call::InsertSync { record } => answer(registry.insert_sync(*record).await),
         Call::CheckNewSync { namespace_id, bucket_id } => {
             answer(registry.check_new_sync(&namespace_id, &bucket_id).await)
         }
-        Call::Sync { sync_id } => answer(registry.sync(&sync_id).await),
-        Call::SyncAndConnection { sync_id } => answer(registry.sync_and_connection(&sync_id).await),
+        Call::FindSync { sync_id } => answer(registry.find_sync(&sync_id).await),
+        Call::FindSyncAndConnection { sync_id } => answer(registry.find_sync_and_connection(&sync_id).await),
         Call::UpdateSync { record, expected } => answer(registry.update_sync(*record, expected).await),
         Call::DeleteSync { sync_id } => answer(registry.delete_sync(&sync_id).await),
         Call::Syncs { query } => answer(registry.syncs(&query).await),
@@ -88,16 +93,20 @@ impl<C: Channel> Registry for RemoteRegistry<C> {
         self.0.call(&RegistryCall::CheckNewConnection { name: name.to_owned() }).await
     }
 
-    async fn connection(&self, id_or_name: &str) -> Result<Option<ConnectionRecord>, Error> {
-        self.0.call(&RegistryCall::Connection { id_or_name: id_or_name.to_owned() }).await
+    async fn find_connection(&self, id_or_name: &str) -> Result<Option<ConnectionRow>, Error> {
+        self.0.call(&RegistryCall::FindConnection { id_or_name: id_or_name.to_owned() }).await
     }
 
     async fn update_connection(&self, record: ConnectionRecord, expected: u64) -> Result<ConnectionRecord, Error> {
         self.0.call(&RegistryCall::UpdateConnection { record: Box::new(record), expected }).await
     }
 
-    async fn connections(&self) -> Result<Vec<ConnectionRecord>, Error> {
-        self.0.call(&RegistryCall::Connections).await
+    async fn delete_connection(&self, connection_id: &str) -> Result<bool, Error> {
+        self.0.call(&RegistryCall::DeleteConnection { connection_id: connection_id.to_owned() }).await
+    }
+
+    async fn connections(&self, query: &ConnectionQuery) -> Result<Rows<ConnectionRow>, Error> {
+        self.0.call(&RegistryCall::Connections { query: query.clone() }).await
     }
 
     async fn insert_sync(&self, record: SyncRecord) -> Result<SyncRecord, Error> {
@@ -109,12 +118,12 @@ impl<C: Channel> Registry for RemoteRegistry<C> {
         self.0.call(&RegistryCall::CheckNewSync { namespace_id, bucket_id }).await
     }
 
-    async fn sync(&self, sync_id: &str) -> Result<Option<SyncRecord>, Error> {
-        self.0.call(&RegistryCall::Sync { sync_id: sync_id.to_owned() }).await
+    async fn find_sync(&self, sync_id: &str) -> Result<Option<SyncRow>, Error> {
+        self.0.call(&RegistryCall::FindSync { sync_id: sync_id.to_owned() }).await
     }
 
-    async fn sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnection>, Error> {
-        self.0.call(&RegistryCall::SyncAndConnection { sync_id: sync_id.to_owned() }).await
+    async fn find_sync_and_connection(&self, sync_id: &str) -> Result<Option<SyncAndConnectionRows>, Error> {
+        self.0.call(&RegistryCall::FindSyncAndConnection { sync_id: sync_id.to_owned() }).await
     }
 
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error> {
@@ -125,7 +134,7 @@ impl<C: Channel> Registry for RemoteRegistry<C> {
         self.0.call(&RegistryCall::DeleteSync { sync_id: sync_id.to_owned() }).await
     }
 
-    async fn syncs(&self, query: &SyncQuery) -> Result<Vec<SyncRecord>, Error> {
+    async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
         self.0.call(&RegistryCall::Syncs { query: query.clone() }).await
     }
 

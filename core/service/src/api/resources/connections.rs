@@ -6,14 +6,17 @@ use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
         errors::{Answered, ApiError, Problem, problem_of},
-        filters::ListFilter,
-        pagination::{Listing, PageRequest, Query, check_problems, paginate, render_list},
+        filters::{ListFilter, UNREADABLE},
+        pagination::{Listing, PageRequest, Query, check_problems, render_section},
         render,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
     },
     catalogue::Objects,
     coordinator::protocol::Command,
-    registry::{ConnectionRecord, ConnectionStatus, RECORD_VERSION, Registry, SyncQuery, refusals},
+    registry::{
+        ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, RECORD_VERSION, Registry, Rows, Section,
+        SyncQuery, SyncRow, SyncsOf, refusals,
+    },
 };
 use b2sync_core::{
     b2::account::{Account, Credentials, StoredAccount},
@@ -22,7 +25,7 @@ use b2sync_core::{
     http::HttpClient,
     ids,
     secret::{ExposeSecret, SecretString},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
 /// The only provider of this service.
@@ -31,7 +34,7 @@ pub(in crate::api) const PROVIDER: &str = "backblaze";
 pub(in crate::api) const NAME_CHARS_MAX: usize = 100;
 /// The most syncs that are told at once that their connection's suspension was lifted; the others continue with their
 /// next poll.
-const LIFTED_SYNCS_MAX: usize = 100;
+const LIFTED_SYNCS_MAX: u64 = 100;
 
 /// What a key must be allowed for any sync to work.
 const CAPABILITIES_NEEDED: [&str; 2] = ["listFiles", "readFiles"];
@@ -218,12 +221,6 @@ pub(in crate::api) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Re
     ListFilter::parse(body, "provider_type", problems)
 }
 
-/// Whether a connection matches. Archived ones are listed only to those who ask for them.
-pub(in crate::api) fn matches(filter: &ListFilter, record: &ConnectionRecord) -> bool {
-    let shown = !record.archived || filter.names_status();
-    shown && filter.belongs_to(&record.provider_type) && filter.stands_as(record.status.as_str(), record.is_active)
-}
-
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn create_connection(&self, body: &[u8]) -> Answered {
         let new: NewConnection = parse_create(body)?;
@@ -270,19 +267,26 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
         let filter = parse_list(body, &mut problems)?;
         check_problems(problems)?;
-        let mut records = self.registry.connections().await?;
-        records.retain(|record| matches(&filter, record));
-        let answer = paginate(records, &page, |record| (record.created_at, &record.connection_id));
-        let results = answer.items.iter().map(render).collect();
-        Ok(render_list(&page, results, answer.total, answer.next.as_ref()))
+        let query = ConnectionQuery {
+            provider_type: filter.owner(),
+            status: filter.status().map(str::to_owned),
+            is_active: filter.is_active(),
+            section: page.section(),
+        };
+        let section = self.registry.connections(&query).await?;
+        Ok(render_section(&page, &section, created, |row| match row.read() {
+            Ok(record) => render(&record),
+            Err(error) => render_unreadable(row, &error),
+        }))
     }
 
     pub(in crate::api) async fn update_connection(&self, id: &str, body: &[u8]) -> Answered {
         let patch: ConnectionPatch = parse_patch(body)?;
-        let record = self.find_connection(id).await?;
+        let row = self.find_connection_row(id).await?;
+        let record = row.read()?;
         refuse_archived(&record)?;
         if patch.status == Some(ConnectionStatus::Archived) {
-            self.refuse_in_use(&record).await?;
+            self.refuse_in_use(&row).await?;
         }
         let mut fresh = None;
         if patch.has_credentials() && patch.status != Some(ConnectionStatus::Archived) {
@@ -331,9 +335,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         if !was_suspended || record.check_usable().is_err() {
             return;
         }
-        let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
-        let syncs = self.registry.syncs(&query).await.unwrap_or_default();
-        for sync in syncs.iter().filter(|sync| sync.is_active).take(LIFTED_SYNCS_MAX) {
+        let Ok(syncs) = self.active_syncs(&record.connection_id, LIFTED_SYNCS_MAX).await else { return };
+        for sync in syncs.rows {
             // As `watched`, except that each call is made even if the one before fails.
             let _ = self.registry.set_poke_after(&sync.sync_id, Some(self.clock.now())).await;
             let _ = self.command(&sync.sync_id, Command::ConnectionLifted).await;
@@ -342,9 +345,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     pub(in crate::api) async fn delete_connection(&self, id: &str) -> Answered {
-        let record = self.find_connection(id).await?;
+        let row = self.find_connection_row(id).await?;
+        let record = match row.read() {
+            Ok(record) => record,
+            Err(_) => return self.remove_unreadable(&row).await,
+        };
         if !record.archived {
-            self.refuse_in_use(&record).await?;
+            self.refuse_in_use(&row).await?;
         }
         let record = self
             .change(record, &|record| {
@@ -352,19 +359,28 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
-        // The client reads strings only.
-        Ok(json!({
-            "connection_id": record.connection_id,
-            "status": record.status.as_str(),
-            "message": format!("The connection {:?} is archived, and its application key is erased.", record.name),
-        }))
+        let message = format!("The connection {:?} is archived, and its application key is erased.", record.name);
+        Ok(render_deleted(&row, &message))
     }
-    async fn refuse_in_use(&self, record: &ConnectionRecord) -> Result<(), ApiError> {
-        let query = SyncQuery::Connection { connection_id: record.connection_id.clone() };
-        let mut syncs = self.registry.syncs(&query).await?;
-        syncs.retain(|sync| sync.is_active);
-        let Some(first) = syncs.first() else { return Ok(()) };
-        let more = match syncs.len() - 1 {
+
+    /// A record that cannot be read cannot be archived either.
+    async fn remove_unreadable(&self, row: &ConnectionRow) -> Answered {
+        self.refuse_in_use(row).await?;
+        self.registry.delete_connection(&row.connection_id).await?;
+        let message = format!("The connection {:?}, which could not be read, and its key were removed.", row.name);
+        Ok(render_deleted(row, &message))
+    }
+
+    /// The syncs of a connection that their user has not paused: the first `limit`, and how many there are.
+    async fn active_syncs(&self, connection_id: &str, limit: u64) -> Result<Rows<SyncRow>, Error> {
+        let of = SyncsOf::Connection { connection_id: connection_id.to_owned() };
+        self.registry.syncs(&SyncQuery { of, is_active: Some(true), section: Section::first(limit) }).await
+    }
+
+    async fn refuse_in_use(&self, row: &ConnectionRow) -> Result<(), ApiError> {
+        let syncs = self.active_syncs(&row.connection_id, 1).await?;
+        let Some(first) = syncs.rows.first() else { return Ok(()) };
+        let more = match syncs.total.saturating_sub(1) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
@@ -372,7 +388,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             ErrorKind::Conflict,
             format!(
                 "The connection {:?} is in use by the sync {} of the bucket {:?}{more}.",
-                record.name, first.sync_id, first.bucket_id
+                row.name, first.sync_id, first.bucket_id
             ),
             "Delete or pause its syncs first.",
         )
@@ -449,6 +465,43 @@ pub(in crate::api) fn render(record: &ConnectionRecord) -> Value {
         "created_by_user_id": record.created_by,
         "metadata": record.metadata,
     })
+}
+
+/// A connection whose record cannot be read: what is known of it, and why. It is of no use until it is removed, or until
+/// a b2sync is deployed that can read it.
+fn render_unreadable(row: &ConnectionRow, error: &Error) -> Value {
+    json!({
+        "connection_id": row.connection_id,
+        "internal_id": ORGANISATION_ID,
+        "provider_type": PROVIDER,
+        "provider_config": {"provider_type": PROVIDER, "credentials": {"type": "application_key"}},
+        "write_enabled": false,
+        "name": row.name,
+        "description": null,
+        "status": UNREADABLE,
+        "is_active": false,
+        "last_used_at": null,
+        "last_error": render::error(&error.to_string()),
+        "consecutive_failures": 0,
+        "created_at": render::time(row.created_at),
+        "updated_at": render::time(row.created_at),
+        "created_by_user_id": USER_ID,
+        "metadata": {},
+    })
+}
+
+/// The client reads strings only.
+fn render_deleted(row: &ConnectionRow, message: &str) -> Value {
+    json!({
+        "connection_id": row.connection_id,
+        "status": ConnectionStatus::Archived.as_str(),
+        "message": message,
+    })
+}
+
+/// When a connection was created, and its id.
+fn created(row: &ConnectionRow) -> (Timestamp, &str) {
+    (row.created_at, &row.connection_id)
 }
 
 /// The answer to a test that B2 answered with an account.

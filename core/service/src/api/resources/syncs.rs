@@ -11,24 +11,27 @@ use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
         errors::{Answered, ApiError, Problem},
-        filters::ListFilter,
-        pagination::{Listing, Page, PageRequest, Query, check_problems, paginate, render_list},
+        filters::{ListFilter, UNREADABLE},
+        pagination::{Listing, PageRequest, Query, check_problems, render_section},
         resources::jobs,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, unexpected},
     },
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
-    registry::{ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, SyncQuery, SyncRecord, usual_sinks},
+    registry::{
+        ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, Rows, SYNCS_PER_BUCKET_MAX, Section,
+        SyncQuery, SyncRecord, SyncRow, SyncsOf, usual_sinks,
+    },
 };
 use b2sync_core::{
     b2::account::{Account, StoredAccount},
     entropy::Entropy,
-    error::ErrorKind,
+    error::{Error, ErrorKind},
     http::HttpClient,
     ids,
     job::Trigger,
     open_sync::{OpenSync, Unopened},
-    time::Clock,
+    time::{Clock, Timestamp},
 };
 
 /// How many coordinators are asked at the same time.
@@ -39,9 +42,40 @@ pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<Lis
     ListFilter::parse(body, "connection_id", problems)
 }
 
-/// Whether a sync matches what its coordinator must be asked about.
-pub(super) fn stands_as(filter: &ListFilter, record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
-    filter.stands_as(answer::status_name(record, status), answer::is_active(record, status))
+/// A sync of a list.
+enum Listed {
+    /// With how its coordinator says it stands; `None`: that did not answer.
+    Sync(Box<(SyncRecord, Option<SyncStatus>)>),
+    /// One whose record cannot be read, and why.
+    Unreadable(SyncRow, Error),
+}
+
+impl Listed {
+    /// When it was created, and its id.
+    fn created(&self) -> (Timestamp, &str) {
+        match self {
+            Self::Sync(known) => (known.0.created_at, &known.0.sync_id),
+            Self::Unreadable(row, _) => (row.created_at, &row.sync_id),
+        }
+    }
+
+    /// Whether it matches what its coordinator must be asked about.
+    fn stands_as(&self, filter: &ListFilter) -> bool {
+        match self {
+            Self::Sync(known) => {
+                let (record, status) = (&known.0, known.1.as_ref());
+                filter.stands_as(answer::status_name(record, status), answer::is_active(record, status))
+            }
+            Self::Unreadable(..) => filter.stands_as(UNREADABLE, false),
+        }
+    }
+
+    fn render(&self, now: Timestamp) -> Value {
+        match self {
+            Self::Sync(known) => answer::render(&known.0, known.1.as_ref(), now),
+            Self::Unreadable(row, error) => answer::render_unreadable(row, error),
+        }
+    }
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
@@ -124,31 +158,36 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
         let filter = parse_list(body, &mut problems)?;
         check_problems(problems)?;
-        let mut records = self.registry.syncs(&SyncQuery::Bucket { namespace_id, bucket_id }).await?;
-        records.retain(|record| filter.belongs_to(&record.connection_id));
-        let answer: Page<(SyncRecord, Option<SyncStatus>)> = if filter.asks_how_it_stands() {
-            let mut known = self.with_statuses(records).await;
-            known.retain(|(record, status)| stands_as(&filter, record, status.as_ref()));
-            paginate(known, &page, |(record, _)| (record.created_at, &record.sync_id))
+        let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id: filter.owner() };
+        let section = if filter.asks_how_it_stands() {
+            // Coordinators know how a sync stands: all are asked that may match.
+            let is_active = answer::needs_active(&filter).then_some(true);
+            let section = Section::first(SYNCS_PER_BUCKET_MAX as u64);
+            let all = self.registry.syncs(&SyncQuery { of, is_active, section }).await?;
+            let mut known = self.with_statuses(all.rows).await;
+            known.retain(|sync| sync.stands_as(&filter));
+            page.section().of(known, Listed::created)
         } else {
             // Only those of the page are asked.
-            let answer = paginate(records, &page, |record| (record.created_at, &record.sync_id));
-            Page { items: self.with_statuses(answer.items).await, total: answer.total, next: answer.next }
+            let section = self.registry.syncs(&SyncQuery { of, is_active: None, section: page.section() }).await?;
+            Rows { rows: self.with_statuses(section.rows).await, total: section.total, more: section.more }
         };
         let now = self.clock.now();
-        let results = answer.items.iter().map(|(sync, status)| answer::render(sync, status.as_ref(), now)).collect();
-        Ok(render_list(&page, results, answer.total, answer.next.as_ref()))
+        Ok(render_section(&page, &section, Listed::created, |sync| sync.render(now)))
     }
 
     /// Asks the coordinators of these syncs how they stand; `None` for one that does not answer, because that must not
     /// hide the others.
-    async fn with_statuses(&self, records: Vec<SyncRecord>) -> Vec<(SyncRecord, Option<SyncStatus>)> {
-        let mut known = Vec::with_capacity(records.len());
-        let mut records = records.into_iter().peekable();
-        while records.peek().is_some() {
-            let calls = records.by_ref().take(COORDINATORS_IN_FLIGHT).map(async |record| {
-                let status = self.command(&record.sync_id, Command::Status).await.ok();
-                (record, status)
+    async fn with_statuses(&self, rows: Vec<SyncRow>) -> Vec<Listed> {
+        let mut known = Vec::with_capacity(rows.len());
+        let mut rows = rows.into_iter().peekable();
+        while rows.peek().is_some() {
+            let calls = rows.by_ref().take(COORDINATORS_IN_FLIGHT).map(async |row| match row.read() {
+                Ok(record) => {
+                    let status = self.command(&record.sync_id, Command::Status).await.ok();
+                    Listed::Sync(Box::new((record, status)))
+                }
+                Err(error) => Listed::Unreadable(row, error),
             });
             known.extend(join_all(calls).await);
         }
@@ -257,7 +296,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Ok(answer)
     }
 
-    pub(in crate::api) async fn delete_sync(&self, sync: SyncRecord, query: &Query) -> Answered {
+    /// Deletes a sync, whether its record can be read or not.
+    pub(in crate::api) async fn delete_sync(&self, sync: SyncRow, query: &Query) -> Answered {
         let mut problems = Vec::new();
         query.check_only(&["delete_objects"], &mut problems);
         let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);

@@ -191,7 +191,7 @@ fn what_b2_says_about_a_key_is_told() {
         assert_eq!((got, body["error"]["code"].as_str().unwrap()), (status, code), "{body}");
         assert_eq!(body["error"]["details"]["retryable"], status == 503);
         assert!(body["error"]["message"].as_str().unwrap().contains(text), "{body}");
-        assert!(block_on(home.registry.connections()).unwrap().is_empty(), "nothing was stored");
+        assert_eq!(home.ok("GET", CONNECTIONS, Value::Null)["total"], 0, "nothing was stored");
         // Without the test it is stored all the same, and the test answers 200.
         let mut body = new_connection("A");
         body["test_before_save"] = false.into();
@@ -365,4 +365,55 @@ fn an_unknown_connection_is_not_found() {
         assert_eq!((status, name.as_str()), (404, "NotFoundError"));
         assert!(message.contains("conn_none"));
     }
+}
+
+#[test]
+fn a_connection_that_cannot_be_read_hides_no_other() {
+    let home = Home::new();
+    let ids: Vec<String> = ["A", "B", "C"].iter().map(|name| home.connection(name)).collect();
+    let broken = &ids[1];
+    home.registry.damage(broken);
+    let answer = home.ok("GET", CONNECTIONS, Value::Null);
+    let results = answer["results"].as_array().unwrap();
+    let shown: Vec<_> = results.iter().map(|it| (it["name"].as_str(), it["status"].as_str())).collect();
+    let wanted = [("C", "ACTIVE"), ("B", "UNKNOWN"), ("A", "ACTIVE")];
+    assert_eq!(shown, wanted.map(|(name, status)| (Some(name), Some(status))));
+    assert_eq!(answer["total"], 3);
+    assert_eq!((&results[1]["connection_id"], &results[1]["is_active"]), (&broken.as_str().into(), &false.into()));
+    assert!(results[1]["last_error"].as_str().unwrap().contains("A stored connection does not decode"));
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields(&results[1]), fields(&results[0]), "it has every field");
+
+    let (status, _, message) = home.refused("GET", &format!("{CONNECTIONS}/B"), Value::Null);
+    assert_eq!(status, 500);
+    assert!(message.contains("delete it"), "{message}");
+    assert_eq!(home.refused("POST", CONNECTIONS, new_connection("B")).0, 409, "its name is taken");
+    let deleted = home.ok("DELETE", &format!("{CONNECTIONS}/B"), Value::Null);
+    assert_eq!((&deleted["connection_id"], &deleted["status"]), (&broken.as_str().into(), &"ARCHIVED".into()));
+    assert_eq!(home.refused("GET", &format!("{CONNECTIONS}/{broken}"), Value::Null).0, 404);
+    home.connection("B");
+}
+
+#[test]
+fn a_connection_in_use_that_cannot_be_read_stays() {
+    let home = Home::new();
+    let sync = home.sync();
+    let id = home.record(&sync).connection_id;
+    home.registry.damage(&id);
+    assert_eq!(home.refused("DELETE", &format!("{CONNECTIONS}/{id}"), Value::Null).0, 409);
+    home.ok("DELETE", &sync, Value::Null);
+    home.ok("DELETE", &format!("{CONNECTIONS}/{id}"), Value::Null);
+}
+
+#[test]
+fn a_name_can_be_used_again_without_end() {
+    let home = Home::new();
+    for _ in 0..=crate::registry::CONNECTIONS_MAX {
+        let id = home.connection("A");
+        home.ok("DELETE", &format!("{CONNECTIONS}/{id}"), Value::Null);
+    }
+    home.connection("A");
+    assert_eq!(home.ok("GET", CONNECTIONS, Value::Null)["total"], 1);
+    let archived = home.ok("POST", &format!("{CONNECTIONS}/list?limit=1"), json!({"status": "ARCHIVED"}));
+    assert_eq!(archived["total"], crate::registry::CONNECTIONS_MAX + 1);
 }

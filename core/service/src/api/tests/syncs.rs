@@ -417,3 +417,36 @@ fn lists_of_syncs() {
     let created = home.ok("POST", SYNCS, json!({"connection_id": other, "source_path": "my-videos"}));
     assert_eq!(created["status"], "PENDING");
 }
+
+#[test]
+fn a_sync_that_cannot_be_read_hides_no_other() {
+    let home = Home::new();
+    let first = home.sync();
+    let broken = home.ok("POST", SYNCS, json!({"connection_id": "A", "source_path": "my-videos"}))["sync_config_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    home.registry.damage(&broken);
+    let answer = home.ok("GET", SYNCS, Value::Null);
+    let (shown, other) = (&answer["results"][0], &answer["results"][1]);
+    assert_eq!((&answer["total"], &shown["sync_config_id"]), (&2.into(), &broken.as_str().into()));
+    assert_eq!((&shown["status"], &shown["is_active"]), (&"UNKNOWN".into(), &false.into()));
+    assert!(shown["last_error"].as_str().unwrap().contains("A stored sync does not decode"), "{shown}");
+    let fields = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(fields(shown), fields(other), "it has every field");
+    let total = |body: Value| home.ok("POST", &format!("{SYNCS}/list"), body)["total"].clone();
+    assert_eq!(total(json!({"status": "UNKNOWN"})), 1);
+    assert_eq!(total(json!({"is_active": false})), 1);
+    assert_eq!(total(json!({"is_active": true})), 1);
+    home.ok("POST", &format!("{first}/pause"), Value::Null);
+    assert_eq!(total(json!({"is_active": false})), 2);
+
+    let path = format!("{SYNCS}/{broken}");
+    for (method, path) in [("GET", ""), ("PATCH", ""), ("POST", "/trigger"), ("POST", "/pause"), ("POST", "/resume")] {
+        let (status, _, message) = home.refused(method, &format!("{SYNCS}/{broken}{path}"), Value::Null);
+        assert!(status == 500 && message.contains("delete it"), "{method} {path}: {status} {message}");
+    }
+    assert_eq!(home.refused("DELETE", &path.replace("bkt_1", "bkt_2"), Value::Null).0, 404);
+    home.ok("DELETE", &path, Value::Null);
+    assert_eq!(home.refused("GET", &path, Value::Null).0, 404);
+}

@@ -3,20 +3,22 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::sinks::render_sinks;
 use crate::{
     api::{
+        filters::{ListFilter, UNREADABLE},
         render,
         resources::{connections::PROVIDER, jobs},
+        service::{ORGANISATION_ID, USER_ID},
     },
     coordinator::protocol::{SyncState, SyncStatus},
     cost,
-    registry::{SyncMode, SyncRecord},
+    registry::{SyncMode, SyncRecord, SyncRow},
     sinks::CATALOGUE,
 };
-use b2sync_core::{filter::FilterSpec, time::Timestamp};
+use b2sync_core::{error::Error, filter::FilterSpec, time::Timestamp};
 
 /// `UNKNOWN` when the coordinator did not answer.
 pub(super) fn status_name(record: &SyncRecord, status: Option<&SyncStatus>) -> &'static str {
@@ -34,6 +36,11 @@ pub(super) fn status_name(record: &SyncRecord, status: Option<&SyncStatus>) -> &
 pub(super) fn is_active(record: &SyncRecord, status: Option<&SyncStatus>) -> bool {
     let done = matches!(status.map(|status| status.state), Some(SyncState::Suspended | SyncState::Completed));
     record.is_active && !done
+}
+
+/// Whether only a sync can match that its user has not paused: see [`status_name`] and [`is_active`].
+pub(super) fn needs_active(filter: &ListFilter) -> bool {
+    filter.is_active() == Some(true) || matches!(filter.status(), Some("PENDING" | "ACTIVE" | "FAILED"))
 }
 
 fn is_paused(record: &SyncRecord, status: &SyncStatus) -> bool {
@@ -82,6 +89,43 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
     }
     sync
 }
+
+/// A sync whose record cannot be read: what is known of it, and why. It does nothing until it is deleted, or until a
+/// b2sync is deployed that can read it. What is not known is `null`, so that it has every field that a sync has.
+pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
+    let mut sync: Map<String, Value> =
+        NOT_KNOWN.split_whitespace().map(|name| (name.to_owned(), Value::Null)).collect();
+    let known = json!({
+        "sync_config_id": row.sync_id,
+        "bucket_id": row.bucket_id,
+        "connection_id": row.connection_id,
+        "internal_id": ORGANISATION_ID,
+        "namespace_id": row.namespace_id,
+        "source_type": PROVIDER,
+        "created_at": render::time(row.created_at),
+        "updated_at": render::time(row.created_at),
+        "created_by_user_id": USER_ID,
+        "metadata": {},
+        "status": UNREADABLE,
+        "is_active": false,
+        "last_error": render::error(&error.to_string()),
+        "paused": false,
+        "locked": false,
+        "sinks": [],
+    });
+    if let Value::Object(known) = known {
+        sync.extend(known);
+    }
+    Value::Object(sync)
+}
+
+/// The fields that are not known of a sync whose record cannot be read.
+const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode schedule polling_interval_seconds batch_size \
+    create_object_on_confirm skip_duplicates skip_batch_submission batch_collection_ids ingest_filter provider_filters \
+    sync_from reconcile deletion_limit description sync_concurrency max_objects_per_run max_class_c_per_day \
+    feed_retention_hours total_files_discovered total_files_synced total_files_failed total_bytes_synced \
+    total_bytes_known consecutive_failures sync_run_counter last_sync_at next_sync_at pause_reason paused_at locked_at \
+    current_sync_run_id sync_progress stats dead_letters feed stretched cost";
 
 /// What its user has set.
 fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
