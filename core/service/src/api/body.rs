@@ -4,7 +4,10 @@
 
 use serde_json::{Map, Value};
 
-use super::errors::{ApiError, Problem};
+use super::{
+    errors::{ApiError, Problem},
+    nesting::{NESTING_MAX, TooDeep, check_nesting},
+};
 use b2sync_core::time::Timestamp;
 
 /// The longest body, in bytes.
@@ -13,6 +16,10 @@ pub const BODY_BYTES_MAX: usize = 256 * 1024;
 pub(super) const DESCRIPTION_CHARS_MAX: usize = 500;
 /// The most items of a list of strings.
 pub(super) const LIST_ITEMS_MAX: usize = 1_000;
+/// The longest `metadata`, in bytes as JSON.
+pub(super) const METADATA_BYTES_MAX: usize = 16 * 1024;
+/// What some programs write before UTF-8 text.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 /// How much of the name of an unknown field an error quotes, in characters.
 pub(super) const KEY_CHARS_MAX: usize = 64;
 
@@ -28,6 +35,14 @@ pub(crate) enum Given<T> {
 }
 
 impl<T> Given<T> {
+    /// The value, if there is one.
+    pub(crate) fn value(self) -> Option<T> {
+        match self {
+            Self::Value(value) => Some(value),
+            Self::Absent | Self::Null => None,
+        }
+    }
+
     /// Writes it to `place`.
     pub(crate) fn apply(self, place: &mut Option<T>) {
         match self {
@@ -38,16 +53,28 @@ impl<T> Given<T> {
     }
 }
 
-/// Parses a body that must be a JSON object. An empty one is `{}`.
+/// Parses a body that must be a JSON object. An empty one is `{}`, and a byte order mark before it is read over.
 pub(crate) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> {
-    let wrong = |kind: &'static str, message: String| {
-        ApiError::Invalid(vec![Problem { location: vec!["body".to_owned()], kind, message }])
+    let wrong_at = |field: Option<String>, kind: &'static str, message: String| {
+        let location = std::iter::once("body".to_owned()).chain(field).collect();
+        ApiError::Invalid(vec![Problem { location, kind, message }])
     };
+    let wrong = |kind: &'static str, message: String| wrong_at(None, kind, message);
     if body.len() > BODY_BYTES_MAX {
         return Err(wrong("too_long", format!("The body is longer than {BODY_BYTES_MAX} bytes. Send a shorter one.")));
     }
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
+    }
+    if let Err(TooDeep { field }) = check_nesting(body) {
+        let field = field.map(|name| name.chars().take(KEY_CHARS_MAX).collect::<String>());
+        let what = field.as_ref().map_or_else(|| "The body".to_owned(), |name| format!("`{name}`"));
+        let message = format!(
+            "{what} is nested too deep: a body has at most {NESTING_MAX} levels of lists and objects. Send it flatter, \
+             or as a string."
+        );
+        return Err(wrong_at(field, "too_deep", message));
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(map),
@@ -150,7 +177,7 @@ impl<'p> Fields<'p> {
 
     /// A string of that many characters.
     pub(crate) fn text(&mut self, name: &'static str, chars_min: usize, chars_max: usize) -> Option<String> {
-        optional(self.text_or_null(name, chars_min, chars_max))
+        self.text_or_null(name, chars_min, chars_max).value()
     }
 
     /// The same, `null` clearing it.
@@ -176,17 +203,18 @@ impl<'p> Fields<'p> {
 
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
-        optional(self.read(name, |fields, value| {
+        self.read(name, |fields, value| {
             if value.as_bool().is_none() {
                 fields.wrong_type(name, &value, "true or false");
             }
             value.as_bool()
-        }))
+        })
+        .value()
     }
 
     /// An integer between bounds, both included.
     pub(crate) fn integer(&mut self, name: &'static str, min: u64, max: u64) -> Option<u64> {
-        optional(self.integer_or_null(name, min, max))
+        self.integer_or_null(name, min, max).value()
     }
 
     /// The same, `null` clearing it.
@@ -222,7 +250,7 @@ impl<'p> Fields<'p> {
 
     /// A list of strings.
     pub(crate) fn texts(&mut self, name: &'static str) -> Option<Vec<String>> {
-        optional(self.texts_or_null(name))
+        self.texts_or_null(name).value()
     }
 
     /// The same, `null` clearing it.
@@ -249,7 +277,7 @@ impl<'p> Fields<'p> {
 
     /// An instant, RFC 3339. Without an offset, as Python's `datetime` without a zone writes it, it is UTC.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
-        optional(self.time_or_null(name))
+        self.time_or_null(name).value()
     }
 
     /// The same, `null` clearing it.
@@ -273,22 +301,37 @@ impl<'p> Fields<'p> {
 
     /// One of `choices`.
     pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
-        optional(self.read(name, |fields, value| {
+        self.read(name, |fields, value| {
             let chosen = value.as_str().and_then(|text| choices.iter().find(|(choice, _)| *choice == text));
             if chosen.is_none() {
                 let names: Vec<String> = choices.iter().map(|(choice, _)| format!("\"{choice}\"")).collect();
                 fields.problem(name, "enum", format!("`{name}` must be one of {}.", names.join(", ")));
             }
             chosen.map(|(_, value)| *value)
-        }))
+        })
+        .value()
     }
 
-    /// A free JSON object, kept as it is.
-    pub(crate) fn free_object(&mut self, name: &'static str) -> Option<Map<String, Value>> {
-        optional(self.free_object_or_null(name))
+    /// `metadata`: the user's own object, kept as it is; `null` clears it.
+    pub(crate) fn metadata(&mut self) -> Given<Map<String, Value>> {
+        const NAME: &str = "metadata";
+        let map = match self.free_object_or_null(NAME) {
+            Given::Value(map) => map,
+            other => return other,
+        };
+        let bytes = serde_json::to_vec(&map).map_or(usize::MAX, |json| json.len());
+        if bytes > METADATA_BYTES_MAX {
+            let message = format!(
+                "`{NAME}` has {bytes} bytes as JSON; it must have at most {METADATA_BYTES_MAX}. Keep large values \
+                 elsewhere, and their place here."
+            );
+            self.problem(NAME, "too_long", message);
+            return Given::Absent;
+        }
+        Given::Value(map)
     }
 
-    /// The same, `null` clearing it.
+    /// A free JSON object, kept as it is; `null` clears it.
     pub(crate) fn free_object_or_null(&mut self, name: &'static str) -> Given<Map<String, Value>> {
         self.read(name, |fields, value| match value {
             Value::Object(map) => Some(map),
@@ -301,7 +344,7 @@ impl<'p> Fields<'p> {
 
     /// An object with declared fields of its own; call [`Fields::done`] on it.
     pub(crate) fn nested(&mut self, name: &'static str) -> Option<Fields<'_>> {
-        let map = self.free_object(name)?;
+        let map = self.free_object_or_null(name).value()?;
         let mut location = self.location.clone();
         location.push(name.to_owned());
         Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
@@ -328,13 +371,6 @@ fn between(name: &str, min: u64, max: u64) -> String {
     match max {
         u64::MAX => format!("`{name}` must be an integer of at least {min}."),
         max => format!("`{name}` must be an integer from {min} to {max}."),
-    }
-}
-
-fn optional<T>(given: Given<T>) -> Option<T> {
-    match given {
-        Given::Value(value) => Some(value),
-        Given::Absent | Given::Null => None,
     }
 }
 
@@ -372,7 +408,7 @@ mod tests {
             assert_eq!(fields.choice("mode", &[("a", 1), ("b", 2)]), None);
             assert_eq!(fields.time("since"), None);
             fields.texts("list");
-            fields.free_object("object");
+            fields.free_object_or_null("object");
             let mut nested = fields.nested("nested").unwrap();
             nested.text("inner", 0, 9);
             nested.done();
@@ -422,10 +458,10 @@ mod tests {
 
     #[test]
     fn an_empty_body_is_an_empty_object() {
-        for body in ["", " \r\n", "{}", "null"] {
+        for body in ["", " \r\n", "{}", "null", "\u{feff}", "\u{feff} {}"] {
             assert!(parse_object(body.as_bytes()).unwrap().is_empty());
         }
-        for body in ["[]", "1", "{", "\u{feff}{}", "{\"a\":}"] {
+        for body in ["[]", "1", "{", "\u{feff}\u{feff}{}", " \u{feff}{}", "{\"a\":}"] {
             assert!(parse_object(body.as_bytes()).is_err(), "{body}");
         }
         assert!(parse_object(&vec![b' '; BODY_BYTES_MAX + 1]).is_err());

@@ -62,7 +62,7 @@ pub(in crate::api) fn parse_create(body: &[u8]) -> Result<NewConnection, ApiErro
     }
     let credentials = read_provider_config(&mut fields, true);
     let description = fields.text("description", 0, DESCRIPTION_CHARS_MAX);
-    let metadata = fields.free_object("metadata");
+    let metadata = fields.metadata();
     let write_enabled = fields.flag("write_enabled");
     let test_before_save = fields.flag("test_before_save");
     fields.done();
@@ -74,7 +74,7 @@ pub(in crate::api) fn parse_create(body: &[u8]) -> Result<NewConnection, ApiErro
     Ok(NewConnection {
         name,
         description: description.filter(|text| !text.is_empty()),
-        metadata: metadata.unwrap_or_default(),
+        metadata: metadata.value().unwrap_or_default(),
         credentials: Credentials::new(&key_id, application_key.expose_secret())?,
         write_enabled: write_enabled.unwrap_or(false),
         test_before_save: test_before_save.unwrap_or(true),
@@ -188,7 +188,7 @@ pub(in crate::api) fn parse_patch(body: &[u8]) -> Result<ConnectionPatch, ApiErr
     let mut fields = Fields::of_body(parse_object(body)?, &mut problems);
     let name = read_name(&mut fields);
     let description = fields.text_or_null("description", 0, DESCRIPTION_CHARS_MAX);
-    let metadata = fields.free_object_or_null("metadata");
+    let metadata = fields.metadata();
     let mut status = fields.choice(
         "status",
         &[

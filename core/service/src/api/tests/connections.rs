@@ -417,3 +417,51 @@ fn a_name_can_be_used_again_without_end() {
     let archived = home.ok("POST", &format!("{CONNECTIONS}/list?limit=1"), json!({"status": "ARCHIVED"}));
     assert_eq!(archived["total"], crate::registry::CONNECTIONS_MAX + 1);
 }
+
+#[test]
+fn bodies_that_are_too_deep_or_too_large_are_refused() {
+    let home = Home::new();
+    let sync = home.sync();
+    let id = home.connection("B");
+    let deep = |levels: usize| (0..levels).fold(json!({}), |value, _| json!({"a": value}));
+    let with = |metadata: Value| json!({"metadata": metadata});
+    let text = |bytes: usize| json!({"a": "x".repeat(bytes - r#"{"a":""}"#.len())});
+    let connection = format!("{CONNECTIONS}/{id}");
+    for path in [&connection, &sync] {
+        // The body is the first level, and `metadata` the second.
+        for fits in [deep(30), text(16 * 1024)] {
+            assert_eq!(home.ok("PATCH", path, with(fits.clone()))["metadata"], fits);
+        }
+        for wrong in [deep(31), deep(124), deep(1_000), text(16 * 1024 + 1)] {
+            assert_eq!(home.wrong("PATCH", path, with(wrong)), ["body.metadata"]);
+        }
+        assert_eq!(home.ok("PATCH", path, with(Value::Null))["metadata"], json!({}));
+    }
+    let (_, _, message) = home.refused("PATCH", &sync, json!({"schema_mapping": deep(31)}));
+    assert!(message.contains("`schema_mapping`") && message.contains("32 levels"), "{message}");
+    let (_, _, message) = home.refused("PATCH", &sync, with(text(20_000)));
+    assert!(message.contains("20000 bytes") && message.contains("16384"), "{message}");
+    for (path, body) in
+        [(CONNECTIONS, new_connection("C")), (SYNCS, json!({"connection_id": "B", "source_path": "my-videos"}))]
+    {
+        for metadata in [deep(31), text(16 * 1024 + 1)] {
+            let mut body = body.clone();
+            body["metadata"] = metadata;
+            assert_eq!(home.wrong("POST", path, body), ["body.metadata"]);
+        }
+    }
+    assert_eq!(home.ok("GET", CONNECTIONS, Value::Null)["total"], 2);
+}
+
+#[test]
+fn a_byte_order_mark_is_read_over() {
+    let home = Home::new();
+    let response = home.request(ApiRequest {
+        method: "POST".into(),
+        path: CONNECTIONS.into(),
+        authorization: Some(format!("Bearer {API_KEY}")),
+        body: format!("\u{feff}{}", new_connection("A")).into_bytes(),
+        ..ApiRequest::default()
+    });
+    assert_eq!(response.status, 200, "{:?}", String::from_utf8_lossy(&response.body));
+}

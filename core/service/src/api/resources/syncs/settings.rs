@@ -148,7 +148,7 @@ impl SyncPatch {
     fn read(fields: &mut Fields<'_>) -> Self {
         let mut patch = Self {
             description: fields.text_or_null("description", 0, DESCRIPTION_CHARS_MAX),
-            metadata: fields.free_object_or_null("metadata"),
+            metadata: fields.metadata(),
             activate: None,
             polling_interval_s: fields.integer("polling_interval_seconds", INTERVAL_S.1, INTERVAL_S.2),
             batch_size: fields.integer("batch_size", BATCH.1, BATCH.2),

@@ -4,7 +4,7 @@
 use super::page::{check_block, read, row};
 use crate::{
     api::{
-        body, pagination, render, request,
+        body, nesting, pagination, render, request,
         resources::{
             changes, connections, jobs, objects,
             syncs::settings::{BATCH, CLASS_C_MAX, CONCURRENCY_MAX, INTERVAL_S},
@@ -114,6 +114,8 @@ fn of_the_api() {
         "limits of the API",
         &[
             ("body of a request", bytes(body::BODY_BYTES_MAX)),
+            ("levels of lists and objects in a body", number(nesting::NESTING_MAX as u64)),
+            ("`metadata` of a connection or a sync", format!("{} as JSON", bytes(body::METADATA_BYTES_MAX))),
             ("part of a path", format!("{}, decoded", bytes(routes::SEGMENT_BYTES_MAX))),
             ("parameters of a query that are read", number(pagination::PARAMETERS_MAX as u64)),
             ("items of a page", format!("1 to {}, default {}", number(max), number(default))),
@@ -344,6 +346,7 @@ fn in_passing() {
             vec![one_to(CONCURRENCY_MAX), number(coordinator::STREAM_FILES), streams]
         }),
         ("description", vec![format!("at most {} characters", body::DESCRIPTION_CHARS_MAX)]),
+        ("metadata", vec![format!("at most {} as JSON", bytes(body::METADATA_BYTES_MAX))]),
     ] {
         let row = row("sync-fields.md", "## What you set", field);
         for part in parts {
@@ -358,6 +361,7 @@ fn in_passing() {
             "http-api.md",
             vec![
                 format!("at most {}", bytes(body::BODY_BYTES_MAX)),
+                format!("and {} levels of", nesting::NESTING_MAX),
                 format!("at most {} bytes", routes::SEGMENT_BYTES_MAX),
                 format!("1 to {} characters) keeps target buckets", request::NAMESPACE_CHARS_MAX),
                 format!("1 to {}, default {}.", number(pagination::PAGE_MAX), pagination::PAGE_DEFAULT),
