@@ -2,7 +2,7 @@
 //! do.
 //!
 //! - `fetch` hands each request to the API ([`b2sync_service::api::Service`]);
-//! - `scheduled` pokes the coordinators of the syncs that are due;
+//! - `scheduled` is the cron's tick ([`b2sync_service::watchdog`]): it pokes the coordinators of syncs that are due;
 //! - [`Registry`], [`SyncCoordinator`], [`Shard`] and [`Catalogue`] are Durable Objects: one registry, one coordinator
 //!   a sync and some shards that read for it, one catalogue a target bucket;
 //! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
@@ -36,18 +36,13 @@ pub use kv::{Kv, KvBlobs};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::{
     api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},
-    coordinator::protocol::{Answer, Command},
-    registry::Registry as _,
+    coordinator::protocol::Command,
+    watchdog,
 };
 use worker::{Context, Env, Headers, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
 
 use bindings::Bindings;
 use platform::{Platform, RemoteCoordinators};
-
-/// How many coordinators one cron tick pokes at most. What is left is overdue, and comes first at the next tick.
-const POKES_MAX: usize = 300;
-/// How soon a coordinator that did not answer is poked again, in milliseconds: behind all that do.
-const POKE_FAILED_MS: i64 = 60_000;
 
 #[event(fetch)]
 async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Response> {
@@ -96,36 +91,21 @@ fn respond(answer: ApiResponse) -> Result<Response> {
     Ok(Response::from_bytes(answer.body)?.with_status(answer.status).with_headers(headers))
 }
 
-/// A cron tick only pokes coordinators: ticks may overlap, repeat or be missed.
+/// Ticks may overlap, repeat or be missed.
 #[event(scheduled)]
 async fn scheduled(event: ScheduledEvent, env: Env, _context: ScheduleContext) {
     // Milliseconds since the epoch fit an f64 exactly.
     let at = Timestamp::from_millis(event.schedule() as i64).max(Platform.now());
-    if let Err(error) = poke_due(&env, at).await {
+    if let Err(error) = tick(&env, at).await {
         console_error!("The cron tick of {at} failed: {error}");
     }
 }
 
-async fn poke_due(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
+async fn tick(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
     let bindings = Bindings::of(env)?;
-    let registry = bindings.registry();
-    for due in registry.due(at, POKES_MAX).await? {
-        let sync_id = &due.sync_id;
-        let next = match bindings.coordinator(sync_id, &Command::Poke { at }).await {
-            Ok(Answer::Poked { next }) => next,
-            Ok(other) => {
-                console_error!("{sync_id} answered a poke with {other:?}");
-                Some(at.plus_millis(POKE_FAILED_MS))
-            }
-            Err(error) => {
-                console_error!("{sync_id} was not poked: {error}");
-                Some(at.plus_millis(POKE_FAILED_MS))
-            }
-        };
-        // One that fails keeps no other from being poked.
-        if let Err(error) = registry.poked(&due, next).await {
-            console_error!("When to poke {sync_id} again was not noted: {error}");
-        }
-    }
+    let call = async |sync_id: &str, command: Command| bindings.coordinator(sync_id, &command).await;
+    let limit = watchdog::pokes_max(&config::budget(env)?);
+    let done = watchdog::tick(&bindings.registry(), &call, limit, at).await?;
+    done.failures.iter().for_each(|failure| console_error!("{failure}"));
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::cell::Cell;
 
 use b2sync_core::{Error, time::Timestamp};
 use b2sync_service::registry::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Record, Registry as CoreRegistry, Rows, Section,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry as CoreRegistry, Rows, Section,
     SyncQuery, SyncRecord, SyncRow, SyncsOf, apply_json,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
@@ -21,15 +21,15 @@ use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStora
 use crate::{bindings::reply, failure::storage_error, sql};
 
 const SCHEMA: [&str; 8] = [
-    "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, provider_type TEXT NOT \
-     NULL, status TEXT NOT NULL, is_active INTEGER NOT NULL, archived_at INTEGER, created_at INTEGER NOT NULL, revision \
-     INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+    "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, \
+     provider_type TEXT NOT NULL, status TEXT NOT NULL, is_active INTEGER NOT NULL, archived_at INTEGER, \
+     created_at INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
     "CREATE UNIQUE INDEX IF NOT EXISTS connections_by_name ON connections (name) WHERE archived_at IS NULL",
     "CREATE INDEX IF NOT EXISTS connections_by_archival ON connections (archived_at, created_at, connection_id)",
     "CREATE INDEX IF NOT EXISTS connections_by_status ON connections (status, created_at, connection_id)",
     "CREATE TABLE IF NOT EXISTS syncs (sync_id TEXT PRIMARY KEY, namespace_id TEXT NOT NULL, bucket_id TEXT NOT NULL, \
-     connection_id TEXT NOT NULL, is_active INTEGER NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, revision \
-     INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
+     connection_id TEXT NOT NULL, is_active INTEGER NOT NULL, created_at INTEGER NOT NULL, poke_after INTEGER, \
+     revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id, created_at, sync_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id, is_active, created_at, sync_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after, sync_id)",
@@ -335,15 +335,27 @@ impl CoreRegistry for Registry {
         Ok(rows.into_iter().map(due).collect())
     }
 
-    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? AND poke_after = ?";
-        self.exec(query, vec![time(next), due.sync_id.as_str().into(), due.since.as_millis().into()])
+    async fn poked(&self, pokes: &[Poked]) -> Result<(), Error> {
+        let row = |it: &Poked| (it.due.sync_id.clone(), it.due.since.as_millis(), it.next.map(Timestamp::as_millis));
+        let rows: Vec<_> = pokes.iter().map(row).collect();
+        let rows = serde_json::to_string(&rows).map_err(failed)?;
+        let query = "UPDATE syncs SET poke_after = poked.value ->> 2 FROM json_each(?) AS poked \
+            WHERE sync_id = poked.value ->> 0 AND poke_after = poked.value ->> 1";
+        self.exec(query, vec![rows.into()])
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? RETURNING sync_id";
         let found: Option<IgnoredAny> = self.first(query, vec![time(at), sync_id.into()])?;
         found.map(|_| ()).ok_or_else(|| refusals::missing(sync_id))
+    }
+
+    async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {
+        let query = "DELETE FROM connections WHERE connection_id IN (SELECT connection_id FROM connections AS it WHERE \
+            archived_at <= ? AND NOT EXISTS (SELECT 1 FROM syncs WHERE syncs.connection_id = it.connection_id) \
+            LIMIT ?) RETURNING connection_id";
+        let purged: Vec<Id> = self.rows(query, vec![archived_until.as_millis().into(), integer(limit as u64)])?;
+        Ok(purged.len() as u64)
     }
 }
 

@@ -18,3 +18,4 @@ pub mod documents;
 pub mod registry;
 pub mod seal;
 pub mod sinks;
+pub mod watchdog;

@@ -264,7 +264,7 @@ impl Synced {
 }
 
 /// User and system time of a running process, in seconds.
-fn cpu_s(process: u32) -> Option<f64> {
+pub(crate) fn cpu_s(process: u32) -> Option<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
     // Behind the name, which may hold anything, in parentheses: state, …, utime (12th), stime (13th).
     let (_, fields) = stat.rsplit_once(')')?;

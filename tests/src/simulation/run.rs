@@ -13,9 +13,10 @@ use b2sync_core::entropy::Entropy as _;
 use b2sync_core::error::{Error, ErrorKind};
 use b2sync_core::job::Trigger;
 use b2sync_core::time::{Clock as _, Timestamp};
-use b2sync_service::coordinator::protocol::{Answer, Command};
+use b2sync_service::coordinator::protocol::Command;
 use b2sync_service::coordinator::{Coordinator, Home as _, LEASE_MARGIN_MS};
 use b2sync_service::registry::Registry as _;
+use b2sync_service::watchdog;
 
 use super::checkers::{Rule, Violation};
 use super::history::{Call, Plan};
@@ -30,8 +31,6 @@ use crate::virtual_world::{SeededEntropy, mix};
 const TURNS_MAX: u32 = 200_000;
 /// How often the cron comes, in milliseconds.
 const CRON_MS: i64 = 60_000;
-/// How many syncs one tick pokes at most.
-const POKES_MAX: usize = 300;
 /// How soon the platform repeats an alarm whose handler failed, in milliseconds.
 const ALARM_AGAIN_MS: i64 = 10_000;
 
@@ -385,15 +384,8 @@ pub(super) fn is_poked_after(command: &Command) -> bool {
 /// What a tick of the cron does, as the Worker's `scheduled`.
 async fn poke_due(home: &SimHome, at: Timestamp) -> Result<(), Error> {
     let at = at.max(home.clock().now());
-    for due in home.registry().due(at, POKES_MAX).await? {
-        let next = match Coordinator::new(home).handle(&due.sync_id, Command::Poke { at }).await {
-            Ok(Answer::Poked { next }) => next,
-            _ => Some(at.plus_millis(CRON_MS)),
-        };
-        // As there: what is not noted is poked again.
-        let _ = home.registry().poked(&due, next).await;
-    }
-    Ok(())
+    let call = async |sync_id: &str, command: Command| Coordinator::new(home).handle(sync_id, command).await;
+    watchdog::tick(home.registry(), &call, watchdog::POKES_MAX, at).await.map(|_| ())
 }
 
 pub(super) fn below(rng: &SeededEntropy, bound: usize) -> usize {

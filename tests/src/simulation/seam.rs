@@ -15,7 +15,7 @@ use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::coordinator::DOCUMENT;
 use b2sync_service::registry::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
 };
 use b2sync_service::sinks::SinkRecord;
 use bytes::Bytes;
@@ -508,12 +508,17 @@ impl Registry for Seam {
         self.effect("registry: due", storage_error, async || self.inner.registry.due(at, limit).await).await
     }
 
-    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        self.effect("registry: poke", storage_error, async || self.inner.registry.poked(due, next).await).await
+    async fn poked(&self, pokes: &[Poked]) -> Result<(), Error> {
+        self.effect("registry: poke", storage_error, async || self.inner.registry.poked(pokes).await).await
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         self.effect("registry: poke", storage_error, async || self.inner.registry.set_poke_after(sync_id, at).await)
+            .await
+    }
+
+    async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {
+        self.effect("registry: purge", storage_error, async || self.inner.registry.purge(archived_until, limit).await)
             .await
     }
 }

@@ -1,7 +1,7 @@
 //! What every [`Registry`] must do.
 
 use crate::registry::{
-    CONNECTIONS_MAX, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync, Echoed,
+    CONNECTIONS_MAX, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync, Echoed, Poked,
     RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord, SyncRow, SyncsOf,
 };
 use b2sync_core::{
@@ -96,7 +96,8 @@ pub async fn registry_conformance<R: Registry>(new: impl AsyncFn() -> R) -> Outc
     syncs_are_kept(&new().await).await?;
     lists_have_sections(&new().await).await?;
     what_cannot_be_read_hides_nothing(&new().await).await?;
-    syncs_are_due(&new().await).await
+    syncs_are_due(&new().await).await?;
+    archived_connections_are_purged(&new().await).await
 }
 
 async fn connections_are_kept(registry: &impl Registry) -> Outcome {
@@ -314,6 +315,31 @@ async fn what_cannot_be_read_hides_nothing(registry: &impl Registry) -> Outcome 
     check("it can be removed", registry.delete_sync("sync_b").await, true)
 }
 
+async fn archived_connections_are_purged(registry: &impl Registry) -> Outcome {
+    let at = Timestamp::from_millis;
+    for (name, archived_at) in [("a", Some(10)), ("b", Some(20)), ("c", Some(21)), ("d", None), ("e", Some(10))] {
+        let record = ok("insert", registry.insert_connection(connection(&format!("conn_{name}"), name, 1)).await)?;
+        if let Some(archived_at) = archived_at {
+            let status = ConnectionStatus::Archived;
+            let archived = ConnectionRecord { archived: true, status, updated_at: at(archived_at), ..record };
+            ok("archive", registry.update_connection(archived, 1).await)?;
+        }
+    }
+    let paused = SyncRecord { is_active: false, ..sync("sync_e", "bkt", "conn_e", 1)? };
+    ok("insert", registry.insert_sync(paused).await)?;
+    check("none was archived so early", registry.purge(at(9), 9).await, 0)?;
+    check("no more than asked for", registry.purge(at(20), 1).await, 1)?;
+    check("those archived until then", registry.purge(at(20), 9).await, 1)?;
+    check("and no others", registry.purge(at(20), 9).await, 0)?;
+    let archived = registry.connections(&with_status("ARCHIVED")).await;
+    let archived = archived.map(|page| page.rows.into_iter().map(|row| row.connection_id).collect());
+    check("a later one stays, and one that a sync names", archived, ids(&["conn_e", "conn_c"]))?;
+    check("gone", registry.connection("conn_a").await, None)?;
+    check("one that is not archived stays", registry.connections(&live()).await.map(|page| page.total), 1)?;
+    ok("delete", registry.delete_sync("sync_e").await)?;
+    check("a sync that is gone keeps none", registry.purge(at(100), 9).await, 2)
+}
+
 /// The connections that are not archived.
 fn live() -> ConnectionQuery {
     ConnectionQuery { provider_type: None, status: None, is_active: None, section: Section::first(9) }
@@ -363,18 +389,20 @@ async fn syncs_are_due(registry: &impl Registry) -> Outcome {
     check("and a write is no poking", due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
     let poked = DueSync { since: at(30), sync_id: "sync_a".to_owned() };
     let earlier = DueSync { since: at(29), ..poked.clone() };
-    ok("poked, and said otherwise since", registry.poked(&earlier, Some(at(500))).await)?;
+    let gone = DueSync { since: at(20), sync_id: "sync_none".to_owned() };
+    let next = |due: &DueSync, next: Option<i64>| Poked { due: due.clone(), next: next.map(at) };
+    ok("poked, and said otherwise since", registry.poked(&[next(&earlier, Some(500))]).await)?;
     check("that is left as it is", due(at(99), 10).await, ids(&["sync_d", "sync_a"]))?;
-    ok("poked", registry.poked(&poked, Some(at(40))).await)?;
+    ok("poked", registry.poked(&[next(&gone, Some(1)), next(&poked, Some(40)), next(&earlier, None)]).await)?;
     check("due again", due(at(39), 10).await, ids(&["sync_d"]))?;
-    ok("poked again", registry.poked(&DueSync { since: at(40), ..poked.clone() }, None).await)?;
+    ok("poked again", registry.poked(&[next(&DueSync { since: at(40), ..poked.clone() }, None)]).await)?;
     check("and never again", due(at(1_000), 10).await, ids(&["sync_d", "sync_c"]))?;
-    ok("poked, and never due", registry.poked(&poked, Some(at(1))).await)?;
+    ok("poked, and never due", registry.poked(&[next(&poked, Some(1))]).await)?;
     ok("made due", registry.set_poke_after("sync_a", Some(at(30))).await)?;
     ok("delete", registry.delete_sync("sync_d").await)?;
     check("a deleted sync is not due", due(at(99), 10).await, ids(&["sync_a"]))?;
     let gone = DueSync { since: at(20), sync_id: "sync_d".to_owned() };
-    ok("that it was poked is no error", registry.poked(&gone, Some(at(1))).await)?;
+    ok("that it was poked is no error", registry.poked(&[next(&gone, Some(1))]).await)?;
     check_kind("nor can it be made so", registry.set_poke_after("sync_d", Some(at(1))).await, ErrorKind::NotFound)
 }
 

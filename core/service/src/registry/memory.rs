@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Record, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry, Rows, SyncQuery, SyncRecord,
+    SyncRow,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
 };
@@ -191,11 +192,14 @@ impl Registry for MemoryRegistry {
         Ok(due)
     }
 
-    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        if let Some((_, after)) = self.0.borrow_mut().syncs.get_mut(&due.sync_id)
-            && *after == Some(due.since)
-        {
-            *after = next;
+    async fn poked(&self, pokes: &[Poked]) -> Result<(), Error> {
+        let syncs = &mut self.0.borrow_mut().syncs;
+        for Poked { due, next } in pokes {
+            if let Some((_, after)) = syncs.get_mut(&due.sync_id)
+                && *after == Some(due.since)
+            {
+                *after = *next;
+            }
         }
         Ok(())
     }
@@ -208,5 +212,17 @@ impl Registry for MemoryRegistry {
             }
             None => Err(refusals::missing(sync_id)),
         }
+    }
+
+    async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {
+        let mut tables = self.0.borrow_mut();
+        let is_needed = |id: &str| tables.syncs.values().any(|(sync, _)| sync.connection_id == id);
+        let is_over = |it: &&ConnectionRecord| plan::plan_archived_at(it).is_some_and(|at| at <= archived_until);
+        let over = tables.connections.values().filter(is_over).map(|it| it.connection_id.clone());
+        let over: Vec<_> = over.filter(|id| !is_needed(id)).take(limit).collect();
+        over.iter().for_each(|id| {
+            tables.connections.remove(id);
+        });
+        Ok(over.len() as u64)
     }
 }

@@ -3,8 +3,8 @@
 //! It decides nothing but what only one place can decide: that a name is free, that a record is still the one that was
 //! read, and which syncs are due. It is strongly consistent: a read sees every write acknowledged before it. On Workers
 //! it is one Durable Object, called through [`RegistryCall`]; [`apply`] makes any [`Registry`] answer such calls and
-//! [`RemoteRegistry`] is the other end. What is refused, and what a record becomes, is decided in [`plan`], once for all
-//! homes; a home only looks up and stores.
+//! [`RemoteRegistry`] is the other end. What is refused, and what a record becomes, is decided in [`plan`], once for
+//! all homes; a home only looks up and stores.
 //!
 //! **Invariants.** A record's revision counts its writes from 1 and every update names the revision it read. Of the
 //! connections that are not archived, no two have the same name. A new sync is due at once, so that the cron finds it
@@ -115,15 +115,19 @@ pub trait Registry {
     /// At most `limit` syncs to poke at `at`, longest overdue first.
     async fn due(&self, at: Timestamp, limit: usize) -> Result<Vec<DueSync>, Error>;
 
-    /// Makes a sync that was due, and was poked, due next at that time, or never; unless [`Self::set_poke_after`] has
-    /// said otherwise meanwhile, or it is gone.
-    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error>;
+    /// Makes syncs that were due, and were poked, due next at their times, or never; except those of which
+    /// [`Self::set_poke_after`] has said otherwise meanwhile, and those that are gone.
+    async fn poked(&self, pokes: &[Poked]) -> Result<(), Error>;
 
     /// Makes a sync due at that time, or never. Does not count as a write of its record.
     ///
     /// # Errors
     /// [`ErrorKind::NotFound`].
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error>;
+
+    /// Removes at most `limit` connections that were archived at that time or before it and that no sync names; says
+    /// how many.
+    async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error>;
 }
 
 /// A sync, and the connection that it names, if there is one.
@@ -136,6 +140,15 @@ pub struct DueSync {
     pub since: Timestamp,
     /// `sync_…`
     pub sync_id: String,
+}
+
+/// A sync that was poked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Poked {
+    /// What was due.
+    pub due: DueSync,
+    /// When it is due next; `None`: never.
+    pub next: Option<Timestamp>,
 }
 
 /// The errors that every home's registry answers, in the same words.

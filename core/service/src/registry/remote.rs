@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Registry, Rows, SyncAndConnectionRows, SyncQuery,
+    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncAndConnectionRows, SyncQuery,
     SyncRecord, SyncRow,
 };
 use b2sync_core::{error::Error, error_wire::ErrorWire, time::Timestamp};
@@ -28,8 +28,9 @@ pub enum RegistryCall {
     DeleteSync { sync_id: String },
     Syncs { query: SyncQuery },
     Due { at: Timestamp, limit: usize },
-    Poked { due: DueSync, next: Option<Timestamp> },
+    Poked { pokes: Vec<Poked> },
     SetPokeAfter { sync_id: String, at: Option<Timestamp> },
+    Purge { archived_until: Timestamp, limit: usize },
 }
 
 /// Carries calls to a registry and answers back. Implemented by each home.
@@ -62,8 +63,9 @@ pub async fn apply(registry: &impl Registry, call: RegistryCall) -> String {
         Call::DeleteSync { sync_id } => answer(registry.delete_sync(&sync_id).await),
         Call::Syncs { query } => answer(registry.syncs(&query).await),
         Call::Due { at, limit } => answer(registry.due(at, limit).await),
-        Call::Poked { due, next } => answer(registry.poked(&due, next).await),
+        Call::Poked { pokes } => answer(registry.poked(&pokes).await),
         Call::SetPokeAfter { sync_id, at } => answer(registry.set_poke_after(&sync_id, at).await),
+        Call::Purge { archived_until, limit } => answer(registry.purge(archived_until, limit).await),
     }
 }
 
@@ -142,11 +144,15 @@ impl<C: Channel> Registry for RemoteRegistry<C> {
         self.0.call(&RegistryCall::Due { at, limit }).await
     }
 
-    async fn poked(&self, due: &DueSync, next: Option<Timestamp>) -> Result<(), Error> {
-        self.0.call(&RegistryCall::Poked { due: due.clone(), next }).await
+    async fn poked(&self, pokes: &[Poked]) -> Result<(), Error> {
+        self.0.call(&RegistryCall::Poked { pokes: pokes.to_vec() }).await
     }
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         self.0.call(&RegistryCall::SetPokeAfter { sync_id: sync_id.to_owned(), at }).await
+    }
+
+    async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {
+        self.0.call(&RegistryCall::Purge { archived_until, limit }).await
     }
 }

@@ -467,8 +467,8 @@ pub(in crate::api) fn render(record: &ConnectionRecord) -> Value {
     })
 }
 
-/// A connection whose record cannot be read: what is known of it, and why. It is of no use until it is removed, or until
-/// a b2sync is deployed that can read it.
+/// A connection whose record cannot be read: what is known of it, and why. It is of no use until it is removed, or
+/// until a b2sync is deployed that can read it.
 fn render_unreadable(row: &ConnectionRow, error: &Error) -> Value {
     json!({
         "connection_id": row.connection_id,

@@ -120,12 +120,14 @@ pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
 }
 
 /// The fields that are not known of a sync whose record cannot be read.
-const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode schedule polling_interval_seconds batch_size \
-    create_object_on_confirm skip_duplicates skip_batch_submission batch_collection_ids ingest_filter provider_filters \
-    sync_from reconcile deletion_limit description sync_concurrency max_objects_per_run max_class_c_per_day \
-    feed_retention_hours total_files_discovered total_files_synced total_files_failed total_bytes_synced \
-    total_bytes_known consecutive_failures sync_run_counter last_sync_at next_sync_at pause_reason paused_at locked_at \
-    current_sync_run_id sync_progress stats dead_letters feed stretched cost";
+const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode schedule polling_interval_seconds \
+    batch_size create_object_on_confirm skip_duplicates skip_batch_submission \
+    batch_collection_ids ingest_filter provider_filters sync_from reconcile \
+    deletion_limit description sync_concurrency max_objects_per_run max_class_c_per_day \
+    feed_retention_hours total_files_discovered total_files_synced total_files_failed \
+    total_bytes_synced total_bytes_known consecutive_failures sync_run_counter \
+    last_sync_at next_sync_at pause_reason paused_at locked_at current_sync_run_id \
+    sync_progress stats dead_letters feed stretched cost";
 
 /// What its user has set.
 fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {

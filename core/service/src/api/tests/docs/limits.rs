@@ -16,6 +16,7 @@ use crate::{
     coordinator::{self, ranges},
     registry,
     sinks::{self, dead_letters, pump},
+    watchdog,
 };
 use b2sync_core::{
     b2::account::CREDENTIAL_BYTES_MAX,
@@ -279,6 +280,28 @@ fn of_a_job() {
                     time(ranges::CALL_MS_MAX)
                 ),
             ),
+        ],
+    );
+}
+
+#[test]
+fn of_the_cron() {
+    check(
+        "limits of the cron",
+        &[
+            (
+                "syncs that one tick pokes",
+                format!(
+                    "{}; {} with a `STEP_BUDGET` of at most {} requests, as `free` has",
+                    number(watchdog::POKES_MAX),
+                    number(watchdog::POKES_MAX_FREE),
+                    watchdog::FREE_PLAN_REQUESTS
+                ),
+            ),
+            ("coordinators poked at the same time", number(watchdog::POKES_IN_FLIGHT)),
+            ("answers noted in one call", number(watchdog::POKES_NOTED_AT_ONCE)),
+            ("wait after a coordinator did not answer", time(watchdog::POKE_FAILED_MS as u64)),
+            ("time that an archived connection is kept", time(watchdog::ARCHIVED_KEPT_MS as u64)),
         ],
     );
 }
