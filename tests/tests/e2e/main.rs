@@ -3,6 +3,7 @@
 //! One binary, so that the test that waits (for time-outs, for storms to pass) waits while others work; its name puts
 //! it first. Each test starts its own service; none knows of another.
 
+mod at_once;
 mod bad_weather;
 mod cuts;
 mod docs;

@@ -21,8 +21,9 @@ use b2sync_core::{
 pub const ORGANISATION_ID: &str = "int_b2sync";
 /// Who creates connections and syncs: every caller has the same API key.
 pub(super) const USER_ID: &str = "usr_api_key";
-/// How often a record is read and changed again after another request changed it at the same time.
-const CHANGE_ATTEMPTS_MAX: u32 = 4;
+/// How often a record is read and changed again after another request changed it at the same time. Each time another
+/// request was done, so as many may change one record at the same time, and all succeed.
+const CHANGE_ATTEMPTS_MAX: u32 = 100;
 /// A user waits for the answer: short, and few attempts.
 pub(super) const INTERACTIVE: RetryPolicy = RetryPolicy {
     attempts_max: 3,

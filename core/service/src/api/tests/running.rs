@@ -1,6 +1,13 @@
 //! Syncs: what becomes of them.
 
+use std::{future::poll_fn, task::Poll};
+
+use futures_util::future::join_all;
+use serde::de::DeserializeOwned;
+
 use super::*;
+use crate::registry::{Channel, RegistryCall, RemoteRegistry, apply_json};
+use b2sync_core::error_wire::ErrorWire;
 
 #[test]
 fn a_sync_is_paused_and_resumed() {
@@ -184,4 +191,61 @@ fn a_sync_is_deleted() {
     assert_eq!(home.refused("DELETE", &sync, Value::Null).0, 503);
     home.unreachable.set(false);
     home.ok("DELETE", &sync, Value::Null);
+}
+
+/// A registry that lets others go on before it answers, as one at the other end of a network does.
+struct Slow<'a>(&'a MemoryRegistry);
+
+impl Channel for Slow<'_> {
+    async fn call<T: DeserializeOwned>(&self, call: &RegistryCall) -> Result<T, Error> {
+        let mut turns = 2;
+        poll_fn(|context| {
+            turns -= 1;
+            context.waker().wake_by_ref();
+            if turns == 0 { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
+        let answer = apply_json(self.0, &serde_json::to_string(call).unwrap()).await;
+        serde_json::from_str::<Result<T, ErrorWire>>(&answer).unwrap().map_err(Error::from)
+    }
+}
+
+#[test]
+fn fifty_changes_at_the_same_time_all_succeed() {
+    const CHANGES: usize = 50;
+    let home = Home::new();
+    let sync = home.sync();
+    let connection = format!("{CONNECTIONS}/{}", home.record(&sync).connection_id);
+    let registry = RemoteRegistry(Slow(&home.registry));
+    let service = Service {
+        registry: &registry,
+        coordinators: &home,
+        objects: &home.catalogue,
+        http: &home,
+        clock: &home,
+        entropy: &home,
+        master_keys: &home.master_keys,
+        api_key: &home.api_key,
+        b2_api_url: "https://api.backblazeb2.com",
+        version: "0.1.0",
+    };
+    for path in [&connection, &sync] {
+        let before = home.ok("GET", path, Value::Null);
+        let change = |i: usize| ApiRequest {
+            method: "PATCH".into(),
+            path: path.clone(),
+            authorization: Some(format!("Bearer {API_KEY}")),
+            body: json!({"description": format!("change {i}")}).to_string().into_bytes(),
+            ..ApiRequest::default()
+        };
+        let answers = block_on(join_all((0..CHANGES).map(|i| service.handle(change(i)))));
+        for answer in answers {
+            assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        }
+        let after = home.ok("GET", path, Value::Null);
+        assert_ne!(after["description"], before["description"]);
+    }
+    let connection = block_on(home.registry.connection("A")).unwrap().unwrap();
+    // Creating the sync noted B2's answer with the connection; nothing else wrote.
+    assert!(connection.revision as usize > CHANGES && home.record(&sync).revision as usize == CHANGES + 1);
 }
