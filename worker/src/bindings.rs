@@ -10,8 +10,9 @@ use b2sync_service::{
     },
     registry::{Channel, Registry, RegistryCall, RemoteRegistry},
     seal::MasterKeys,
+    watchdog::{self, Part, PartDone},
 };
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use worker::{
     Env, Response,
     js_sys::Promise,
@@ -74,6 +75,12 @@ impl Bindings {
         call_object(&self.env, "SYNC_COORDINATOR", sync_id, &(sync_id, command)).await
     }
 
+    /// Pokes syncs.
+    pub(crate) async fn poke_part(&self, part: Part) -> PartDone {
+        let call = async |sync_id: &str, command: Command| self.coordinator(sync_id, &command).await;
+        watchdog::poke_part(&self.registry(), &call, part).await
+    }
+
     pub(crate) fn kv(&self) -> Result<Kv, Error> {
         Kv::of(&self.env)
     }
@@ -105,9 +112,24 @@ pub(crate) async fn catalogue(
     call_object(env, "CATALOGUE", &catalogue_name(namespace_id, bucket_id), call).await
 }
 
+/// What a shard is asked. `R` is a [`RangeCall`], or a reference to one.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum ShardCall<R> {
+    /// To read on in a range. Answer: a [`RangeAnswer`].
+    Range(R),
+    /// To poke syncs. Answer: a [`PartDone`].
+    Poke(Part),
+}
+
 /// Has one of a sync's shards read on in a range.
 pub(crate) async fn shard(env: &Env, shard: usize, call: &RangeCall) -> Result<RangeAnswer, Error> {
-    call_object(env, SHARD, &format!("{}#{shard}", call.sync_id()), call).await
+    call_object(env, SHARD, &format!("{}#{shard}", call.sync_id()), &ShardCall::Range(call)).await
+}
+
+/// Has a shard of the cron poke syncs: it may make as many calls as this invocation.
+pub(crate) async fn poke_elsewhere(env: &Env, number: usize, part: Part) -> Result<PartDone, Error> {
+    call_object(env, SHARD, &format!("cron#{number}"), &ShardCall::<RangeCall>::Poke(part)).await
 }
 
 /// The name of a bucket's [`crate::Catalogue`] object. Neither part holds a line feed.

@@ -36,7 +36,6 @@ pub use kv::{Kv, KvBlobs};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::{
     api::{ApiError, ApiRequest, ApiResponse, BODY_BYTES_MAX, Service},
-    coordinator::protocol::Command,
     watchdog,
 };
 use worker::{Context, Env, Headers, Request, Response, Result, ScheduleContext, ScheduledEvent, console_error, event};
@@ -103,9 +102,10 @@ async fn scheduled(event: ScheduledEvent, env: Env, _context: ScheduleContext) {
 
 async fn tick(env: &Env, at: Timestamp) -> std::result::Result<(), b2sync_core::Error> {
     let bindings = Bindings::of(env)?;
-    let call = async |sync_id: &str, command: Command| bindings.coordinator(sync_id, &command).await;
     let limit = watchdog::pokes_max(&config::budget(env)?);
-    let done = watchdog::tick(&bindings.registry(), &call, limit, at).await?;
+    let here = async |part| bindings.poke_part(part).await;
+    let elsewhere = async |number, part| bindings::poke_elsewhere(env, number, part).await;
+    let done = watchdog::tick(&bindings.registry(), here, elsewhere, limit, at).await?;
     done.failures.iter().for_each(|failure| console_error!("{failure}"));
     Ok(())
 }

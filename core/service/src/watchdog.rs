@@ -4,7 +4,11 @@
 //! It repairs and decides nothing else, so ticks may overlap, repeat, come late or be missed. One sync that fails keeps
 //! no other from being poked: it comes again behind all that are due before it.
 
-use futures_util::stream::{self, StreamExt};
+use futures_util::{
+    future::join_all,
+    stream::{self, StreamExt},
+};
+use serde::{Deserialize, Serialize};
 
 use crate::{
     coordinator::protocol::{Answer, Command},
@@ -12,15 +16,17 @@ use crate::{
 };
 use b2sync_core::{engine::meter::Budget, error::Error, time::Timestamp};
 
-/// How many coordinators are poked at the same time.
+/// How many coordinators of a part are poked at the same time.
 pub const POKES_IN_FLIGHT: usize = 50;
 /// How many answers of coordinators the registry notes in one call.
 pub const POKES_NOTED_AT_ONCE: usize = 250;
-/// How many coordinators one tick pokes at most on the paid plan. With the calls to the registry, that stays within the
-/// 10,000 calls of an invocation. What is left is overdue, and comes first at the next tick.
-pub const POKES_MAX: usize = 9_900;
+/// How many coordinators one tick pokes at most on the paid plan. What is left is overdue, and comes first at the next
+/// tick.
+pub const POKES_MAX: usize = 10_000;
 /// The same on the free plan: an invocation has 1,000 calls, and little CPU time.
 pub const POKES_MAX_FREE: usize = 300;
+/// In how many parts a tick does that at most. Each has an invocation of its own, with 10,000 calls.
+pub const PARTS_MAX: usize = 4;
 /// How many requests to the outside an invocation has on the free plan.
 pub const FREE_PLAN_REQUESTS: u64 = 50;
 /// How soon a coordinator that did not answer is poked again, in milliseconds.
@@ -51,30 +57,50 @@ pub struct Tick {
     pub failures: Vec<String>,
 }
 
-/// Runs a tick at `at`: pokes at most `limit` syncs by `call`, which sends a command to the coordinator of a sync.
+/// Syncs to poke at one time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Part {
+    /// The tick's time.
+    pub at: Timestamp,
+    /// Which.
+    pub due: Vec<DueSync>,
+}
+
+/// What became of a part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartDone {
+    /// How many coordinators were poked.
+    pub poked: usize,
+    /// What failed, to be logged.
+    pub failures: Vec<String>,
+}
+
+/// Runs a tick at `at`, which pokes at most `limit` syncs. A few it pokes by itself: `poke_part` is [`poke_part`]. Of
+/// many it hands parts out, and `hand_out` has them poked elsewhere. A part that is lost stays due.
 ///
 /// # Errors
 /// Those of the registry, if it does not say what is due.
 pub async fn tick(
     registry: &impl Registry,
-    call: &impl AsyncFn(&str, Command) -> Result<Answer, Error>,
+    poke_part: impl AsyncFn(Part) -> PartDone,
+    hand_out: impl AsyncFn(usize, Part) -> Result<PartDone, Error>,
     limit: usize,
     at: Timestamp,
 ) -> Result<Tick, Error> {
     let mut tick = Tick::default();
     let due = registry.due(at, limit).await?;
-    let pokes = stream::iter(due).map(async |due| poke(call, due, at).await);
-    let mut answers = pokes.buffer_unordered(POKES_IN_FLIGHT).chunks(POKES_NOTED_AT_ONCE);
-    while let Some(answers) = answers.next().await {
-        let mut noted = Vec::with_capacity(answers.len());
-        for (poked, failure) in answers {
-            tick.failures.extend(failure);
-            noted.push(poked);
-        }
-        tick.poked += noted.len();
-        if let Err(error) = registry.poked(&noted).await {
-            let count = noted.len();
-            tick.failures.push(format!("When to poke {count} syncs again was not noted: {error}"));
+    let parts = due.chunks(limit.div_ceil(PARTS_MAX).max(1)).map(|due| Part { at, due: due.to_vec() });
+    let done = join_all(parts.enumerate().map(async |(number, part)| match number {
+        0 => Ok(poke_part(part).await),
+        _ => hand_out(number, part).await,
+    }));
+    for done in done.await {
+        match done {
+            Ok(PartDone { poked, failures }) => {
+                tick.poked += poked;
+                tick.failures.extend(failures);
+            }
+            Err(error) => tick.failures.push(format!("Some syncs were not poked: {error}")),
         }
     }
     if at.as_millis().rem_euclid(PURGE_EVERY_MS) < TICK_MS {
@@ -84,6 +110,30 @@ pub async fn tick(
         }
     }
     Ok(tick)
+}
+
+/// Pokes the syncs of a part by `call`, which sends a command to the coordinator of a sync.
+pub async fn poke_part(
+    registry: &impl Registry,
+    call: &impl AsyncFn(&str, Command) -> Result<Answer, Error>,
+    Part { at, due }: Part,
+) -> PartDone {
+    let mut done = PartDone::default();
+    let pokes = stream::iter(due).map(async |due| poke(call, due, at).await);
+    let mut answers = pokes.buffer_unordered(POKES_IN_FLIGHT).chunks(POKES_NOTED_AT_ONCE);
+    while let Some(answers) = answers.next().await {
+        let mut noted = Vec::with_capacity(answers.len());
+        for (poked, failure) in answers {
+            done.failures.extend(failure);
+            noted.push(poked);
+        }
+        done.poked += noted.len();
+        if let Err(error) = registry.poked(&noted).await {
+            let count = noted.len();
+            done.failures.push(format!("When to poke {count} syncs again was not noted: {error}"));
+        }
+    }
+    done
 }
 
 /// When to poke a sync again, and what failed.
@@ -132,6 +182,17 @@ mod tests {
         registry
     }
 
+    /// A tick whose parts are all poked here.
+    fn run<C: AsyncFn(&str, Command) -> Result<Answer, Error>>(
+        registry: &MemoryRegistry,
+        call: &C,
+        limit: usize,
+        at: Timestamp,
+    ) -> Tick {
+        let here = async |part| poke_part(registry, call, part).await;
+        block_on(tick(registry, here, async |_, part| Ok(here(part).await), limit, at)).unwrap()
+    }
+
     /// Comes back once before it is ready.
     async fn pause() {
         let mut paused = false;
@@ -147,7 +208,7 @@ mod tests {
 
     #[test]
     fn all_that_are_due_are_poked_once_and_some_at_the_same_time() {
-        let registry = registry(10_000);
+        let registry = registry(POKES_MAX);
         let (in_flight, most, poked) = (Cell::new(0), Cell::new(0), RefCell::new(BTreeMap::<String, u32>::new()));
         let call = async |sync_id: &str, command: Command| {
             assert_eq!(command, Command::Poke { at: at(60_000) });
@@ -158,11 +219,11 @@ mod tests {
             in_flight.set(in_flight.get() - 1);
             Ok(Answer::Poked { next: Some(at(360_000)) })
         };
-        for expected in [POKES_MAX, 10_000 - POKES_MAX, 0] {
-            let done = block_on(tick(&registry, &call, POKES_MAX, at(60_000))).unwrap();
+        for expected in [POKES_MAX, 0] {
+            let done = run(&registry, &call, POKES_MAX, at(60_000));
             assert_eq!((done.poked, done.failures.len()), (expected, 0));
         }
-        assert_eq!((most.get(), poked.borrow().len()), (POKES_IN_FLIGHT, 10_000));
+        assert_eq!((most.get(), poked.borrow().len()), (POKES_IN_FLIGHT * PARTS_MAX, POKES_MAX));
         assert!(poked.borrow().values().all(|&times| times == 1));
         assert!(block_on(registry.due(at(359_999), 9)).unwrap().is_empty());
         assert_eq!(block_on(registry.due(at(360_000), 20_000)).unwrap().len(), 10_000);
@@ -171,8 +232,10 @@ mod tests {
     #[test]
     fn a_tick_stays_within_the_calls_of_an_invocation() {
         for (pokes, calls) in [(POKES_MAX, 10_000), (POKES_MAX_FREE, 1_000)] {
-            // What is due, and the purge.
-            assert!(pokes + pokes.div_ceil(POKES_NOTED_AT_ONCE) + 2 <= calls);
+            let part = pokes.div_ceil(PARTS_MAX);
+            let due_others_and_purge = PARTS_MAX + 1;
+            let spent = part + part.div_ceil(POKES_NOTED_AT_ONCE) + due_others_and_purge;
+            assert!(spent <= calls, "{spent}");
         }
         assert_eq!(pokes_max(&Budget::WORKERS_PAID), POKES_MAX);
         assert_eq!(pokes_max(&Budget::WORKERS_FREE), POKES_MAX_FREE);
@@ -186,11 +249,26 @@ mod tests {
             "sync_00001" => Ok(Answer::Forgotten),
             _ => Ok(Answer::Poked { next: None }),
         };
-        let done = block_on(tick(&registry, &call, 9, at(1))).unwrap();
+        let done = run(&registry, &call, 9, at(1));
         assert_eq!((done.poked, done.failures.len()), (3, 2), "{done:?}");
         assert!(done.failures.iter().any(|it| it.contains("sync_00000 was not poked: It is away.")), "{done:?}");
         assert!(block_on(registry.due(at(POKE_FAILED_MS), 9)).unwrap().is_empty());
         assert_eq!(block_on(registry.due(at(POKE_FAILED_MS + 1), 9)).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_part_that_is_lost_stays_due() {
+        let registry = registry(8);
+        let call = async |_: &str, _| Ok(Answer::Poked { next: None });
+        let here = async |part| poke_part(&registry, &call, part).await;
+        let lost = async |number, part: Part| match number {
+            2 => Err(Error::new(ErrorKind::Storage, "It is away.", "Try again.")),
+            _ => Ok(here(part).await),
+        };
+        let done = block_on(tick(&registry, here, lost, 8, at(1))).unwrap();
+        assert_eq!((done.poked, done.failures.len()), (6, 1), "{done:?}");
+        let left: Vec<_> = block_on(registry.due(at(1), 9)).unwrap().into_iter().map(|due| due.sync_id).collect();
+        assert_eq!(left, ["sync_00004", "sync_00005"]);
     }
 
     #[test]
@@ -211,7 +289,7 @@ mod tests {
         let mut now = at(0);
         while is_there("conn_over") {
             now = now.plus_millis(TICK_MS);
-            block_on(tick(&registry, &call, 9, now)).unwrap();
+            run(&registry, &call, 9, now);
         }
         let days = now.millis_since(archived_at) as f64 / 86_400_000.0;
         assert!((30.0..30.05).contains(&days), "{days}");
@@ -219,7 +297,7 @@ mod tests {
         block_on(registry.delete_sync("sync_a")).unwrap();
         for _ in 0..60 {
             now = now.plus_millis(TICK_MS);
-            block_on(tick(&registry, &call, 9, now)).unwrap();
+            run(&registry, &call, 9, now);
         }
         assert!(is_there("conn_kept") && !is_there("conn_used"));
     }

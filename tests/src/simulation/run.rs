@@ -385,7 +385,9 @@ pub(super) fn is_poked_after(command: &Command) -> bool {
 async fn poke_due(home: &SimHome, at: Timestamp) -> Result<(), Error> {
     let at = at.max(home.clock().now());
     let call = async |sync_id: &str, command: Command| Coordinator::new(home).handle(sync_id, command).await;
-    watchdog::tick(home.registry(), &call, watchdog::POKES_MAX, at).await.map(|_| ())
+    let here = async |part| watchdog::poke_part(home.registry(), &call, part).await;
+    let elsewhere = async |_, part| Ok(here(part).await);
+    watchdog::tick(home.registry(), here, elsewhere, watchdog::POKES_MAX, at).await.map(|_| ())
 }
 
 pub(super) fn below(rng: &SeededEntropy, bound: usize) -> usize {

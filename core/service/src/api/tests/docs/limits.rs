@@ -298,7 +298,8 @@ fn of_the_cron() {
                     watchdog::FREE_PLAN_REQUESTS
                 ),
             ),
-            ("coordinators poked at the same time", number(watchdog::POKES_IN_FLIGHT)),
+            ("parts of a tick, each with the calls of an invocation", number(watchdog::PARTS_MAX as u64)),
+            ("coordinators that a part pokes at the same time", number(watchdog::POKES_IN_FLIGHT)),
             ("answers noted in one call", number(watchdog::POKES_NOTED_AT_ONCE)),
             ("wait after a coordinator did not answer", time(watchdog::POKE_FAILED_MS as u64)),
             ("time that an archived connection is kept", time(watchdog::ARCHIVED_KEPT_MS as u64)),
