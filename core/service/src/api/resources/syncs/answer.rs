@@ -125,7 +125,7 @@ const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode sched
     batch_collection_ids ingest_filter provider_filters sync_from reconcile \
     deletion_limit description sync_concurrency max_objects_per_run max_class_c_per_day \
     feed_retention_hours total_files_discovered total_files_synced total_files_failed \
-    total_bytes_synced total_bytes_known consecutive_failures sync_run_counter \
+    total_bytes_synced total_bytes_known deletions_held held_keys consecutive_failures sync_run_counter \
     last_sync_at next_sync_at pause_reason paused_at locked_at current_sync_run_id \
     sync_progress stats dead_letters feed stretched cost";
 
