@@ -52,6 +52,52 @@ impl Timestamp {
         }
     }
 
+    /// Parses ISO 8601 as people write it: what [`Self::parse_rfc3339`] reads, a date alone (midnight UTC), times without
+    /// seconds, the basic form without `-` and `:`, and offsets of hours alone or without `:`.
+    ///
+    /// # Errors
+    /// [`NotATime`]; a time of day without a zone is one, since it may mean any.
+    pub fn parse_iso8601(text: &str) -> Result<Self, NotATime> {
+        if let Ok(time) = Self::parse_rfc3339(text) {
+            return Ok(time);
+        }
+        let text = text.trim();
+        let (date, time) = match text.split_once(['T', 't', ' ']) {
+            Some((date, time)) => (date, Some(time)),
+            None => (text, None),
+        };
+        let date = with_signs(date, '-', &[4, 2, 2]).ok_or(NotATime::Unreadable)?;
+        let Some(time) = time else {
+            return Self::parse_rfc3339(&format!("{date}T00:00:00Z")).map_err(|_| NotATime::Unreadable);
+        };
+        let (time, zone) = match time.find(['Z', 'z', '+', '-']) {
+            Some(at) => time.split_at_checked(at).ok_or(NotATime::Unreadable)?,
+            None => (time, "Z"),
+        };
+        let has_zone = zone.len() < text.len() && text.ends_with(zone);
+        let (time, fraction) = match time.split_once(['.', ',']) {
+            Some((time, digits)) => (time, format!(".{digits}")),
+            None => (time, String::new()),
+        };
+        let time = match with_signs(time, ':', &[2, 2, 2]) {
+            Some(time) => time + &fraction,
+            None if fraction.is_empty() => with_signs(time, ':', &[2, 2]).ok_or(NotATime::Unreadable)? + ":00",
+            None => return Err(NotATime::Unreadable),
+        };
+        let zone = match zone.split_at_checked(1) {
+            Some(("Z" | "z", "")) => "Z".to_owned(),
+            Some((sign, offset)) => match with_signs(offset, ':', &[2, 2]) {
+                Some(offset) => format!("{sign}{offset}"),
+                None => format!("{sign}{}:00", with_signs(offset, ':', &[2]).ok_or(NotATime::Unreadable)?),
+            },
+            None => return Err(NotATime::Unreadable),
+        };
+        match Self::parse_rfc3339(&format!("{date}T{time}{zone}")) {
+            Ok(_) if !has_zone => Err(NotATime::NoZone),
+            time => time.map_err(|_| NotATime::Unreadable),
+        }
+    }
+
     /// `YYYY-MM-DDTHH:MM:SS.mmmZ`, as listings write it, without chrono. `None` for any other text, leap seconds and
     /// days that do not exist among them: chrono judges those.
     #[inline]
@@ -110,6 +156,32 @@ impl Timestamp {
     pub const fn to_chrono(self) -> Option<DateTime<Utc>> {
         DateTime::from_timestamp_millis(self.0)
     }
+}
+
+/// Why a text is not a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotATime {
+    /// A time of day without a zone: which instant it is depends on where it was written.
+    NoZone,
+    /// Anything else.
+    Unreadable,
+}
+
+/// Runs of digits of these lengths with `sign` between them, written with it everywhere or nowhere; as with it.
+fn with_signs(text: &str, sign: char, lengths: &[usize]) -> Option<String> {
+    let digits: String = text.chars().filter(|&c| c != sign).collect();
+    if digits.len() != lengths.iter().sum::<usize>() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let mut parts = Vec::new();
+    let mut rest = digits.as_str();
+    for &length in lengths {
+        let (part, behind) = rest.split_at_checked(length)?;
+        parts.push(part);
+        rest = behind;
+    }
+    let signed = parts.join(sign.encode_utf8(&mut [0; 4]));
+    (text == signed || text == digits).then_some(signed)
 }
 
 /// RFC 3339 in UTC, with milliseconds only where there are some: `2024-01-01T00:00:00Z`.
@@ -228,7 +300,66 @@ mod tests {
         }
     }
 
+    #[test]
+    fn iso_8601_is_read_in_every_form_that_people_write() {
+        let at = |text: &str| Timestamp::parse_rfc3339(text).unwrap();
+        let new_year = at("2024-01-01T00:00:00Z");
+        for text in [
+            "2024-01-01",
+            "20240101",
+            "2024-01-01T00:00:00Z",
+            "2024-01-01T00:00Z",
+            "2024-01-01T00:00:00+0000",
+            "2024-01-01T00:00:00+00",
+            "2024-01-01T02:00:00+02",
+            "2024-01-01T02:00+0200",
+            "20240101T000000Z",
+            "20240101T0000Z",
+            "20231231T190000-05",
+            "2024-01-01 00:00:00Z",
+            "2024-01-01t00:00:00z",
+            "2024-01-01T00:00:00,000Z",
+            "20240101T000000.000+0000",
+        ] {
+            assert_eq!(Timestamp::parse_iso8601(text), Ok(new_year), "{text}");
+        }
+        assert_eq!(Timestamp::parse_iso8601("20240101T000000,25Z"), Ok(new_year.plus_millis(250)));
+        for text in ["2024-01-01T00:00:00", "2024-01-01T00:00", "20240101T000000", "2024-01-01 00:00:00.5"] {
+            assert_eq!(Timestamp::parse_iso8601(text), Err(NotATime::NoZone), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "2024",
+            "2024-01",
+            "2024-13-01",
+            "2024-02-30",
+            "01.01.2024",
+            "1/1/2024",
+            "2024-1-1",
+            "2024-W01-1",
+            "202401-01",
+            "2024-01-01T",
+            "2024-01-01T24:01Z",
+            "2024-01-01T00Z",
+            "2024-01-01T00:00:00+",
+            "2024-01-01T00:00:00+2",
+            "2024-01-01T00:00:00 CET",
+            "2024-01-01T25:00:00",
+            "1704067200",
+            "2024-01-01Z",
+            "２０２４-01-01",
+        ] {
+            assert_eq!(Timestamp::parse_iso8601(text), Err(NotATime::Unreadable), "{text}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_text_panics(text in "[0-9TZtz:+., -]{0,30}|.{0,20}") {
+            let _ = Timestamp::parse_iso8601(&text);
+        }
+
         #[test]
         fn any_text_is_read_as_by_chrono(
             text in "[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}\

@@ -8,7 +8,7 @@ use super::{
     errors::{ApiError, Problem},
     nesting::{NESTING_MAX, TooDeep, check_nesting},
 };
-use b2sync_core::time::Timestamp;
+use b2sync_core::time::{NotATime, Timestamp};
 
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -275,7 +275,7 @@ impl<'p> Fields<'p> {
         })
     }
 
-    /// An instant, RFC 3339. Without an offset, as Python's `datetime` without a zone writes it, it is UTC.
+    /// An instant, ISO 8601. A date is midnight UTC; a time of day must have a zone.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         self.time_or_null(name).value()
     }
@@ -287,15 +287,19 @@ impl<'p> Fields<'p> {
                 fields.wrong_type(name, &value, "a time such as \"2024-01-01T00:00:00Z\"");
                 return None;
             };
-            let time = parse_time(text);
-            if time.is_none() {
-                fields.problem(
-                    name,
-                    "datetime_parsing",
-                    format!("`{name}` is not a time. Write RFC 3339: \"2024-01-01T00:00:00Z\", with any offset."),
-                );
-            }
-            time
+            let why = match Timestamp::parse_iso8601(text) {
+                Ok(time) => return Some(time),
+                Err(NotATime::NoZone) => {
+                    "has no time zone. Add Z for UTC, or an offset: \"2024-01-01T00:00:00Z\", \
+                     \"2024-01-01T02:00:00+02:00\"."
+                }
+                Err(NotATime::Unreadable) => {
+                    "is not a time. Write ISO 8601: \"2024-01-01T00:00:00Z\" with any offset, or \"2024-01-01\" for \
+                     midnight UTC."
+                }
+            };
+            fields.problem(name, "datetime_parsing", format!("`{name}` {why}"));
+            None
         })
     }
 
@@ -374,11 +378,6 @@ fn between(name: &str, min: u64, max: u64) -> String {
     }
 }
 
-/// RFC 3339; without an offset, UTC.
-fn parse_time(text: &str) -> Option<Timestamp> {
-    Timestamp::parse_rfc3339(text).or_else(|_| Timestamp::parse_rfc3339(&format!("{text}Z"))).ok()
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -447,13 +446,26 @@ mod tests {
     }
 
     #[test]
-    fn whole_floats_and_zoneless_times_are_understood() {
-        let problems = fields(json!({"a": 300.0, "b": "2024-01-01T00:00:00", "c": u64::MAX}), |fields| {
+    fn whole_floats_and_dates_are_understood() {
+        let problems = fields(json!({"a": 300.0, "b": "2024-01-01", "c": u64::MAX}), |fields| {
             assert_eq!(fields.integer("a", 30, 86_400), Some(300));
             assert_eq!(fields.time("b"), Timestamp::parse_rfc3339("2024-01-01T00:00:00Z").ok());
             assert_eq!(fields.integer("c", 0, u64::MAX), Some(u64::MAX));
         });
         assert_eq!(problems, []);
+    }
+
+    #[test]
+    fn a_time_without_a_zone_says_what_to_add() {
+        let problems = fields(json!({"a": "2024-01-01T00:00:00", "b": "last week"}), |fields| {
+            fields.time("a");
+            fields.time("b");
+        });
+        let [(_, "datetime_parsing", no_zone), (_, "datetime_parsing", unreadable)] = problems.as_slice() else {
+            panic!("{problems:?}");
+        };
+        assert!(no_zone.contains("no time zone. Add Z for UTC"), "{no_zone}");
+        assert!(unreadable.contains("\"2024-01-01\" for midnight UTC"), "{unreadable}");
     }
 
     #[test]

@@ -111,7 +111,7 @@ fn a_sync_as_the_client_makes_it() {
     let filters = json!({
         "include_patterns": ["a/**"], "exclude_patterns": [], "extensions": ["mp4"], "min_size_bytes": 0,
         "max_size_bytes": 18446744073709551615_u64, "modified_after": "2024-01-01T00:00:00Z",
-        "modified_before": "2025-01-01T00:00:00", "mime_types": ["video/*"], "metadata_filters": [],
+        "modified_before": "2025-01-01", "mime_types": ["video/*"], "metadata_filters": [],
     });
     let created = home.ok(
         "POST",
