@@ -5,10 +5,12 @@
 //! the comparison with the snapshot.
 //!
 //! **Patterns** are globs as [`globset`] reads them:
-//! - without `/`: the file's base name, in any folder; with `/`: the path from the source root ([`SourcePath::root`]),
-//!   where a leading `/` or `./` only says so and is dropped;
+//! - without `/`: the file's base name, in any folder; with `/`: the path from the source root ([`SourcePath::root`]);
+//!   a leading `/` or `./` anchors a pattern there: `/*.mp4` is what is in no folder;
+//! - with `/` at the end: all below the folder. `drafts/` is a folder of that name at any depth, `/drafts/` and
+//!   `a/drafts/` count from the source root, as gitignore has it;
 //! - `*` is any run of characters but `/`, `**` any run of whole folders (`a/**` is all below `a`, `**/b` is `b` at
-//!   any depth), `{a,b}` is either, `\` takes the next character literally;
+//!   any depth; as a part of a name it is refused), `{a,b}` is either, `\` takes the next character literally;
 //! - `?` and `[abc]` stand for one ASCII character. They count bytes of UTF-8, so another letter needs `*` or `{é,è}`;
 //!   a class that names one is refused rather than left to match by halves;
 //! - case counts, as it does in B2; extensions and MIME types ignore it.
@@ -16,13 +18,17 @@
 //! A folder marker (a key ending in `/`) is an ordinary entry whose base name is empty: `*` matches it, `*.mp4` does
 //! not.
 
+mod pattern;
 mod shape;
 
 use std::fmt;
 
-use globset::{Candidate, GlobBuilder, GlobSet, GlobSetBuilder};
+use globset::{Candidate, Glob, GlobBuilder, GlobSet};
 
-use self::shape::{Path, Shapes};
+use self::{
+    pattern::{Pattern, Refusal},
+    shape::{Path, Shapes},
+};
 use crate::{
     entry::EntryRef,
     error::{Error, ErrorKind, quoted},
@@ -251,8 +257,8 @@ impl Filter {
                 )
             })?);
         }
-        let include = PatternSet::compile("include_patterns", &spec.include_patterns)?;
-        let exclude = PatternSet::compile("exclude_patterns", &spec.exclude_patterns)?;
+        let include = PatternSet::compile("include_patterns", &spec.include_patterns, source)?;
+        let exclude = PatternSet::compile("exclude_patterns", &spec.exclude_patterns, source)?;
         let takes_any_name = extensions.is_empty() && mime_types.is_empty() && include.is_empty() && exclude.is_empty();
         Ok(Self {
             source: source.clone(),
@@ -344,8 +350,47 @@ struct Patterns {
     shapes: Option<Shapes>,
 }
 
+/// [`Patterns`] that are being put together.
+#[derive(Default)]
+struct Building {
+    written: Vec<String>,
+    globs: Vec<Glob>,
+    /// As globset is given them.
+    texts: Vec<String>,
+}
+
+impl Building {
+    fn build(self, list: &str, is_path: bool) -> Result<Patterns, Error> {
+        let globs = GlobSet::new(self.globs).map_err(|error| {
+            invalid(
+                list,
+                format!("The patterns together are too large: {}.", error.kind()),
+                "Use fewer or simpler patterns.",
+            )
+        })?;
+        let shapes = Shapes::parse(self.texts.iter().map(String::as_str), is_path);
+        Ok(Patterns { written: self.written, globs, shapes })
+    }
+}
+
+/// Compiles one pattern.
+fn compile(Pattern { glob, is_path }: &Pattern) -> Result<Glob, Refusal> {
+    const ADVICE: &str = "Write a glob such as *.mp4, raw/** or {a,b}*.jpg; put \\ before a character that is meant \
+         literally.";
+    let glob = GlobBuilder::new(glob)
+        // A base name holds no `/`: leaving this off there lets globset look extensions up in a table.
+        .literal_separator(*is_path)
+        .backslash_escape(true)
+        .empty_alternates(true)
+        .build()
+        .map_err(|error| Refusal::new(format!("is not a glob: {}", error.kind()), ADVICE))?;
+    // A set is compiled as a whole; a pattern too large for it is found alone, where its index is known.
+    GlobSet::new([glob.clone()]).map_err(|error| Refusal::new(format!("cannot be used: {}", error.kind()), ADVICE))?;
+    Ok(glob)
+}
+
 impl PatternSet {
-    fn compile(list: &str, patterns: &[String]) -> Result<Self, Error> {
+    fn compile(list: &str, patterns: &[String], source: &SourcePath) -> Result<Self, Error> {
         check_list(list, patterns)?;
         let with_wildcards = patterns.iter().filter(|pattern| pattern.contains(['*', '?', '[', '{', '\\']));
         let bytes: usize = with_wildcards.map(String::len).sum();
@@ -360,59 +405,23 @@ impl PatternSet {
                  split the sync.",
             ));
         }
-        let (mut names, mut paths) = (GlobSetBuilder::new(), GlobSetBuilder::new());
-        let (mut name_patterns, mut path_patterns) = (Vec::new(), Vec::new());
-        let (mut name_texts, mut path_texts) = (Vec::new(), Vec::new());
-        for (index, pattern) in patterns.iter().enumerate() {
-            let wrong = |what: String| {
+        let (mut names, mut paths) = (Building::default(), Building::default());
+        for (index, written) in patterns.iter().enumerate() {
+            let wrong = |refusal: Refusal| {
                 invalid(
                     format!("{list}[{index}]"),
-                    format!("The pattern {} {what}.", quoted(pattern)),
-                    "Write a glob such as *.mp4, raw/** or {a,b}*.jpg; put \\ before a character that is meant \
-                     literally.",
+                    format!("The pattern {} {}.", quoted(written), refusal.what),
+                    refusal.advice,
                 )
             };
-            let is_path = pattern.contains('/');
-            let text = pattern.strip_prefix("./").or_else(|| pattern.strip_prefix('/')).unwrap_or(pattern);
-            if text.is_empty() {
-                return Err(wrong("names no file".to_owned()));
-            }
-            if has_wide_class(text) {
-                return Err(wrong("has a character outside ASCII between [ and ]; write {é,è} instead".to_owned()));
-            }
-            let glob = GlobBuilder::new(text)
-                // A base name holds no `/`: leaving this off there lets globset look extensions up in a table.
-                .literal_separator(is_path)
-                .backslash_escape(true)
-                .empty_alternates(true)
-                .build()
-                .map_err(|error| wrong(format!("is not a glob: {}", error.kind())))?;
-            // A set is compiled as a whole; a pattern too large for it is found alone, where its index is known.
-            GlobSet::new([glob.clone()]).map_err(|error| wrong(format!("cannot be used: {}", error.kind())))?;
-            let (set, kept, texts) = if is_path {
-                (&mut paths, &mut path_patterns, &mut path_texts)
-            } else {
-                (&mut names, &mut name_patterns, &mut name_texts)
-            };
-            set.add(glob);
-            kept.push(pattern.clone());
-            texts.push(text);
+            let pattern = pattern::read(written, source).map_err(wrong)?;
+            let glob = compile(&pattern).map_err(wrong)?;
+            let building = if pattern.is_path { &mut paths } else { &mut names };
+            building.globs.push(glob);
+            building.written.push(written.clone());
+            building.texts.push(pattern.glob);
         }
-        let build =
-            |builder: GlobSetBuilder, written: Vec<String>, texts: Vec<&str>, is_path: bool| -> Result<_, Error> {
-                let globs = builder.build().map_err(|error| {
-                    invalid(
-                        list,
-                        format!("The patterns together are too large: {}.", error.kind()),
-                        "Use fewer or simpler patterns.",
-                    )
-                })?;
-                Ok(Patterns { written, globs, shapes: Shapes::parse(texts.into_iter(), is_path) })
-            };
-        Ok(Self {
-            names: build(names, name_patterns, name_texts, false)?,
-            paths: build(paths, path_patterns, path_texts, true)?,
-        })
+        Ok(Self { names: names.build(list, false)?, paths: paths.build(list, true)? })
     }
 
     fn is_empty(&self) -> bool {
@@ -499,36 +508,6 @@ fn bare_extension(text: &str) -> String {
     text.strip_prefix('.').unwrap_or(text).to_lowercase()
 }
 
-/// Whether a character class of `pattern` names a character outside ASCII, which globset would match byte by byte.
-fn has_wide_class(pattern: &str) -> bool {
-    let mut chars = pattern.chars();
-    while let Some(c) = chars.next() {
-        match c {
-            '\\' => drop(chars.next()),
-            '[' => {
-                // The first character after `[` or `[!` never ends a class.
-                let mut class = chars.clone();
-                if matches!(class.clone().next(), Some('!' | '^')) {
-                    class.next();
-                }
-                let mut first = true;
-                for member in class.by_ref() {
-                    if !member.is_ascii() {
-                        return true;
-                    }
-                    if member == ']' && !first {
-                        break;
-                    }
-                    first = false;
-                }
-                chars = class;
-            }
-            _ => {}
-        }
-    }
-    false
-}
-
 fn check_list(list: &str, items: &[String]) -> Result<(), Error> {
     if items.len() > LIST_ITEMS_MAX {
         return Err(invalid(
@@ -555,414 +534,9 @@ fn check_list(list: &str, items: &[String]) -> Result<(), Error> {
     Ok(())
 }
 
-fn invalid(field: impl fmt::Display, message: impl Into<String>, advice: &str) -> Error {
+fn invalid(field: impl fmt::Display, message: impl Into<String>, advice: impl Into<String>) -> Error {
     Error::new(ErrorKind::InvalidInput, message, advice).with_field(format!("file_filters.{field}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::entry::Entry;
-    use proptest::prelude::*;
-
-    fn entry(key: &str) -> Entry {
-        Entry { key: key.into(), etag: "e".into(), size: 100, last_modified: Timestamp::from_millis(1_000) }
-    }
-
-    fn strings(items: &[&str]) -> Vec<String> {
-        items.iter().map(|&item| item.to_owned()).collect()
-    }
-
-    fn filter(source: &str, include: &[&str], exclude: &[&str]) -> Filter {
-        let spec = FilterSpec {
-            include_patterns: strings(include),
-            exclude_patterns: strings(exclude),
-            ..FilterSpec::default()
-        };
-        Filter::compile(&spec, &SourcePath::parse(source).unwrap()).unwrap()
-    }
-
-    #[test]
-    fn patterns_against_keys() {
-        for (pattern, key, expected) in [
-            ("*.mp4", "a.mp4", true),
-            ("*.mp4", "x/y/a.mp4", true),
-            ("*.mp4", "x/y/a.MP4", false),
-            ("*.mp4", "a.mp4/", false),
-            ("*", "folder/", true),
-            ("*", "", true),
-            ("**", "x/y/z", true),
-            ("a?c", "x/abc", true),
-            ("{a,b}*.jpg", "x/b1.jpg", true),
-            ("[!a]*", "b", true),
-            ("*[[]1[]].jpg", "x[1].jpg", true),
-            ("\\*.jpg", "*.jpg", true),
-            ("\\*.jpg", "a.jpg", false),
-            ("日本*", "x/日本語🎬.mp4", true),
-            ("{é,è}*", "été", true),
-            ("x/*.mp4", "x/a.mp4", true),
-            ("x/*.mp4", "x/y/a.mp4", false),
-            ("x/*.mp4", "z/x/a.mp4", false),
-            ("/x/*.mp4", "x/a.mp4", true),
-            ("./x/*.mp4", "x/a.mp4", true),
-            ("/*.mp4", "a.mp4", true),
-            ("/*.mp4", "x/a.mp4", false),
-            ("x/**", "x/y/a.mp4", true),
-            ("x/**/a", "x/a", true),
-            ("x/**/a", "x/y/z/a", true),
-            ("**/a", "a", true),
-            ("**/a", "x/y/a", true),
-            ("x//*", "x//a", true),
-            ("x/*", "x/", true),
-            ("*\n*", "a\nb", true),
-        ] {
-            assert_eq!(filter("b2://bucket", &[pattern], &[]).matches(&entry(key)), expected, "{pattern} {key:?}");
-            assert_eq!(!filter("b2://bucket", &[], &[pattern]).matches(&entry(key)), expected, "not {pattern} {key:?}");
-        }
-    }
-
-    #[test]
-    fn patterns_with_wildcards_are_bounded_together() {
-        let spec = |each: usize, count: usize, begin: &str| FilterSpec {
-            exclude_patterns: vec![format!("{begin}{}", "a".repeat(each - begin.len())); count],
-            ..FilterSpec::default()
-        };
-        let source = SourcePath::parse("b2://bucket").unwrap();
-        let most = WILDCARD_PATTERNS_BYTES_MAX / ITEM_BYTES_MAX;
-        for begin in ["*", "?", "[ab]", "{a,b}", "\\*"] {
-            assert!(Filter::compile(&spec(ITEM_BYTES_MAX, most, begin), &source).is_ok());
-            let error = Filter::compile(&spec(ITEM_BYTES_MAX, most + 1, begin), &source).unwrap_err();
-            assert_eq!((error.kind(), error.field()), (ErrorKind::InvalidInput, Some("file_filters.exclude_patterns")));
-            assert!(error.message().contains("17408 bytes together; at most 16384"), "{error}");
-        }
-        // Names without wildcards are looked up in a table.
-        assert!(Filter::compile(&spec(ITEM_BYTES_MAX, LIST_ITEMS_MAX, ""), &source).is_ok());
-    }
-
-    #[test]
-    fn a_path_counts_from_the_source_root() {
-        let below = filter("b2://bucket/videos/20", &["2024/*.mp4"], &[]);
-        assert!(below.matches(&entry("videos/2024/a.mp4")));
-        assert!(!below.matches(&entry("2024/a.mp4/b")));
-        assert!(filter("b2://bucket/videos/2024/", &["/*.mp4"], &[]).matches(&entry("videos/2024/a.mp4")));
-    }
-
-    #[test]
-    fn bounds_are_as_documented() {
-        let spec = FilterSpec {
-            min_size_bytes: Some(100),
-            max_size_bytes: Some(100),
-            modified_after: Some(Timestamp::from_millis(999)),
-            modified_before: Some(Timestamp::from_millis(1_001)),
-            ..FilterSpec::default()
-        };
-        let source = SourcePath::parse("bucket").unwrap();
-        let filter = Filter::compile(&spec, &source).unwrap();
-        let with = |size, millis| Entry { size, last_modified: Timestamp::from_millis(millis), ..entry("a") };
-        assert_eq!(filter.explain(&with(100, 1_000)), Verdict::Accepted);
-        assert_eq!(filter.explain(&with(99, 1_000)), Verdict::TooSmall);
-        assert_eq!(filter.explain(&with(101, 1_000)), Verdict::TooLarge);
-        assert_eq!(filter.explain(&with(100, 999)), Verdict::TooOld);
-        assert_eq!(filter.explain(&with(100, 1_001)), Verdict::TooNew);
-    }
-
-    #[test]
-    fn extensions_and_mime_types_ignore_case() {
-        let source = SourcePath::parse("bucket").unwrap();
-        let spec = FilterSpec { extensions: strings(&[".MP4", "tar.gz", "É"]), ..FilterSpec::default() };
-        let filter = Filter::compile(&spec, &source).unwrap();
-        for (key, expected) in [
-            ("a.mp4", true),
-            ("x/A.Mp4", true),
-            ("amp4", false),
-            ("a.tar.GZ", true),
-            ("a.gz", false),
-            ("a.é", true),
-            ("x.mp4/a", false),
-        ] {
-            assert_eq!(filter.matches(&entry(key)), expected, "{key}");
-        }
-        let spec = FilterSpec { mime_types: strings(&["Image/*", "video/mp4"]), ..FilterSpec::default() };
-        let filter = Filter::compile(&spec, &source).unwrap();
-        for (key, verdict) in [
-            ("a.PNG", Verdict::Accepted),
-            ("a.mp4", Verdict::Accepted),
-            ("a.mov", Verdict::OtherMimeType),
-            ("a", Verdict::OtherMimeType),
-        ] {
-            assert_eq!(filter.explain(&entry(key)), verdict, "{key}");
-        }
-    }
-
-    #[test]
-    fn excludes_win_and_a_verdict_names_its_filter() {
-        let filter = filter("bucket", &["*.jpg"], &["a/**", "*_thumbnail.*"]);
-        assert_eq!(filter.explain(&entry("x_thumbnail.jpg")), Verdict::Excluded { pattern: "*_thumbnail.*" });
-        assert_eq!(filter.explain(&entry("a/x.jpg")), Verdict::Excluded { pattern: "a/**" });
-        assert_eq!(filter.explain(&entry("a.mp4")).field(), Some("file_filters.include_patterns"));
-        assert_eq!(filter.explain(&entry("a/x.jpg")).to_string(), "matches the exclude pattern \"a/**\"");
-    }
-
-    #[test]
-    fn a_bad_filter_is_quoted_with_its_field() {
-        let list = |field: &str, items: &[&str]| {
-            let mut spec = FilterSpec::default();
-            match field {
-                "include" => spec.include_patterns = strings(items),
-                "exclude" => spec.exclude_patterns = strings(items),
-                "extensions" => spec.extensions = strings(items),
-                _ => spec.mime_types = strings(items),
-            }
-            spec
-        };
-        let long = "x".repeat(ITEM_BYTES_MAX + 1);
-        let many = vec!["a"; LIST_ITEMS_MAX + 1];
-        for (spec, field, quote) in [
-            (list("include", &["a", "b", "[x"]), "include_patterns[2]", "\"[x\""),
-            (list("exclude", &["a{b"]), "exclude_patterns[0]", "\"a{b\""),
-            (list("include", &["}"]), "include_patterns[0]", "\"}\""),
-            (list("include", &["a\\"]), "include_patterns[0]", "is not a glob"),
-            (list("include", &["/"]), "include_patterns[0]", "\"/\""),
-            (list("include", &[""]), "include_patterns[0]", "is empty"),
-            (list("include", &["[àé]*"]), "include_patterns[0]", "outside ASCII"),
-            (list("include", &[&long]), "include_patterns[0]", "1025 bytes"),
-            (list("exclude", &many), "exclude_patterns", "101 items"),
-            (list("extensions", &["."]), "extensions[0]", "\".\""),
-            (list("extensions", &["*.mp4"]), "extensions[0]", "\"*.mp4\""),
-            (list("mime", &["image/png", "png"]), "mime_types[1]", "\"png\""),
-            (
-                FilterSpec { min_size_bytes: Some(2), max_size_bytes: Some(1), ..FilterSpec::default() },
-                "min_size_bytes",
-                "2 bytes",
-            ),
-            (
-                FilterSpec {
-                    modified_after: Some(Timestamp::from_millis(0)),
-                    modified_before: Some(Timestamp::from_millis(0)),
-                    ..FilterSpec::default()
-                },
-                "modified_after",
-                "1970-01-01T00:00:00Z",
-            ),
-        ] {
-            let error = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()).unwrap_err();
-            assert_eq!(error.kind(), ErrorKind::InvalidInput);
-            assert_eq!(error.field(), Some(&*format!("file_filters.{field}")), "{error}");
-            assert!(error.message().contains(quote), "{error}");
-        }
-    }
-
-    #[test]
-    fn hostile_patterns_neither_panic_nor_hang() {
-        let source = SourcePath::parse("bucket").unwrap();
-        let key = entry(&"a".repeat(1_024));
-        for pattern in [
-            "{".repeat(500) + "a" + &"}".repeat(500),
-            "*a".repeat(512),
-            "{a,b}".repeat(200) + "*",
-            "{*,?}".repeat(200) + "b",
-            "**/".repeat(300) + "b",
-            "[".repeat(1_000),
-        ] {
-            let list = vec![pattern; 20];
-            let spec = FilterSpec { include_patterns: list, ..FilterSpec::default() };
-            if let Ok(filter) = Filter::compile(&spec, &source) {
-                filter.matches(&key);
-            }
-        }
-    }
-
-    #[test]
-    fn a_fingerprint_is_stable() {
-        let spec = FilterSpec { include_patterns: strings(&["b", "a", "a"]), ..FilterSpec::default() };
-        let same = FilterSpec { include_patterns: strings(&["a", "b"]), ..FilterSpec::default() };
-        let other = FilterSpec { exclude_patterns: strings(&["a", "b"]), ..FilterSpec::default() };
-        assert_eq!(spec.fingerprint(), same.fingerprint());
-        assert_ne!(spec.fingerprint(), other.fingerprint());
-        // A change of this value makes every sync compare its filters anew: change the version in it too.
-        assert_eq!(
-            FilterSpec::default().fingerprint(),
-            "a1027d7dd484121c3bc07fc3c1055005b15a0980abc18f14a445b59a24866727"
-        );
-    }
-
-    /// The same filter without shapes.
-    fn by_globs(filter: &Filter) -> Filter {
-        let mut filter = filter.clone();
-        for set in [&mut filter.include, &mut filter.exclude] {
-            (set.names.shapes, set.paths.shapes) = (None, None);
-        }
-        filter
-    }
-
-    #[test]
-    fn the_usual_patterns_have_a_shape() {
-        for (pattern, expected) in [
-            ("*", true),
-            ("*.mp4", true),
-            ("*_thumbnail.*", true),
-            ("IMG_*_final*.jp*g", true),
-            ("README", true),
-            ("*.{mp4,mov}", true),
-            ("日本*", true),
-            ("drafts/**", true),
-            ("/*.mp4", true),
-            ("a/b/*.mp4", true),
-            ("**/*.mp4", true),
-            ("raw/**/*.{mp4,mov}", true),
-            ("a?c", false),
-            ("[ab]*", false),
-            ("\\*", false),
-            ("a**", false),
-            ("{a,}", false),
-            ("{a*,b}", false),
-            ("{a,b}{c,d}", false),
-            ("a/*/b", false),
-            ("a/**/b/**", false),
-            ("/**", false),
-        ] {
-            let filter = filter("bucket", &[pattern], &[]);
-            assert_eq!(
-                filter.include.names.shapes.is_some() && filter.include.paths.shapes.is_some(),
-                expected,
-                "{pattern}"
-            );
-        }
-        let many: Vec<_> = (0..25).map(|n| format!("*.{n}")).collect();
-        let many: Vec<_> = many.iter().map(String::as_str).collect();
-        assert!(filter("bucket", &many[1..], &[]).include.names.shapes.is_some());
-        assert!(filter("bucket", &many, &[]).include.names.shapes.is_none());
-    }
-
-    #[test]
-    fn two_dots_are_left_to_the_globs() {
-        for pattern in ["..", "*.", ".*", "*", "**/..", "a/..", "a/**"] {
-            for key in ["..", "a/..", "a/b/..", "...", "a/..."] {
-                let filter = filter("bucket", &[pattern], &[]);
-                assert_eq!(filter.matches(&entry(key)), by_globs(&filter).matches(&entry(key)), "{pattern} {key}");
-            }
-        }
-    }
-
-    /// A glob matcher written from the module documentation, slow and plain: the oracle.
-    fn oracle(pattern: &[char], text: &[char]) -> bool {
-        match pattern {
-            [] => text.is_empty(),
-            ['*', '*', '/', rest @ ..] => {
-                oracle(rest, text) || (0..text.len()).any(|at| text[at] == '/' && oracle(rest, &text[at + 1..]))
-            }
-            ['/', '*', '*'] => text.first() == Some(&'/'),
-            ['/', '*', '*', '/', rest @ ..] => {
-                text.first() == Some(&'/') && (0..text.len()).any(|at| text[at] == '/' && oracle(rest, &text[at + 1..]))
-            }
-            ['*', '*'] => true,
-            ['*', rest @ ..] => (0..=text.len()).any(|at| !text[..at].contains(&'/') && oracle(rest, &text[at..])),
-            ['?', rest @ ..] => matches!(text, [c, after @ ..] if *c != '/' && oracle(rest, after)),
-            [c, rest @ ..] => matches!(text, [d, after @ ..] if c == d && oracle(rest, after)),
-        }
-    }
-
-    fn oracle_matches(pattern: &str, path: &str) -> bool {
-        let chars = |text: &str| text.chars().collect::<Vec<_>>();
-        if pattern.contains('/') {
-            oracle(&chars(pattern.trim_start_matches('/')), &chars(path))
-        } else {
-            oracle(&chars(pattern), &chars(path.rsplit('/').next().unwrap()))
-        }
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(1_000))]
-        #[test]
-        fn a_filter_agrees_with_the_oracle(
-            include in proptest::collection::vec(
-                "((\\*\\*/)?[ab*?]{1,3}(/[ab*.]{1,2}){0,2}(/\\*\\*)?|\\*\\.[ab]{1,2})",
-                0..3,
-            ),
-            exclude in proptest::collection::vec("[ab?]{1,2}\\*?(/[ab*]{1,2})?", 0..2),
-            path in "[ab]{0,2}(\\.[ab])?(/[ab]{0,2}(\\.[ab]{1,2})?){0,3}",
-        ) {
-            // `**` inside a name is two stars to globset: the oracle reads only whole-folder ones.
-            let odd = |pattern: &String| pattern.split('/').any(|part| part.contains("**") && part != "**")
-                || pattern.split('/').filter(|part| *part == "**").count() > 1;
-            prop_assume!(!include.iter().chain(&exclude).any(odd));
-            let spec = FilterSpec {
-                include_patterns: include.clone(), exclude_patterns: exclude.clone(), ..FilterSpec::default()
-            };
-            let filter = Filter::compile(&spec, &SourcePath::parse("bucket/root/pre").unwrap()).unwrap();
-            let expected = (include.is_empty() || include.iter().any(|pattern| oracle_matches(pattern, &path)))
-                && !exclude.iter().any(|pattern| oracle_matches(pattern, &path));
-            prop_assert_eq!(filter.matches(&entry(&format!("root/{path}"))), expected);
-        }
-
-        /// Patterns of every shape there is, and of some that are close to one.
-        #[test]
-        fn shapes_are_the_globs_they_stand_for(
-            patterns in proptest::collection::vec(
-                "(/|\\./)?(\\*\\*/|[ab.]{1,2}/|//|[a*]/){0,2}[ab.*é,]{0,4}\
-                 ([{][ab.*é,]{0,4}[}])?[ab.*?]{0,3}(/\\*\\*|/)?",
-                0..4,
-            ),
-            names in proptest::collection::vec("[ab.*{},é\\n]{0,10}", 0..5),
-            exclude in any::<bool>(),
-        ) {
-            let list = patterns.iter().map(String::as_str).collect::<Vec<_>>();
-            let spec = if exclude {
-                FilterSpec { exclude_patterns: strings(&list), ..FilterSpec::default() }
-            } else {
-                FilterSpec { include_patterns: strings(&list), ..FilterSpec::default() }
-            };
-            if let Ok(filter) = Filter::compile(&spec, &SourcePath::parse("bucket/r/").unwrap()) {
-                let key = entry(&format!("r/{}", names.join("/")));
-                let by_globs = by_globs(&filter);
-                prop_assert_eq!(filter.explain(&key), by_globs.explain(&key));
-            }
-        }
-
-        /// Keys made to match, so that both answers are common.
-        #[test]
-        fn shapes_are_the_globs_they_stand_for_when_they_match(
-            pattern in "((\\*\\*/)|[ab]/(\\*\\*/)?)?[ab.*]{0,5}([{][ab],[ab.]{1,2}[}])?[ab.*]{1,4}|[ab]/\\*\\*",
-            fills in proptest::collection::vec("[ab./]{0,2}", 8),
-            alternative in any::<bool>(),
-        ) {
-            let spec = FilterSpec { include_patterns: vec![pattern.clone()], ..FilterSpec::default() };
-            let filter = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()).unwrap();
-            let mut key = String::new();
-            let mut fills = fills.iter().cycle();
-            let mut inside = None;
-            for c in pattern.chars() {
-                match c {
-                    '*' => key += fills.next().unwrap(),
-                    '{' => inside = Some(false),
-                    ',' if inside.is_some() => inside = Some(true),
-                    '}' => inside = None,
-                    c if inside.is_none_or(|second| second == alternative) => key.push(c),
-                    _ => {}
-                }
-            }
-            prop_assert_eq!(filter.matches(&entry(&key)), by_globs(&filter).matches(&entry(&key)), "{:?}", key);
-        }
-
-        #[test]
-        fn an_extension_is_what_the_lower_case_name_ends_with(
-            extensions in proptest::collection::vec("[.]?[akKéÉKßİσΣ.]{1,3}", 1..3),
-            name in "[akKKéÉßİσΣ./]{0,6}",
-        ) {
-            let spec = FilterSpec { extensions, ..FilterSpec::default() };
-            if let Ok(filter) = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()) {
-                let lower = name.rsplit('/').next().unwrap().to_lowercase();
-                let expected = filter.extensions.iter().any(|extension| lower.ends_with(extension));
-                prop_assert_eq!(filter.matches(&entry(&name)), expected);
-            }
-        }
-
-        #[test]
-        fn no_pattern_panics(pattern in "[a/*?{},\\[\\]!^\\\\é-]{0,24}", key in any::<String>()) {
-            let spec = FilterSpec { include_patterns: vec![pattern], ..FilterSpec::default() };
-            if let Ok(filter) = Filter::compile(&spec, &SourcePath::parse("bucket").unwrap()) {
-                filter.matches(&entry(&key));
-            }
-        }
-    }
-}
+mod tests;

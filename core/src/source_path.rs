@@ -5,7 +5,8 @@
 //! exists: only a call to B2 can.
 //!
 //! **Invariants.** `parse ∘ to_string` is the identity. A prefix is literal: nothing is percent-decoded, and `//`,
-//! spaces, `+` and `#` stay as they are, because B2 keys may hold all of them.
+//! spaces, `+` and `#` stay as they are, because B2 keys may hold all of them. Only what is a wildcard beyond doubt is
+//! refused: as a prefix it would find nothing.
 
 use std::{fmt, str::FromStr};
 
@@ -102,6 +103,13 @@ impl SourcePath {
         }
         let rest = strip_scheme(text)?;
         let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        if let Some(wildcard) = wildcard(rest) {
+            return Err(invalid(
+                format!("The source path {} holds the wildcard {}.", quoted(text), quoted(wildcard)),
+                "A source path is literal. End it at the folder before the wildcard, and put a pattern such as *.mp4 or \
+                 raw/** into include_patterns.",
+            ));
+        }
         Self::check_bucket(text, bucket)?;
         if let Some(query) = query_like(prefix) {
             return Err(invalid(
@@ -236,6 +244,24 @@ fn broken_bucket_rule(name: &str) -> Option<String> {
     None
 }
 
+/// What of a path is a wildcard beyond doubt: `*`, `{a,b}`, `[0-9]` and `[!a]`. `?`, `{a}` and `[1]` are usual in the
+/// names of folders.
+fn wildcard(path: &str) -> Option<&str> {
+    let enclosed = |open: char, close: char, is_glob: fn(&str) -> bool| {
+        path.match_indices(open).find_map(|(at, _)| {
+            let (inside, _) = path.get(at + 1..)?.split_once(close)?;
+            is_glob(inside).then(|| path.get(at..at + inside.len() + 2))?
+        })
+    };
+    let is_range = |inside: &str| match inside.as_bytes() {
+        [b'!' | b'^', _, ..] => true,
+        [from, b'-', to] => from.is_ascii_alphanumeric() && to.is_ascii_alphanumeric(),
+        _ => false,
+    };
+    let star = path.find('*').and_then(|at| path.get(at..=at));
+    star.or_else(|| enclosed('{', '}', |inside| inside.contains(','))).or_else(|| enclosed('[', ']', is_range))
+}
+
 /// The part of a prefix that looks like a URL's query string: from the last `?` to the end, if it reads
 /// `?name=value`. Other question marks are part of the key, where they are legal.
 fn query_like(prefix: &str) -> Option<&str> {
@@ -274,6 +300,7 @@ mod tests {
         parsed("my-videos/a?b=c/d", "my-videos", "a?b=c/d");
         parsed("my-videos/http://archive", "my-videos", "http://archive");
         parsed("a.b.c/x", "a.b.c", "x");
+        parsed("my-videos/Season [1]/{x}/[2024-01]/[a]/}{,/]", "my-videos", "Season [1]/{x}/[2024-01]/[a]/}{,/]");
     }
 
     #[test]
@@ -302,6 +329,12 @@ mod tests {
             (&long_bucket, "longer than 63", "console"),
             ("a..b/x", "dot", "console"),
             (&long_prefix, "1025 bytes", "shorter"),
+            ("b2://my-videos/*", "holds the wildcard \"*\"", "include_patterns"),
+            ("b2://my-videos/2024/**/*.mp4", "holds the wildcard \"*\"", "include_patterns"),
+            ("b2://my-*", "holds the wildcard \"*\"", "include_patterns"),
+            ("b2://my-videos/{raw,cut}/", "holds the wildcard \"{raw,cut}\"", "include_patterns"),
+            ("b2://my-videos/202[0-4]/", "holds the wildcard \"[0-4]\"", "include_patterns"),
+            ("b2://my-videos/[!a]/", "holds the wildcard \"[!a]\"", "include_patterns"),
         ] {
             let error = SourcePath::parse(text).expect_err(text);
             assert_eq!(error.kind(), ErrorKind::InvalidInput, "{text:?}");
@@ -336,8 +369,9 @@ mod tests {
                 prop_assert_eq!((path.bucket().as_str(), path.prefix()), (bucket.as_str(), prefix.as_str()));
                 prop_assert_eq!(SourcePath::parse(&path.to_string()).unwrap(), path);
             } else {
-                // Only what looks like a query string, or white space at the end, may be refused.
-                prop_assert!(prefix.contains('?') || text.trim() != text);
+                // Only what looks like a query string or a wildcard, or white space at the end, may be refused.
+                let is_suspect = prefix.contains(['?', '*', '{', '[']) || text.trim() != text;
+                prop_assert!(is_suspect);
             }
         }
 

@@ -2,9 +2,9 @@
 //!
 //! `globset` takes any glob, and takes 100 to 200 ns a key for the usual filters: as much as all else in a poll in
 //! which nothing changed. Nearly all patterns are of literal text, single stars in the name, and `**` as whole
-//! folders before it: `*.mp4`, `*_thumbnail.*`, `drafts/**`, `raw/**/*.{mov,mp4}`. Those are [`Shape`]s. The set that a
-//! shape comes from is always compiled by globset too, which stays the meaning of a pattern: it reads what has another
-//! shape, and the tests ask it about every pattern that has one.
+//! folders around it: `*.mp4`, `*_thumbnail.*`, `drafts/**`, `**/drafts/**`, `raw/**/*.{mov,mp4}`. Those are
+//! [`Shape`]s. The set that a shape comes from is always compiled by globset too, which stays the meaning of a pattern:
+//! it reads what has another shape, and the tests ask it about every pattern that has one.
 
 use std::cell::OnceCell;
 
@@ -75,6 +75,8 @@ enum Folder {
     Exactly(Box<[u8]>),
     /// That one and all below.
     From(Box<[u8]>),
+    /// The same of every folder of that name, wherever it is. With a `/` before and behind.
+    Within(Box<[u8]>),
 }
 
 /// A glob of a known shape: a folder, and a name of literal pieces with anything between them.
@@ -110,7 +112,11 @@ impl Shape {
         } else {
             let name_start = pattern.rfind('/').map_or(0, |slash| slash + 1);
             let (folder, name) = pattern.split_at_checked(name_start)?;
-            if name == "**" && !folder.is_empty() {
+            if name == "**"
+                && let Some(folder) = folder.strip_prefix("**/").filter(|folder| !folder.is_empty())
+            {
+                (Folder::Within(literal(&format!("/{folder}"))?), "*")
+            } else if name == "**" && !folder.is_empty() {
                 (Folder::From(literal(folder)?), "*")
             } else if name.is_empty() && folder.ends_with("**/") {
                 // Alone it is everything to globset; behind a folder nobody means it.
@@ -159,6 +165,10 @@ impl Shape {
             Folder::From(folder) => {
                 let whole = path.whole.as_bytes();
                 whole.first() == folder.first() && whole.starts_with(folder)
+            }
+            Folder::Within(folder) => {
+                let whole = path.whole.as_bytes();
+                folder.get(1..).is_some_and(|first| whole.starts_with(first)) || behind(whole, folder).is_some()
             }
         };
         in_folder && (self.is_any_name || self.matches_name(path.name().as_bytes()))
