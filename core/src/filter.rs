@@ -15,8 +15,8 @@
 //!   a class that names one is refused rather than left to match by halves;
 //! - case counts, as it does in B2; extensions and MIME types ignore it.
 //!
-//! A folder marker (a key ending in `/`) is an ordinary entry whose base name is empty: `*` matches it, `*.mp4` does
-//! not.
+//! A folder marker ([`is_folder_marker`]) is left out unless [`FilterSpec::include_folder_markers`] takes it. Then it is
+//! an ordinary entry; the base name of a key that ends with `/` is empty: `*` matches it, `*.mp4` does not.
 
 mod pattern;
 mod shape;
@@ -63,8 +63,20 @@ pub struct FilterSpec {
     pub modified_after: Option<Timestamp>,
     /// Only files whose last modified is earlier than this.
     pub modified_before: Option<Timestamp>,
-    /// MIME types (`image/png`, `image/*`), as guessed from the file name: a listing has none.
+    /// MIME types (`image/png`, `image/*`), as guessed from the file name: a listing has none. Other names of a type
+    /// (`image/jpg`) mean the same.
     pub mime_types: Vec<String>,
+    /// Take folder markers too: empty files that tools leave where they make a folder ([`is_folder_marker`]).
+    pub include_folder_markers: bool,
+}
+
+/// Whether a file only stands for a folder: it is empty, and its key ends with `/`, its name is `.bzEmpty` (Backblaze's
+/// console), or it ends with `_$folder$` (Hadoop).
+pub fn is_folder_marker(entry: EntryRef<'_>) -> bool {
+    entry.size == 0
+        && (entry.key.ends_with('/')
+            || entry.key.ends_with("_$folder$")
+            || entry.key.strip_suffix(".bzEmpty").is_some_and(|before| before.is_empty() || before.ends_with('/')))
 }
 
 impl FilterSpec {
@@ -102,6 +114,10 @@ impl FilterSpec {
         add_number(&mut hasher, self.max_size_bytes.map(u64::to_le_bytes));
         add_number(&mut hasher, self.modified_after.map(|time| time.as_millis().to_le_bytes()));
         add_number(&mut hasher, self.modified_before.map(|time| time.as_millis().to_le_bytes()));
+        if !self.mime_types.is_empty() {
+            hasher.update(mime::TABLE_VERSION.as_bytes());
+        }
+        hasher.update(&[u8::from(self.include_folder_markers)]);
         hasher.finalize().to_hex().to_string()
     }
 }
@@ -138,6 +154,7 @@ pub struct Filter {
     modified_after: Option<Timestamp>,
     modified_before: Option<Timestamp>,
     mime_types: Vec<MimePattern>,
+    include_folder_markers: bool,
     /// Whether nothing is asked of the key.
     takes_any_name: bool,
 }
@@ -147,6 +164,8 @@ pub struct Filter {
 pub enum Verdict<'f> {
     /// The sync takes it.
     Accepted,
+    /// It only stands for a folder, and `include_folder_markers` is not set.
+    FolderMarker,
     /// Below `min_size_bytes`.
     TooSmall,
     /// Above `max_size_bytes`.
@@ -173,6 +192,7 @@ impl Verdict<'_> {
     pub const fn field(self) -> Option<&'static str> {
         Some(match self {
             Self::Accepted => return None,
+            Self::FolderMarker => "file_filters.include_folder_markers",
             Self::TooSmall => "file_filters.min_size_bytes",
             Self::TooLarge => "file_filters.max_size_bytes",
             Self::TooOld => "file_filters.modified_after",
@@ -190,6 +210,7 @@ impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Accepted => "passes every filter",
+            Self::FolderMarker => "is a folder marker, and include_folder_markers is false",
             Self::TooSmall => "is smaller than min_size_bytes",
             Self::TooLarge => "is larger than max_size_bytes",
             Self::TooOld => "was not modified after modified_after",
@@ -213,7 +234,7 @@ impl Filter {
     /// # Errors
     /// [`ErrorKind::InvalidInput`], naming the field (`file_filters.include_patterns[2]`) and quoting its value: a glob
     /// that cannot be read, an empty or over-long item, too long a list, or too much of it with wildcards, a MIME type
-    /// without `/`, and bounds between which nothing lies.
+    /// that no file name stands for, and bounds between which nothing lies.
     pub fn compile(spec: &FilterSpec, source: &SourcePath) -> Result<Self, Error> {
         check_list("extensions", &spec.extensions)?;
         check_list("mime_types", &spec.mime_types)?;
@@ -249,11 +270,12 @@ impl Filter {
         }
         let mut mime_types = Vec::new();
         for (index, text) in spec.mime_types.iter().enumerate() {
-            mime_types.push(MimePattern::parse(text).ok_or_else(|| {
+            mime_types.push(MimePattern::parse(text).map_err(|what| {
                 invalid(
                     format!("mime_types[{index}]"),
-                    format!("{} is not a MIME type.", quoted(text)),
-                    "Write it as image/png, or image/* for all of a kind.",
+                    format!("{} {what}.", quoted(text)),
+                    "Write a type such as image/png, or image/* for all of a kind. For files of another type, use \
+                     extensions or include_patterns.",
                 )
             })?);
         }
@@ -272,6 +294,7 @@ impl Filter {
             modified_after: spec.modified_after,
             modified_before: spec.modified_before,
             mime_types,
+            include_folder_markers: spec.include_folder_markers,
         })
     }
 
@@ -283,6 +306,9 @@ impl Filter {
     /// Whether the sync takes `entry`, and if not, which filter says so: what answers "nothing matched".
     pub fn explain<'e>(&self, entry: impl Into<EntryRef<'e>>) -> Verdict<'_> {
         let entry = entry.into();
+        if entry.size == 0 && !self.include_folder_markers && is_folder_marker(entry) {
+            return Verdict::FolderMarker;
+        }
         if entry.size < self.min_size_bytes {
             return Verdict::TooSmall;
         }
@@ -471,34 +497,33 @@ impl Patterns {
     }
 }
 
-/// `image/png`, `image/*` or `*/*`, in lower case.
+/// `image/png`, `image/*` or `*/*`.
 #[derive(Clone, Debug)]
-struct MimePattern {
-    /// All up to and including the `/`; empty for `*/*`.
-    kind: String,
-    /// `None` for `*`.
-    subtype: Option<String>,
+enum MimePattern {
+    /// The one type, as [`mime::guess`] calls it.
+    One(&'static str),
+    /// All types that begin so: `image/`; with nothing: all.
+    Kind(String),
 }
 
 impl MimePattern {
-    fn parse(text: &str) -> Option<Self> {
+    /// Errors are words that follow the text.
+    fn parse(text: &str) -> Result<Self, &'static str> {
         let lower = text.trim().to_ascii_lowercase();
-        let (kind, subtype) = lower.split_once('/')?;
-        let is_token = |text: &str| {
-            !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-' | '_'))
-        };
-        match (kind, subtype) {
-            ("*", "*") => Some(Self { kind: String::new(), subtype: None }),
-            (kind, "*") if is_token(kind) => Some(Self { kind: format!("{kind}/"), subtype: None }),
-            (kind, subtype) if is_token(kind) && is_token(subtype) => {
-                Some(Self { kind: format!("{kind}/"), subtype: Some(subtype.to_owned()) })
-            }
-            _ => None,
+        match lower.split_once('/') {
+            None => Err("is not a MIME type"),
+            Some(("*", "*")) => Ok(Self::Kind(String::new())),
+            Some((kind, "*")) if mime::is_kind(kind) => Ok(Self::Kind(format!("{kind}/"))),
+            Some(_) => mime::canonical(&lower).map(Self::One).ok_or("is a MIME type that no file name stands for"),
         }
     }
 
-    fn matches(&self, mime: &str) -> bool {
-        mime.strip_prefix(&*self.kind).is_some_and(|rest| self.subtype.as_ref().is_none_or(|subtype| subtype == rest))
+    /// Whether the type of a name, as guessed, is one of these.
+    fn matches(&self, guessed: &str) -> bool {
+        match self {
+            Self::One(mime) => *mime == guessed,
+            Self::Kind(kind) => guessed.starts_with(kind.as_str()),
+        }
     }
 }
 

@@ -104,6 +104,7 @@ impl From<wit::FilterSpec> for FilterSpec {
             modified_after: spec.modified_after_ms.map(Timestamp::from_millis),
             modified_before: spec.modified_before_ms.map(Timestamp::from_millis),
             mime_types: spec.mime_types,
+            include_folder_markers: spec.include_folder_markers,
         }
     }
 }

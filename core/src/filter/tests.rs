@@ -150,6 +150,49 @@ fn extensions_and_mime_types_ignore_case() {
 }
 
 #[test]
+fn a_mime_type_has_other_names() {
+    let source = SourcePath::parse("bucket").unwrap();
+    let spec = |types: &[&str]| FilterSpec { mime_types: strings(types), ..FilterSpec::default() };
+    for (written, key) in [
+        ("image/jpg", "a.jpeg"),
+        ("video/x-matroska", "a.mkv"),
+        ("audio/x-wav", "a.WAV"),
+        ("application/mxf", "a.mxf"),
+        ("video/*", "a.mxf"),
+        ("video/*", "a.ts"),
+        ("video/*", "a.vob"),
+        ("*/*", "README"),
+        ("application/octet-stream", "README"),
+    ] {
+        let filter = Filter::compile(&spec(&[written]), &source).unwrap();
+        assert_eq!(filter.explain(&entry(key)), Verdict::Accepted, "{written} {key}");
+        assert_eq!(filter.explain(&entry("a.pdf")) == Verdict::Accepted, written == "*/*", "{written}");
+    }
+}
+
+#[test]
+fn folder_markers_are_left_out_unless_they_are_asked_for() {
+    let source = SourcePath::parse("bucket").unwrap();
+    for include_folder_markers in [false, true] {
+        let spec = FilterSpec { include_folder_markers, ..FilterSpec::default() };
+        let filter = Filter::compile(&spec, &source).unwrap();
+        let empty = |key: &str| filter.matches(&Entry { size: 0, ..entry(key) });
+        for key in ["f/", "f/.bzEmpty", ".bzEmpty", "f_$folder$", "a/b/"] {
+            assert_eq!(empty(key), include_folder_markers, "{key}");
+            assert!(filter.matches(&entry(key)), "{key} with content is a file");
+        }
+        for key in ["f", "x.bzEmpty", ".bzEmpty/a", "f$folder$"] {
+            assert!(empty(key), "{key}");
+        }
+        let verdict = Filter::compile(&FilterSpec::default(), &source).unwrap();
+        let marker = Entry { size: 0, ..entry("f/") };
+        assert_eq!(verdict.explain(&marker).field(), Some("file_filters.include_folder_markers"));
+        let other = FilterSpec { include_folder_markers: !include_folder_markers, ..FilterSpec::default() };
+        assert_ne!(spec.fingerprint(), other.fingerprint());
+    }
+}
+
+#[test]
 fn excludes_win_and_a_verdict_names_its_filter() {
     let filter = filter("bucket", &["*.jpg"], &["a/**", "*_thumbnail.*"]);
     assert_eq!(filter.explain(&entry("x_thumbnail.jpg")), Verdict::Excluded { pattern: "*_thumbnail.*" });
@@ -184,7 +227,10 @@ fn a_bad_filter_is_quoted_with_its_field() {
         (list("exclude", &many), "exclude_patterns", "101 items"),
         (list("extensions", &["."]), "extensions[0]", "\".\""),
         (list("extensions", &["*.mp4"]), "extensions[0]", "\"*.mp4\""),
-        (list("mime", &["image/png", "png"]), "mime_types[1]", "\"png\""),
+        (list("mime", &["image/png", "png"]), "mime_types[1]", "\"png\" is not a MIME type"),
+        (list("mime", &["vdieo/*"]), "mime_types[0]", "\"vdieo/*\" is a MIME type that no file name stands for"),
+        (list("mime", &["video/mp5"]), "mime_types[0]", "\"video/mp5\" is a MIME type that no file name stands for"),
+        (list("mime", &["*/mp4"]), "mime_types[0]", "no file name stands for"),
         (
             FilterSpec { min_size_bytes: Some(2), max_size_bytes: Some(1), ..FilterSpec::default() },
             "min_size_bytes",
@@ -278,7 +324,7 @@ fn a_fingerprint_is_stable() {
     assert_eq!(spec.fingerprint(), same.fingerprint());
     assert_ne!(spec.fingerprint(), other.fingerprint());
     // A change of this value makes every sync compare its filters anew: change the version in it too.
-    assert_eq!(FilterSpec::default().fingerprint(), "a1027d7dd484121c3bc07fc3c1055005b15a0980abc18f14a445b59a24866727");
+    assert_eq!(FilterSpec::default().fingerprint(), "ecad092550537ea9cef5a97c36f421db421d31e7c689f2a0fa081673861cb93b");
 }
 
 /// The same filter without shapes.

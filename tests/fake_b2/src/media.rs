@@ -151,7 +151,8 @@ fn draw_time(entropy: &SeededEntropy) -> Timestamp {
 fn awkward_file(entropy: &SeededEntropy, key: &str) -> NewFile {
     let kind = KINDS.iter().find(|(ending, ..)| key.ends_with(ending));
     let (content_type, typical) = kind.map_or(("application/octet-stream", 1_000), |&(_, kind, size, _)| (kind, size));
-    let size = if key.ends_with('/') { 0 } else { entropy.below(typical * 2) };
+    // Empty, it would be a folder marker, which b2sync leaves out.
+    let size = if key.ends_with('/') { 1 } else { entropy.below(typical * 2) };
     NewFile::generated(entropy.next_u64(), size).with_content_type(content_type)
 }
 

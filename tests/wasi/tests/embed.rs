@@ -149,6 +149,7 @@ fn wire(spec: &FilterSpec) -> sync::FilterSpec {
         max_size_bytes: spec.max_size_bytes,
         modified_after_ms: spec.modified_after.map(Timestamp::as_millis),
         modified_before_ms: spec.modified_before.map(Timestamp::as_millis),
+        include_folder_markers: spec.include_folder_markers,
     }
 }
 

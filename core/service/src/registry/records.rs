@@ -391,6 +391,8 @@ struct StoredFilters {
     modified_before: Option<Timestamp>,
     #[serde(default)]
     mime_types: Vec<String>,
+    #[serde(default)]
+    include_folder_markers: bool,
 }
 
 /// [`SourcePath`] as it is stored: its text.

@@ -38,7 +38,7 @@ fn a_sync_as_the_documentation_makes_it() {
             "max_size_bytes": null,
             "modified_after": "2024-01-01T00:00:00Z",
             "modified_before": null,
-            "mime_types": null,
+            "mime_types": null, "include_folder_markers": false,
             "metadata_filters": null
         },
         "schema_mapping": null,

@@ -64,6 +64,7 @@ fn render_filters(filters: &FilterSpec) -> Value {
         "modified_after": render::time(filters.modified_after),
         "modified_before": render::time(filters.modified_before),
         "mime_types": list_or_null(&filters.mime_types),
+        "include_folder_markers": filters.include_folder_markers,
         "metadata_filters": null,
     })
 }

@@ -311,6 +311,7 @@ impl FilterPatch {
                         modified_after: nested.time("modified_after"),
                         modified_before: nested.time("modified_before"),
                         mime_types: nested.texts("mime_types").unwrap_or_default(),
+                        include_folder_markers: nested.flag("include_folder_markers").unwrap_or_default(),
                     };
                     match nested.value("metadata_filters") {
                         None => {}
