@@ -15,20 +15,18 @@
 //!   a class that names one is refused rather than left to match by halves;
 //! - case counts, as it does in B2; extensions and MIME types ignore it.
 //!
-//! A folder marker ([`is_folder_marker`]) is left out unless [`FilterSpec::include_folder_markers`] takes it. Then it is
-//! an ordinary entry; the base name of a key that ends with `/` is empty: `*` matches it, `*.mp4` does not.
+//! A folder marker ([`is_folder_marker`]) is left out unless [`FilterSpec::include_folder_markers`] takes it. Then it
+//! is an ordinary entry; the base name of a key that ends with `/` is empty: `*` matches it, `*.mp4` does not.
 
 mod pattern;
+mod patterns;
+mod seen;
 mod shape;
 
 use std::fmt;
 
-use globset::{Candidate, Glob, GlobBuilder, GlobSet};
-
-use self::{
-    pattern::{Pattern, Refusal},
-    shape::{Path, Shapes},
-};
+pub use self::seen::{SIBLINGS_MAX, Seen, SeenRecord};
+use self::{patterns::PatternSet, shape::Path};
 use crate::{
     entry::EntryRef,
     error::{Error, ErrorKind, quoted},
@@ -143,7 +141,10 @@ impl FilterSpec {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Filter {
+    spec: FilterSpec,
     source: SourcePath,
+    /// How long its prefix is, where that need not end with a folder: what lies beside the folder is taken too.
+    open_prefix_bytes: Option<usize>,
     fingerprint: String,
     include: PatternSet,
     exclude: PatternSet,
@@ -188,6 +189,35 @@ pub enum Verdict<'f> {
 }
 
 impl Verdict<'_> {
+    /// One of each kind, but for [`Self::Accepted`].
+    pub(crate) const REFUSALS: [Self; 9] = [
+        Self::FolderMarker,
+        Self::TooSmall,
+        Self::TooLarge,
+        Self::TooOld,
+        Self::TooNew,
+        Self::OtherExtension,
+        Self::OtherMimeType,
+        Self::NotIncluded,
+        Self::Excluded { pattern: "" },
+    ];
+
+    /// Its place among all.
+    const fn place(self) -> u8 {
+        match self {
+            Self::Accepted => 0,
+            Self::FolderMarker => 1,
+            Self::TooSmall => 2,
+            Self::TooLarge => 3,
+            Self::TooOld => 4,
+            Self::TooNew => 5,
+            Self::OtherExtension => 6,
+            Self::OtherMimeType => 7,
+            Self::NotIncluded => 8,
+            Self::Excluded { .. } => 9,
+        }
+    }
+
     /// The field of the sync that rejects, as `file_filters.…`; `None` when accepted.
     pub const fn field(self) -> Option<&'static str> {
         Some(match self {
@@ -236,8 +266,6 @@ impl Filter {
     /// that cannot be read, an empty or over-long item, too long a list, or too much of it with wildcards, a MIME type
     /// that no file name stands for, and bounds between which nothing lies.
     pub fn compile(spec: &FilterSpec, source: &SourcePath) -> Result<Self, Error> {
-        check_list("extensions", &spec.extensions)?;
-        check_list("mime_types", &spec.mime_types)?;
         let (min_size_bytes, max_size_bytes) =
             (spec.min_size_bytes.unwrap_or(0), spec.max_size_bytes.unwrap_or(u64::MAX));
         if min_size_bytes > max_size_bytes {
@@ -256,34 +284,16 @@ impl Filter {
                 "Exchange modified_after and modified_before, or leave one out.",
             ));
         }
-        let mut extensions = Vec::new();
-        for (index, extension) in spec.extensions.iter().enumerate() {
-            let bare = bare_extension(extension);
-            if bare.is_empty() || bare.contains(['/', '*']) {
-                return Err(invalid(
-                    format!("extensions[{index}]"),
-                    format!("{} is not a file name extension.", quoted(extension)),
-                    "Write it as mp4 or .mp4; a glob belongs in include_patterns.",
-                ));
-            }
-            extensions.push(format!(".{bare}"));
-        }
-        let mut mime_types = Vec::new();
-        for (index, text) in spec.mime_types.iter().enumerate() {
-            mime_types.push(MimePattern::parse(text).map_err(|what| {
-                invalid(
-                    format!("mime_types[{index}]"),
-                    format!("{} {what}.", quoted(text)),
-                    "Write a type such as image/png, or image/* for all of a kind. For files of another type, use \
-                     extensions or include_patterns.",
-                )
-            })?);
-        }
+        let extensions = compile_extensions(&spec.extensions)?;
+        let mime_types = compile_mime_types(&spec.mime_types)?;
         let include = PatternSet::compile("include_patterns", &spec.include_patterns, source)?;
         let exclude = PatternSet::compile("exclude_patterns", &spec.exclude_patterns, source)?;
         let takes_any_name = extensions.is_empty() && mime_types.is_empty() && include.is_empty() && exclude.is_empty();
+        let prefix = source.prefix();
         Ok(Self {
+            spec: spec.clone(),
             source: source.clone(),
+            open_prefix_bytes: (!prefix.is_empty() && !prefix.ends_with('/')).then_some(prefix.len()),
             fingerprint: format!("{source} {}", spec.fingerprint()),
             include,
             exclude,
@@ -305,7 +315,27 @@ impl Filter {
 
     /// Whether the sync takes `entry`, and if not, which filter says so: what answers "nothing matched".
     pub fn explain<'e>(&self, entry: impl Into<EntryRef<'e>>) -> Verdict<'_> {
-        let entry = entry.into();
+        self.decide(entry.into(), None)
+    }
+
+    /// [`Self::matches`], noting what is `seen` of the filters.
+    pub fn takes(&self, entry: EntryRef<'_>, seen: &Seen) -> bool {
+        let verdict = self.decide(entry, Some(seen));
+        if verdict != Verdict::Accepted {
+            seen.note_left_out(verdict);
+            return false;
+        }
+        if let Some(bytes) = self.open_prefix_bytes {
+            seen.note_place(entry.key.get(bytes..).unwrap_or_default(), || {
+                let relative = self.source.relative(entry.key);
+                relative.split_inclusive('/').next().unwrap_or_default()
+            });
+        }
+        true
+    }
+
+    #[inline(always)]
+    fn decide(&self, entry: EntryRef<'_>, seen: Option<&Seen>) -> Verdict<'_> {
         if entry.size == 0 && !self.include_folder_markers && is_folder_marker(entry) {
             return Verdict::FolderMarker;
         }
@@ -334,13 +364,35 @@ impl Filter {
                 return Verdict::OtherMimeType;
             }
         }
-        if !self.include.is_empty() && !self.include.is_match(&path) {
-            return Verdict::NotIncluded;
+        if !self.include.is_empty() {
+            if !self.include.is_match(&path) {
+                return Verdict::NotIncluded;
+            }
+            if let Some(seen) = seen {
+                self.include.note(&path, &seen.include);
+            }
         }
-        match self.exclude.first_match(&path) {
-            Some(pattern) => Verdict::Excluded { pattern },
-            None => Verdict::Accepted,
+        let Some(pattern) = self.exclude.first_match(&path) else { return Verdict::Accepted };
+        if let Some(seen) = seen {
+            self.exclude.note(&path, &seen.exclude);
         }
+        Verdict::Excluded { pattern }
+    }
+
+    /// What it was compiled from.
+    pub fn spec(&self) -> &FilterSpec {
+        &self.spec
+    }
+
+    /// What it was compiled for.
+    pub fn source(&self) -> &SourcePath {
+        &self.source
+    }
+
+    /// The patterns of each list that have matched nothing: of `include_patterns` none of the files that the filters
+    /// before it pass, of `exclude_patterns` none that all others do.
+    pub fn unmatched(&self, seen: &SeenRecord) -> (Vec<&str>, Vec<&str>) {
+        (self.include.unmatched(seen.include), self.exclude.unmatched(seen.exclude))
     }
 
     fn has_extension(&self, name: &str) -> bool {
@@ -361,140 +413,38 @@ impl Filter {
     }
 }
 
-/// One list of globs: those for the base name and those for the path.
-#[derive(Clone, Debug)]
-struct PatternSet {
-    names: Patterns,
-    paths: Patterns,
-}
-
-/// Globs of one kind, compiled into one automaton, and as shapes when all of them have one.
-#[derive(Clone, Debug)]
-struct Patterns {
-    written: Vec<String>,
-    globs: GlobSet,
-    shapes: Option<Shapes>,
-}
-
-/// [`Patterns`] that are being put together.
-#[derive(Default)]
-struct Building {
-    written: Vec<String>,
-    globs: Vec<Glob>,
-    /// As globset is given them.
-    texts: Vec<String>,
-}
-
-impl Building {
-    fn build(self, list: &str, is_path: bool) -> Result<Patterns, Error> {
-        let globs = GlobSet::new(self.globs).map_err(|error| {
-            invalid(
-                list,
-                format!("The patterns together are too large: {}.", error.kind()),
-                "Use fewer or simpler patterns.",
-            )
-        })?;
-        let shapes = Shapes::parse(self.texts.iter().map(String::as_str), is_path);
-        Ok(Patterns { written: self.written, globs, shapes })
-    }
-}
-
-/// Compiles one pattern.
-fn compile(Pattern { glob, is_path }: &Pattern) -> Result<Glob, Refusal> {
-    const ADVICE: &str = "Write a glob such as *.mp4, raw/** or {a,b}*.jpg; put \\ before a character that is meant \
-         literally.";
-    let glob = GlobBuilder::new(glob)
-        // A base name holds no `/`: leaving this off there lets globset look extensions up in a table.
-        .literal_separator(*is_path)
-        .backslash_escape(true)
-        .empty_alternates(true)
-        .build()
-        .map_err(|error| Refusal::new(format!("is not a glob: {}", error.kind()), ADVICE))?;
-    // A set is compiled as a whole; a pattern too large for it is found alone, where its index is known.
-    GlobSet::new([glob.clone()]).map_err(|error| Refusal::new(format!("cannot be used: {}", error.kind()), ADVICE))?;
-    Ok(glob)
-}
-
-impl PatternSet {
-    fn compile(list: &str, patterns: &[String], source: &SourcePath) -> Result<Self, Error> {
-        check_list(list, patterns)?;
-        let with_wildcards = patterns.iter().filter(|pattern| pattern.contains(['*', '?', '[', '{', '\\']));
-        let bytes: usize = with_wildcards.map(String::len).sum();
-        if bytes > WILDCARD_PATTERNS_BYTES_MAX {
+/// Lower case, each with its dot.
+fn compile_extensions(written: &[String]) -> Result<Vec<String>, Error> {
+    check_list("extensions", written)?;
+    let mut extensions = Vec::new();
+    for (index, extension) in written.iter().enumerate() {
+        let bare = bare_extension(extension);
+        if bare.is_empty() || bare.contains(['/', '*']) {
             return Err(invalid(
-                list,
-                format!(
-                    "Its patterns with wildcards have {bytes} bytes together; at most {WILDCARD_PATTERNS_BYTES_MAX} \
-                     are allowed."
-                ),
-                "Use fewer or shorter ones: a folder (raw/**) for what is in it, extensions in place of *.mp4; or \
-                 split the sync.",
+                format!("extensions[{index}]"),
+                format!("{} is not a file name extension.", quoted(extension)),
+                "Write it as mp4 or .mp4; a glob belongs in include_patterns.",
             ));
         }
-        let (mut names, mut paths) = (Building::default(), Building::default());
-        for (index, written) in patterns.iter().enumerate() {
-            let wrong = |refusal: Refusal| {
-                invalid(
-                    format!("{list}[{index}]"),
-                    format!("The pattern {} {}.", quoted(written), refusal.what),
-                    refusal.advice,
-                )
-            };
-            let pattern = pattern::read(written, source).map_err(wrong)?;
-            let glob = compile(&pattern).map_err(wrong)?;
-            let building = if pattern.is_path { &mut paths } else { &mut names };
-            building.globs.push(glob);
-            building.written.push(written.clone());
-            building.texts.push(pattern.glob);
-        }
-        Ok(Self { names: names.build(list, false)?, paths: paths.build(list, true)? })
+        extensions.push(format!(".{bare}"));
     }
-
-    fn is_empty(&self) -> bool {
-        self.names.written.is_empty() && self.paths.written.is_empty()
-    }
-
-    fn is_match(&self, path: &Path<'_>) -> bool {
-        self.names.is_match(path, Path::name) || self.paths.is_match(path, |path| path.whole)
-    }
-
-    /// The first pattern that matches, base names before paths.
-    fn first_match(&self, path: &Path<'_>) -> Option<&str> {
-        self.names.first_match(path, Path::name).or_else(|| self.paths.first_match(path, |path| path.whole))
-    }
+    Ok(extensions)
 }
 
-impl Patterns {
-    /// By their shapes, if they have one and can be asked.
-    fn shapes(&self, path: &Path<'_>) -> Option<&Shapes> {
-        self.shapes.as_ref().filter(|_| !path.is_two_dots())
+fn compile_mime_types(written: &[String]) -> Result<Vec<MimePattern>, Error> {
+    check_list("mime_types", written)?;
+    let mut mime_types = Vec::new();
+    for (index, text) in written.iter().enumerate() {
+        mime_types.push(MimePattern::parse(text).map_err(|what| {
+            invalid(
+                format!("mime_types[{index}]"),
+                format!("{} {what}.", quoted(text)),
+                "Write a type such as image/png, or image/* for all of a kind. For files of another type, use \
+                 extensions or include_patterns.",
+            )
+        })?);
     }
-
-    /// `text` is what globset is shown of `path`.
-    fn is_match<'k>(&self, path: &Path<'k>, text: impl Fn(&Path<'k>) -> &'k str) -> bool {
-        match self.shapes(path) {
-            Some(shapes) => shapes.is_match(path),
-            None => self.globs.is_match(text(path)),
-        }
-    }
-
-    /// The first pattern that matches, as its user wrote it; `text` as above.
-    fn first_match<'k>(&self, path: &Path<'k>, text: impl Fn(&Path<'k>) -> &'k str) -> Option<&str> {
-        let first = match self.shapes(path) {
-            Some(shapes) => shapes.first_match(path),
-            None => self.first_glob(text(path)),
-        };
-        self.written.get(first?).map(String::as_str)
-    }
-
-    fn first_glob(&self, text: &str) -> Option<usize> {
-        // `is_match` allocates nothing; which one it was is asked only of the few that match.
-        let candidate = Candidate::from_bytes(text);
-        if !self.globs.is_match_candidate(&candidate) {
-            return None;
-        }
-        self.globs.matches_candidate(&candidate).into_iter().min()
-    }
+    Ok(mime_types)
 }
 
 /// `image/png`, `image/*` or `*/*`.

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, time::Timestamp};
+use crate::{error::Error, time::Timestamp, warning::Warning};
 
 /// Why a job was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
@@ -219,9 +219,9 @@ pub struct JobRecord {
     /// Why it failed; also why the latest step of a running job will be tried again.
     #[serde(default)]
     pub error: Option<ErrorRecord>,
-    /// What its user should know though it did not fail (`Nothing matched: …`).
+    /// What its user should know though it did not fail.
     #[serde(default)]
-    pub warning: Option<String>,
+    pub warnings: Vec<Warning>,
     /// Whether it ended before all was compared, because it took as many files as one run may.
     #[serde(default)]
     pub limited: bool,

@@ -43,5 +43,6 @@ pub mod store;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 pub mod time;
+pub mod warning;
 
 pub use error::{Error, ErrorKind, Retry};

@@ -14,8 +14,8 @@ const EXTENSION_BYTES_MAX: usize = 8;
 /// The longest extension that is looked up at all.
 const LOOKED_UP_BYTES_MAX: usize = 32;
 
-/// Extensions in lower case, sorted, so that they can be searched by halving. Where `mime_guess` has the same extension,
-/// this table wins: it has `ts` as video, and no video as `application/…`.
+/// Extensions in lower case, sorted, so that they can be searched by halving. Where `mime_guess` has the same
+/// extension, this table wins: it has `ts` as video, and no video as `application/…`.
 const TYPES: &[(&str, &str)] = &[
     ("264", "video/h264"),
     ("265", "video/h265"),
@@ -289,8 +289,8 @@ fn of_table(extension: &str) -> Option<&'static str> {
     found.ok().and_then(|index| TYPES.get(index)).map(|(_, mime)| *mime)
 }
 
-/// The name under which [`guess`] answers a type, which may have others; `None`: no name is taken for this type. In lower
-/// case.
+/// The name under which [`guess`] answers a type, which may have others; in lower case. `None`: no file name is taken
+/// for this type.
 ///
 /// ```
 /// use b2sync_core::mime;
@@ -363,18 +363,18 @@ mod tests {
             }
         };
         of(
-            "mp4 m4v mov qt mkv webm avi wmv asf flv f4v mpg mpeg mpe m1v m2v mpv m2p ts mts m2ts m2t vob mxf gxf 3gp 3g2 \
-             ogv ogm dv divx rm rmvb mod tod h264 hevc braw r3d crm insv lrv y4m mj2 wtv TS Mp4",
+            "mp4 m4v mov qt mkv webm avi wmv asf flv f4v mpg mpeg mpe m1v m2v mpv m2p ts mts m2ts m2t vob mxf gxf 3gp \
+             3g2 ogv ogm dv divx rm rmvb mod tod h264 hevc braw r3d crm insv lrv y4m mj2 wtv TS Mp4",
             "video/",
         );
         of(
-            "mp3 m4a m4b wav wave aac flac ogg oga opus aif aiff aifc wma amr ac3 eac3 dts mka mid au caf ape wv dsf spx \
-             weba mp2 mpa",
+            "mp3 m4a m4b wav wave aac flac ogg oga opus aif aiff aifc wma amr ac3 eac3 dts mka mid au caf ape wv dsf \
+             spx weba mp2 mpa",
             "audio/",
         );
         of(
-            "jpg jpeg jpe jfif png gif webp avif heic heif tif tiff bmp svg ico psd psb cr2 cr3 nef arw dng orf rw2 raf \
-             pef srw jxl jp2 exr dpx tga hdr",
+            "jpg jpeg jpe jfif png gif webp avif heic heif tif tiff bmp svg ico psd psb cr2 cr3 nef arw dng orf rw2 \
+             raf pef srw jxl jp2 exr dpx tga hdr",
             "image/",
         );
     }

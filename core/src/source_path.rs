@@ -106,8 +106,8 @@ impl SourcePath {
         if let Some(wildcard) = wildcard(rest) {
             return Err(invalid(
                 format!("The source path {} holds the wildcard {}.", quoted(text), quoted(wildcard)),
-                "A source path is literal. End it at the folder before the wildcard, and put a pattern such as *.mp4 or \
-                 raw/** into include_patterns.",
+                "A source path is literal. End it at the folder before the wildcard, and put a pattern such as *.mp4 \
+                 or raw/** into include_patterns.",
             ));
         }
         Self::check_bucket(text, bucket)?;

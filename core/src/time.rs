@@ -52,8 +52,8 @@ impl Timestamp {
         }
     }
 
-    /// Parses ISO 8601 as people write it: what [`Self::parse_rfc3339`] reads, a date alone (midnight UTC), times without
-    /// seconds, the basic form without `-` and `:`, and offsets of hours alone or without `:`.
+    /// Parses ISO 8601 as people write it: what [`Self::parse_rfc3339`] reads, a date alone (midnight UTC), times
+    /// without seconds, the basic form without `-` and `:`, and offsets of hours alone or without `:`.
     ///
     /// # Errors
     /// [`NotATime`]; a time of day without a zone is one, since it may mean any.

@@ -11,6 +11,7 @@ use b2sync_core::{
     policy::{DeletionLimit, Reconcile},
     source_path::SourcePath,
     time::Timestamp,
+    warning::Warning,
 };
 
 use crate::bindings::{b2sync::embed::types, exports::b2sync::embed::sync as wit};
@@ -141,6 +142,13 @@ impl From<wit::Budget> for Budget {
             bytes_received_max: budget.bytes_received_max.unwrap_or(u64::MAX),
             keys_max: budget.keys_max.unwrap_or(u64::MAX),
         }
+    }
+}
+
+impl From<Warning> for wit::Warning {
+    fn from(warning: Warning) -> Self {
+        let Warning { code, message, advice } = warning;
+        Self { code: code.as_str().to_owned(), message, advice }
     }
 }
 

@@ -107,6 +107,7 @@ fn answer(report: StepReport, account: Option<&Account>) -> wit::StepResult {
         files_known: report.files_known,
         bytes_known: report.bytes_known,
         deletions_held: report.held_back.as_ref().map_or(0, |held| held.count),
+        warnings: report.warnings.into_iter().map(Into::into).collect(),
         feed_first: report.feed.as_ref().and_then(|feed| feed.first().ok()),
         feed_last: report.feed.as_ref().map(Feed::last),
         account_cache: account.and_then(|account| serde_json::to_string(&StoredAccount::from(account)).ok()),

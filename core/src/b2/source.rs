@@ -32,6 +32,15 @@ pub struct B2Source<'a, H, C, E> {
     learned: Cell<bool>,
 }
 
+/// A look at what is below a source path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FirstLook {
+    /// Keys, and folders with their `/`, sorted.
+    pub found: Vec<String>,
+    /// Whether there is no more.
+    pub is_all: bool,
+}
+
 impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
     /// Lists `path` with what is cached of the account.
     pub fn new(
@@ -71,13 +80,23 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         self.account.borrow().clone()
     }
 
-    /// Lists one key at most: whether the source can be read at all. One class C transaction an attempt.
+    /// Looks whether the source can be read at all, and what is below it: the first key, or, where the prefix does not
+    /// end with a folder, what lies in this folder and the next ones. One class C transaction an attempt.
     ///
     /// # Errors
     /// As [`Source::page`].
-    pub async fn probe(&self) -> Result<(), Error> {
-        let query = ListQuery { max_keys: 1, ..self.first_page() };
-        self.list(&query).await.map(|_| ())
+    pub async fn first_look(&self) -> Result<FirstLook, Error> {
+        let prefix = self.path.prefix();
+        let query = if prefix.is_empty() || prefix.ends_with('/') {
+            ListQuery { max_keys: 1, ..self.first_page() }
+        } else {
+            ListQuery { delimiter: Some("/".to_owned()), ..self.first_page() }
+        };
+        let page = self.list(&query).await?;
+        let mut found: Vec<String> = page.entries.iter().map(|entry| entry.key.to_owned()).collect();
+        found.extend(page.common_prefixes);
+        found.sort_unstable();
+        Ok(FirstLook { found, is_all: !page.truncated })
     }
 
     fn first_page(&self) -> ListQuery {

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{job::JobCounts, state::document::SnapshotDocument};
+use crate::{filter::SeenRecord, job::JobCounts, state::document::SnapshotDocument};
 
 /// Where a job goes on that has found nothing different so far: behind a leaf, all of them up to there being as before.
 ///
@@ -23,6 +23,8 @@ pub struct Bookmark {
     /// The listing goes on after this key.
     pub(in crate::engine) start_after: Option<String>,
     pub(in crate::engine) counts: JobCounts,
+    /// What was seen of the filters, at least up to there.
+    pub(in crate::engine) seen: SeenRecord,
 }
 
 impl Bookmark {

@@ -4,6 +4,7 @@ use super::listing::{Mark, Open, lanes::PausedLanes, source::ListingWatch};
 use crate::{
     engine::{assembly::Assembly, bookmark::Bookmark, previous::Base},
     feed::outbox::{Batch, Outbox},
+    filter::SeenRecord,
     job::{JobCounts, Phase},
     policy::{DeletionLimit, HeldBack},
     snapshot::{
@@ -45,6 +46,8 @@ pub(super) struct JobState {
     /// What the job found and appended.
     pub(super) counts: JobCounts,
     pub(super) phase: Phase,
+    /// What it has seen of the filters, while it is held: else [`super::JobSpec::seen`] has it.
+    pub(super) seen: SeenRecord,
 }
 
 /// The document as it is stored.
@@ -151,6 +154,7 @@ impl JobState {
             resync: None,
             counts: JobCounts::default(),
             phase: Phase::Queued,
+            seen: SeenRecord::default(),
         }
     }
 

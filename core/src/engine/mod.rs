@@ -55,6 +55,7 @@ use crate::{
     state::State,
     store::{BlobStore, DocumentStore},
     time::Clock,
+    warning::Warning,
 };
 
 /// How a step ended.
@@ -97,6 +98,8 @@ pub struct StepReport {
     pub is_checkpointed: Option<bool>,
     /// The feed as the step left it; `None`: the step neither read nor wrote the document.
     pub feed: Option<Feed>,
+    /// What the user should know of the job, once it is done.
+    pub warnings: Vec<Warning>,
     /// The first batches that the step appended, at most [`APPENDED_BYTES_MAX`] in all: a sink that is up to date need
     /// not read them again.
     pub appended: Vec<Batch>,
@@ -125,6 +128,7 @@ impl StepReport {
             bookmark: None,
             is_checkpointed: None,
             feed: None,
+            warnings: Vec::new(),
             appended: Vec::new(),
         }
     }

@@ -25,6 +25,7 @@ use crate::{
     state::document::Checkpoint,
     store::{BlobStore, DocumentStore},
     time::Clock,
+    warning,
 };
 
 /// Where reading the listing ended.
@@ -85,18 +86,32 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             paused.lanes.add_to(&mut counts);
         }
         let stored = &self.job.stored;
+        let limited = self.job.place.limited;
+        let warnings = match outcome {
+            Ok(Outcome::Done) => {
+                let stopped_after = limited.then(|| counts.created.saturating_add(counts.updated));
+                let done = warning::Done { listed: counts.listed, matched: counts.matched, stopped_after };
+                let held = self.job.deletions.held_back.as_ref();
+                let mut warnings: Vec<_> =
+                    held.iter().map(|held| warning::of_deletions(held, stored.known_before)).collect();
+                warnings.extend(warning::of_job(self.spec.filter, &self.spec.seen.record(), done));
+                warnings
+            }
+            _ => Vec::new(),
+        };
         let report = StepReport {
             outcome,
             phase: self.job.phase,
             counts,
             cost: self.meter.cost(self.source, &self.state),
             known_before: stored.known_before,
-            limited: self.job.place.limited,
+            limited,
             held_back: self.job.deletions.held_back.take(),
             files_known: stored.document.root.entries,
             bytes_known: stored.document.root.bytes,
             spent: self.meter.spent(self.source, &self.state, self.clock),
             bookmark: self.job.quiet.bookmark_to_keep.take(),
+            warnings,
             is_checkpointed: stored.is_known.then_some(stored.document.checkpoint.is_some()),
             feed: stored.is_known.then(|| stored.document.feed.clone()),
             appended: mem::take(&mut self.job.appended),

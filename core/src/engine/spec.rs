@@ -10,7 +10,7 @@ use crate::{
     },
     error::{Error, ErrorKind},
     feed::{Retention, batch::JOB_ID_BYTES_MAX},
-    filter::Filter,
+    filter::{Filter, Seen},
     policy::{DeletionLimit, Reconcile},
     snapshot::cut::Cut,
     time::Timestamp,
@@ -55,6 +55,8 @@ pub struct JobSpec<'a> {
     pub bookmark: Option<Bookmark>,
     /// Where the job is held between two steps as long as it has found nothing. `None`: it is not.
     pub held: Option<Holding<'a>>,
+    /// What the job has seen of the filters. It begins with nothing; the engine fills it.
+    pub seen: Seen,
     /// What opening the source took in this step: it counts against the step's budget and in its report.
     pub opening: Option<Opening>,
 }
@@ -99,13 +101,14 @@ impl<'a> JobSpec<'a> {
             thresholds: Thresholds::USUAL,
             bookmark: None,
             held: None,
+            seen: Seen::default(),
             opening: None,
         }
     }
 
     /// What a reader of the listing needs of it.
-    pub const fn rules(&self) -> Rules<'a> {
-        Rules { cut: self.cut, filter: self.filter }
+    pub const fn rules(&self) -> Rules<'_> {
+        Rules { cut: self.cut, filter: self.filter, seen: &self.seen }
     }
 }
 
@@ -145,12 +148,15 @@ impl JobSpec<'_> {
 
     /// The job as the previous step left it.
     pub(in crate::engine) fn take_held(&self) -> Option<JobState> {
-        self.holding()?.take(self.job_id, self.fingerprint)
+        let job = self.holding()?.take(self.job_id, self.fingerprint)?;
+        self.seen.join(&job.seen);
+        Some(job)
     }
 
     /// Holds the job as the step leaves it.
-    pub(in crate::engine) fn hold(&self, job: JobState, paused: Box<Paused>) {
+    pub(in crate::engine) fn hold(&self, mut job: JobState, paused: Box<Paused>) {
         if let Some(holding) = self.holding() {
+            job.seen = self.seen.record();
             holding.hold(self.job_id, self.fingerprint, job, paused);
         }
     }

@@ -287,6 +287,15 @@ impl Shapes {
         }
         self.all.iter().find(|shape| shape.matches(path)).map(|shape| shape.index)
     }
+
+    /// Calls `found` with the index of each pattern that matches, of those that are `asked` for.
+    pub(super) fn each_match(&self, path: &Path<'_>, asked: impl Fn(usize) -> bool, found: impl Fn(usize)) {
+        for shape in &self.all {
+            if asked(shape.index) && shape.matches(path) {
+                found(shape.index);
+            }
+        }
+    }
 }
 
 /// The patterns that one pattern with at most one pair of braces stands for. Only with plain text between them: a star

@@ -1,3 +1,5 @@
+//! Filters against keys, against an oracle, and what they refuse.
+
 use super::*;
 use crate::entry::Entry;
 use proptest::prelude::*;
@@ -470,7 +472,8 @@ proptest! {
     /// Keys made to match, so that both answers are common.
     #[test]
     fn shapes_are_the_globs_they_stand_for_when_they_match(
-        pattern in "((\\*\\*/)|[ab]/(\\*\\*/)?)?[ab.*]{0,5}([{][ab],[ab.]{1,2}[}])?[ab.*]{1,4}|[ab]/\\*\\*|/?[ab.]{1,2}/",
+        pattern in "((\\*\\*/)|[ab]/(\\*\\*/)?)?[ab.*]{0,5}([{][ab],[ab.]{1,2}[}])?[ab.*]{1,4}|\
+                    [ab]/\\*\\*|/?[ab.]{1,2}/",
         fills in proptest::collection::vec("[ab./]{0,2}", 8),
         alternative in any::<bool>(),
     ) {

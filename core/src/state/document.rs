@@ -12,6 +12,7 @@ use crate::{
     entry::KeyOrder,
     error::{Error, ErrorKind},
     feed::Feed,
+    filter::SeenRecord,
     job::JobCounts,
 };
 use crate::{
@@ -151,6 +152,8 @@ pub struct RootJob {
     pub limited: bool,
     /// Deletions that it held back.
     pub deletions_held: u64,
+    /// What it saw of the filters.
+    pub seen: SeenRecord,
 }
 
 /// All that a job needs to go on after it was cut off.
@@ -206,6 +209,8 @@ pub struct Checkpoint {
     pub objects_found: u64,
     /// What was found so far.
     pub counts: JobCounts,
+    /// What was seen of the filters so far.
+    pub seen: SeenRecord,
     /// The order of keys as far as it is known.
     pub order: KeyOrder,
     /// The leaves of the old index and of the next one that were looked into, each with its segments behind it.

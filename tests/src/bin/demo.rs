@@ -501,10 +501,11 @@ fn show_job(screen: &Screen, job: &Value) {
             number(job, "/metadata/state_writes"),
         ),
     );
-    for (word, field) in [("Error", "error"), ("Warning", "warning")] {
-        if let Some(message) = job[field].as_str() {
-            screen.fact(word, message);
-        }
+    if let Some(message) = job["error"].as_str() {
+        screen.fact("Error", message);
+    }
+    for message in job["warnings"].as_array().into_iter().flatten().filter_map(|warning| warning["message"].as_str()) {
+        screen.fact("Warning", message);
     }
 }
 

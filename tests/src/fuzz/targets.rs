@@ -12,7 +12,9 @@ use b2sync_core::b2::list::{ListPage, parse_list_page, parse_list_page_by_events
 use b2sync_core::change::{Change, ChangeKind, Found, Previous, change_id};
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::feed::batch::{self, BATCH_CHANGES_MAX};
-use b2sync_core::filter::{Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, Verdict, WILDCARD_PATTERNS_BYTES_MAX};
+use b2sync_core::filter::{
+    Filter, FilterSpec, ITEM_BYTES_MAX, LIST_ITEMS_MAX, SeenRecord, Verdict, WILDCARD_PATTERNS_BYTES_MAX,
+};
 use b2sync_core::job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger};
 use b2sync_core::snapshot::codec::{
     DecodeError, KEY_BYTES_MAX, KEYS_BYTES_MAX, LEAF_KEYS_BYTES_MAX, LIST_KEYS_BYTES_MAX,
@@ -25,6 +27,7 @@ use b2sync_core::source_path::{PREFIX_BYTES_MAX, SourcePath};
 use b2sync_core::state::document::{self, Checkpoint, KnownPart, NameList, Resync, Root, RootJob, SnapshotDocument};
 use b2sync_core::state::feed::{BatchRef, Feed, ListRef, decode_list, encode_list};
 use b2sync_core::time::Timestamp;
+use b2sync_core::warning::{Warning, WarningCode};
 use b2sync_core::{
     b2::account::{Account, parse_authorize},
     state::embedded,

@@ -122,7 +122,7 @@ fn a_renamed_folder_arrives_and_its_deletions_wait() -> Outcome {
     assert_eq!((&sync["held_keys"][0], sync["held_keys"].as_array().map(Vec::len)), (&json!("old/000"), Some(20)));
     let job = service.run_job(&it.sync, SOON)?;
     assert_eq!((changes(&job), &job["deletions_held"]), ((0, 0, 0), &json!(150)), "{job}");
-    assert!(job["warning"].to_string().contains("confirm_deletes=true"), "{job}");
+    assert_eq!(job["warnings"][0]["code"], "deletions_held", "{job}");
     assert_eq!(service.list_objects(&it.sync.bucket)?.len(), 301);
 
     // One comes back and is held no more; the others are confirmed.

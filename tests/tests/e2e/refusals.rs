@@ -150,11 +150,18 @@ fn a_job_that_finds_nothing_says_why() -> Outcome {
     };
     let job = run(json!({ "source_path": BUCKET, "include_patterns": ["*.mp4"] }))?;
     assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (0, 0, 0)), "{job}");
-    let words = ["Nothing matched: 10 files", "*.mp4", "case-sensitive", "extensions"];
-    check_words("patterns", job["warning"].as_str(), &words)?;
+    let warning = |job: &Value, index: usize| -> String {
+        let warning = &job["warnings"][index];
+        [&warning["code"], &warning["message"], &warning["advice"]]
+            .map(|text| text.as_str().unwrap_or_default())
+            .join(" ")
+    };
+    let words = ["nothing_matched", "None of the 10 files", "include_patterns", "case counts"];
+    check_words("patterns", Some(&warning(&job, 0)), &words)?;
+    check_words("patterns", Some(&warning(&job, 1)), &["pattern_unmatched", "*.mp4", "case counts"])?;
     let job = run(json!({ "source_path": format!("b2://{BUCKET}/Item/") }))?;
     assert_eq!((&job["status"], changes(&job)), (&json!("completed"), (0, 0, 0)), "{job}");
-    check_words("prefix", job["warning"].as_str(), &["no files below", "Item/", "case-sensitive"])?;
+    check_words("prefix", Some(&warning(&job, 0)), &["no_files", "no files below", "Item/", "case counts"])?;
     Ok(())
 }
 

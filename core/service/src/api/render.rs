@@ -1,9 +1,9 @@
 //! Values that every answer renders the same way.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cost::NANODOLLARS;
-use b2sync_core::time::Timestamp;
+use b2sync_core::{time::Timestamp, warning::Warning};
 
 /// The longest `last_error` and `error`, in characters: the client refuses longer ones.
 pub(super) const ERROR_CHARS_MAX: usize = 1_000;
@@ -23,6 +23,12 @@ pub(super) fn error(text: &str) -> String {
         None => text.to_owned(),
         Some(_) => text.chars().take(ERROR_CHARS_MAX - 1).chain(['…']).collect(),
     }
+}
+
+/// What the user should know though nothing failed.
+pub(super) fn warnings(warnings: &[Warning]) -> Value {
+    let shown = warnings.iter().map(|Warning { code, message, advice }| (code.as_str(), error(message), error(advice)));
+    shown.map(|(code, message, advice)| json!({"code": code, "message": message, "advice": advice})).collect()
 }
 
 /// Rounds to one decimal; NaN and infinity become 0.

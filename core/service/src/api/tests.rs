@@ -199,7 +199,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         cost: Default::default(),
         known_before: 40,
         error: None,
-        warning: None,
+        warnings: Vec::new(),
         limited: false,
         continued: false,
         deletions_held: 0,

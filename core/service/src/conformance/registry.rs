@@ -73,6 +73,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
         max_class_c_per_day: Some(10_000_000),
         sync_concurrency: Some(8),
         description: None,
+        first_look: Vec::new(),
         metadata: serde_json::Map::new(),
         echoed: Echoed { ingest_filter: Some(serde_json::json!({"retriever_id": "r"})), ..Echoed::default() },
         salt: "000102030405060708090a0b0c0d0e0f".to_owned().into(),

@@ -10,8 +10,7 @@ use crate::registry::{ConnectionRecord, Registry, SyncRecord};
 use b2sync_core::{
     engine::{self, StepReport},
     error::Error,
-    filter::FilterSpec,
-    job::{JobCounts, JobStatus},
+    job::JobStatus,
     mutation::{self, Mutation},
     state::document::SnapshotDocument,
     time::{Clock, Timestamp},
@@ -85,7 +84,7 @@ impl<H: Home> Coordinator<'_, H> {
         let filters = sync.effective_filters();
         let (report, used) = self.step((sync, connection), &filters, begun).await;
         let now = self.home.clock().now();
-        let warning = nothing_found(sync, &filters, &report.counts);
+        let fingerprint = filters.fingerprint();
         let mut attempt = Reported::default();
         let sink_ids = self.sink_ids(sync);
         let reported = self
@@ -109,7 +108,7 @@ impl<H: Home> Coordinator<'_, H> {
                 reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), &sink_ids, now);
                 reported.broke_off = true;
                 if state.is_running(&begun.job.job_id) {
-                    let ended = state.apply_report(&report, warning.clone(), now);
+                    let ended = state.apply_report(&report, &fingerprint, now);
                     reported.goes_on = ended.is_none();
                     if let Some(job) = &ended {
                         state.plan_next(sync, now);
@@ -271,31 +270,4 @@ impl<H: Home> Coordinator<'_, H> {
         .await?;
         settled.map(|_| ())
     }
-}
-
-/// What its user should know of a job that completed and found nothing.
-fn nothing_found(sync: &SyncRecord, filters: &FilterSpec, counts: &JobCounts) -> Option<String> {
-    if counts.matched > 0 {
-        return None;
-    }
-    if counts.listed == 0 {
-        return Some(format!(
-            "There are no files below {}. Names are case-sensitive and a prefix is part of the name: check the source \
-             path, or use b2://{}/ for the whole bucket.",
-            sync.source,
-            sync.source.bucket().as_str()
-        ));
-    }
-    let patterns = |what: &str, list: &[String]| {
-        if list.is_empty() { String::new() } else { format!(" {what} {list:?};") }
-    };
-    Some(format!(
-        "Nothing matched: {} files were listed below {} and none passed the filters.{}{} check that they fit your file \
-         names and extensions (a pattern without / matches the file name in any folder; names are case-sensitive), and \
-         the date and size limits.",
-        counts.listed,
-        sync.source,
-        patterns("include_patterns are", &filters.include_patterns),
-        patterns("exclude_patterns are", &filters.exclude_patterns),
-    ))
 }

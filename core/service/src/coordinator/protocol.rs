@@ -15,6 +15,7 @@ use crate::{
 use b2sync_core::{
     job::{ErrorRecord, JobCost, JobRecord, JobStatus, Trigger},
     time::Timestamp,
+    warning::Warning,
 };
 
 /// One call to a coordinator.
@@ -200,6 +201,10 @@ pub struct Stretched {
 pub struct SyncStatus {
     /// Whether it polls.
     pub state: SyncState,
+    /// What the latest job that completed has to say.
+    pub warnings: Vec<Warning>,
+    /// The fingerprint of the filters that it ran with.
+    pub warned_for: String,
     /// The job that runs now.
     pub current_job: Option<JobRecord>,
     /// The latest job that ended.

@@ -24,7 +24,7 @@ use b2sync_core::{
     entropy::Entropy,
     error::Error,
     error_wire::ErrorWire,
-    filter::Filter,
+    filter::{Filter, Seen, SeenRecord},
     http::HttpClient,
     time::Clock,
 };
@@ -50,6 +50,7 @@ pub struct RangeCall {
     connection: ConnectionRecord,
     account: StoredAccount,
     pages_max: u32,
+    seen: SeenRecord,
     reader: ReaderWire,
 }
 
@@ -65,6 +66,7 @@ impl RangeCall {
 pub struct RangeAnswer {
     reader: ReaderWire,
     read: Result<(), ErrorWire>,
+    seen: SeenRecord,
     class_b: u64,
     class_c: u64,
     bytes_received: u64,
@@ -81,14 +83,16 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
     config: &Config,
     call: RangeCall,
 ) -> Result<RangeAnswer, Error> {
-    let RangeCall { sync, connection, account, pages_max, reader } = call;
+    let RangeCall { sync, connection, account, pages_max, seen: seen_before, reader } = call;
     let mut reader = reader.into_reader()?;
     let filters = sync.effective_filters();
     let filter = Filter::compile(&filters, &sync.source)?;
     let credentials = connection.credentials(&config.master_keys)?;
     let client = B2Client::new(http, clock, entropy, config.retry).with_pace(connection.pace);
     let source = B2Source::new(client, &config.b2_api_url, &credentials, &sync.source, Account::try_from(account)?);
-    let rules = Rules { cut: cut(config, &sync)?, filter: &filter };
+    let seen = Seen::default();
+    seen.join(&seen_before);
+    let rules = Rules { cut: cut(config, &sync)?, filter: &filter, seen: &seen };
     let began = clock.now();
     let mut read = Ok(());
     let pages_max = pages_max.clamp(1, PAGES_MAX);
@@ -102,7 +106,8 @@ pub async fn read_range<H: HttpClient, C: Clock, E: Entropy>(
         }
     }
     let SourceCost { class_b, class_c, bytes_received, .. } = source.cost();
-    Ok(RangeAnswer { reader: ReaderWire::of(&reader)?, read, class_b, class_c, bytes_received })
+    let (reader, seen) = (ReaderWire::of(&reader)?, seen.record());
+    Ok(RangeAnswer { reader, read, seen, class_b, class_c, bytes_received })
 }
 
 /// Who reads the ranges of one step, and what it costs.
@@ -172,7 +177,7 @@ impl<'a, H: Home> Ranges<'a, H> {
         {
             let _reading = Reading::begin(count);
             source.still_wanted().await?;
-            if let Some(read) = self.read_elsewhere(shard, reader).await {
+            if let Some(read) = self.read_elsewhere(shard, reader, rules.seen).await {
                 return read;
             }
         }
@@ -187,12 +192,13 @@ impl<'a, H: Home> Ranges<'a, H> {
     }
 
     /// `None`: the shard could not be asked, and the range is as it was.
-    async fn read_elsewhere(&self, shard: usize, reader: &mut RangeReader) -> Option<Result<(), Error>> {
+    async fn read_elsewhere(&self, shard: usize, reader: &mut RangeReader, seen: &Seen) -> Option<Result<(), Error>> {
         let call = RangeCall {
             sync: self.sync.clone(),
             connection: self.connection.clone(),
             account: self.account.clone(),
             pages_max: reader.pages_at_once(PAGES_MAX),
+            seen: seen.record(),
             reader: ReaderWire::rest_of(reader).ok()?,
         };
         // As if it read all it may: should the step end before the answer comes, that is what it may have cost.
@@ -207,6 +213,7 @@ impl<'a, H: Home> Ranges<'a, H> {
             cost.class_c = (cost.class_c + answer.class_c).saturating_sub(pages_max);
             cost.bytes_elsewhere += answer.bytes_received;
         });
+        seen.join(&answer.seen);
         reader.go_on_as(answer.reader.into_reader().ok()?);
         Some(answer.read.map_err(Error::from))
     }

@@ -11,7 +11,7 @@ use super::{
 use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
     engine::{Outcome, StepReport, bookmark::Bookmark, spec::is_passing},
-    error::{Error, ErrorKind, quoted},
+    error::{Error, ErrorKind},
     job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     policy::HeldBack,
     time::Timestamp,
@@ -191,7 +191,7 @@ impl State {
             cost: JobCost::default(),
             known_before: self.status.files_known,
             error: None,
-            warning: None,
+            warnings: Vec::new(),
             limited: false,
             deletions_held: 0,
             held_keys: Vec::new(),
@@ -314,13 +314,9 @@ impl State {
         }
     }
 
-    /// Takes in what a step of the running job did. Answers the job when that ended it.
-    pub(super) fn apply_report(
-        &mut self,
-        report: &StepReport,
-        warning: Option<String>,
-        now: Timestamp,
-    ) -> Option<JobRecord> {
+    /// Takes in what a step of the running job did, under the filters of that fingerprint. Answers the job when that
+    /// ended it.
+    pub(super) fn apply_report(&mut self, report: &StepReport, fingerprint: &str, now: Timestamp) -> Option<JobRecord> {
         self.note_feed(report);
         let job = self.status.current_job.as_mut()?;
         job.updated_at = now;
@@ -355,16 +351,9 @@ impl State {
                 let HeldBack { count, keys } = report.held_back.clone().unwrap_or_default();
                 (job.deletions_held, job.held_keys) = (count, keys.clone());
                 (self.status.deletions_held, self.status.held_keys) = (count, keys);
-                job.warning = if count > 0 {
-                    Some(deletions_held(job))
-                } else if report.limited {
-                    Some(format!(
-                        "Stopped after {} files, the limit of max_objects_per_run. The next job continues.",
-                        report.counts.created + report.counts.updated
-                    ))
-                } else {
-                    warning
-                };
+                job.warnings.clone_from(&report.warnings);
+                self.status.warnings.clone_from(&report.warnings);
+                self.status.warned_for = fingerprint.to_owned();
                 self.end_job(JobStatus::Completed, None, now)
             }
             Err(error) if error.is_transient() && self.step_failures + 1 < STEP_FAILURES_MAX => {
@@ -378,18 +367,6 @@ impl State {
             Err(error) => self.end_job(JobStatus::Failed, Some(error), now),
         }
     }
-}
-
-/// What its user should know of deletions that are held back.
-fn deletions_held(job: &JobRecord) -> String {
-    let (count, known) = (job.deletions_held, job.known_before);
-    format!(
-        "{count} of the {known} files that were there before are gone, or no longer match the filters. That is more \
-         than deletion_limit allows, so their deletions are held; everything else was synced. The first key is {}. If \
-         the files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, the \
-         source path and the filters: what is there again is no longer held.",
-        quoted(job.held_keys.first().map_or("", String::as_str))
-    )
 }
 
 /// A poll that found nothing is not history.

@@ -20,6 +20,7 @@ use b2sync_core::{
     secret::ExposeSecret,
     source_path::SourcePath,
     time::Timestamp,
+    warning::Warning,
 };
 
 /// The version of both stored records. A reader refuses a higher one.
@@ -325,6 +326,9 @@ pub struct SyncRecord {
     /// The user's own.
     #[serde(default)]
     pub metadata: Map<String, Value>,
+    /// What its creation found below the source path and the user should know.
+    #[serde(default)]
+    pub first_look: Vec<Warning>,
     /// For the processing that follows.
     #[serde(default)]
     pub echoed: Echoed,

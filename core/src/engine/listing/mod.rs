@@ -21,7 +21,7 @@ use self::{
 use crate::{
     entry::{Entry, EntryRef, EtagRef, KeyOrder, has_one_place, just_before},
     error::{Error, ErrorKind, Retry},
-    filter::Filter,
+    filter::{Filter, Seen},
     mutation::{self, Mutation},
     snapshot::{
         EtagTag, Md5,
@@ -40,6 +40,8 @@ pub struct Rules<'a> {
     pub cut: Cut,
     /// Which entries are taken.
     pub filter: &'a Filter,
+    /// What is seen of the filter is noted here.
+    pub seen: &'a Seen,
 }
 
 /// A segment as it is listed: beside what a segment keeps, the rest of each ETag, which a change carries.
@@ -525,7 +527,7 @@ impl RangeReader {
                 self.finish(rules, last);
                 break;
             }
-            if rules.filter.matches(entry) {
+            if rules.filter.takes(entry, rules.seen) {
                 self.take_entry(rules, entry, last);
             }
             self.since.listed += 1;

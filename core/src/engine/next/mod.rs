@@ -221,6 +221,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             known_before: self.job.stored.known_before,
             limited,
             deletions_held: self.job.deletions.held_back.as_ref().map_or(0, |held| held.count),
+            seen: self.spec.seen.record(),
         });
         self.swap(SnapshotDocument { root, feed, ..SnapshotDocument::default() }, appending).await
     }

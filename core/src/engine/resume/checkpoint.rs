@@ -109,6 +109,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         job.place.listed = checkpoint.listed;
         job.place.limited = checkpoint.limited;
         job.counts = checkpoint.counts;
+        self.spec.seen.join(&checkpoint.seen);
         job.objects_found = checkpoint.objects_found;
         Ok(if checkpoint.listed { Resumed::Listed } else { Resumed::At { open: Open::of(&pending) } })
     }
@@ -181,6 +182,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             deletions_appended: deletions.appended,
             objects_found: self.job.objects_found,
             counts: resume_at.counts,
+            seen: self.spec.seen.record(),
             order: place.watch.order,
             looked_into,
             scratch: Vec::new(),

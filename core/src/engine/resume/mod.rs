@@ -46,6 +46,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             // The root was moved, and the caller was cut off before it heard of that.
             stored.known_before = done.known_before;
             self.job.counts = done.counts;
+            spec.seen.join(&done.seen);
             self.job.place.limited = done.limited;
             self.job.deletions.held_back =
                 (done.deletions_held > 0).then(|| HeldBack { count: done.deletions_held, keys: Vec::new() });

@@ -23,6 +23,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let bookmark = self.spec.bookmark.as_ref().filter(fits).filter(|_| self.job.resync.is_none())?;
         self.job.place.covered_to = Some(bookmark.covered_to.clone());
         self.job.counts = bookmark.counts;
+        self.spec.seen.join(&bookmark.seen);
         self.job.quiet.leaves_passed = bookmark.leaves;
         bookmark.start_after.clone()
     }
@@ -55,6 +56,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 covered_to: covered_to.clone(),
                 start_after: mark.start_after.clone(),
                 counts: self.job.counts,
+                seen: self.spec.seen.record(),
             });
         }
     }

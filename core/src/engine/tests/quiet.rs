@@ -26,6 +26,31 @@ fn first_everything_then_nothing_then_exactly_what_changed() {
     world.check();
 }
 
+/// What was seen of the filters survives every way in which a job goes on: from memory, a bookmark, a checkpoint.
+#[test]
+fn the_patterns_that_matched_nothing_are_those_of_the_whole_listing() {
+    for (memory, bookmark, tiny) in [(true, true, false), (false, true, true), (false, false, true)] {
+        let mut world = World::new(10).with_memory(memory).with_tiny_thresholds(tiny);
+        world.cut = Cut::new([1; 16]).with_sizes(4, 9);
+        if !bookmark {
+            world.bookmark.replace(None);
+        }
+        world.filter = filter(&["k00003", "k0005[57]", "k00080*", "typo", "*typo"]);
+        world.bucket.set(keys(0..95));
+        for round in 0..3 {
+            let report = world.job(&ONE_PAGE);
+            let named: Vec<&str> = report.warnings.iter().map(|warning| warning.message.as_str()).collect();
+            let expected = ["*typo", "typo"].map(|it| format!("The exclude pattern \"{it}\" matched no file."));
+            assert_eq!(named, expected, "{memory} {bookmark} {round}");
+            assert_eq!(report.counts.matched, 91);
+            if round == 0 {
+                // The answer was lost, and the step is asked for again.
+                assert_eq!(world.step("job_1", &ONE_PAGE).warnings, report.warnings);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_poll_of_many_steps_that_finds_nothing_stores_no_blob() {
     for cut in [Cut::new([1; 16]).with_sizes(4, 9), Cut::new([1; 16])] {

@@ -48,6 +48,7 @@ fn full_root(wrong: &[&str]) -> Root {
             known_before: 2,
             limited: true,
             deletions_held: 4,
+            seen: SeenRecord::default(),
         }),
     }
 }
@@ -82,6 +83,7 @@ fn full_checkpoint(wrong: &[&str]) -> Checkpoint {
         deletions_due: 7,
         deletions_appended: 1,
         objects_found: 8,
+        seen: SeenRecord::default(),
         counts: counts(),
         order: KeyOrder::Utf16,
         scratch: names("scratch", 3),
@@ -187,7 +189,7 @@ pub(super) fn job(job_id: &str, status: JobStatus) -> JobRecord {
         cost: JobCost { class_c: 2, steps: 1, ..JobCost::default() },
         known_before: 4,
         error: Some(ErrorRecord { kind: "sink".into(), message: "No. \"x\"".into(), transient: true }),
-        warning: Some("Nothing matched: …".into()),
+        warnings: vec![Warning { code: WarningCode::NoFiles, message: "No. \"x\"".into(), advice: "Look.".into() }],
         limited: true,
         continued: true,
         deletions_held: 4,

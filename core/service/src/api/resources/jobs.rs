@@ -203,7 +203,7 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "updated_at": render::time(job.updated_at),
         "error": job.error.as_ref().map(|error| render::error(&error.message)),
         "error_code": job.error.as_ref().map(|error| &error.kind),
-        "warning": job.warning,
+        "warnings": render::warnings(&job.warnings),
         "deletions_held": render::integer(job.deletions_held),
         "held_keys": job.held_keys,
         "progress_percent": percent(job),

@@ -24,7 +24,10 @@ use crate::{
     },
 };
 use b2sync_core::{
-    b2::account::{Account, StoredAccount},
+    b2::{
+        account::{Account, StoredAccount},
+        source::FirstLook,
+    },
     entropy::Entropy,
     error::{Error, ErrorKind},
     http::HttpClient,
@@ -32,6 +35,7 @@ use b2sync_core::{
     job::Trigger,
     open_sync::{OpenSync, Unopened},
     time::{Clock, Timestamp},
+    warning::{self, Warning},
 };
 
 /// How many coordinators are asked at the same time.
@@ -109,6 +113,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             sync_concurrency: None,
             description: None,
             metadata: Map::new(),
+            first_look: Vec::new(),
             echoed: Default::default(),
             salt: ids::salt(self.entropy).into(),
             is_active: true,
@@ -118,7 +123,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             created_by: USER_ID.to_owned(),
         };
         new.settings.apply(&mut record)?;
-        self.probe(connection, &record).await?;
+        record.first_look = self.first_look(connection, &record).await?;
         let record = self.registry.insert_sync(record).await?;
         // It exists now, and is due: should the coordinator not be reached, the cron will.
         let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
@@ -126,13 +131,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is
-    /// told at once and not by the first job. If B2 does not answer in time, the sync is not created.
-    async fn probe(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<(), ApiError> {
+    /// told at once and not by the first job. If B2 does not answer in time, the sync is not created. Answers what the
+    /// user should know of what is there.
+    async fn first_look(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<Vec<Warning>, ApiError> {
         let credentials = connection.credentials(self.master_keys)?;
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
         let opening = OpenSync { api_url: self.b2_api_url, credentials: &credentials, path: &sync.source, cached };
         let (outcome, learned) = match opening.open(self.client()).await {
-            Ok((source, _)) => (source.probe().await, source.learned()),
+            Ok((source, _)) => (source.first_look().await, source.learned()),
             Err(Unopened { error, account, .. }) => (Err(error), account),
         };
         if let Some(account) = learned {
@@ -144,7 +150,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             })
             .await?;
         }
-        outcome.map_err(|error| nothing_stored(error).into())
+        let FirstLook { found, is_all } = outcome.map_err(nothing_stored)?;
+        Ok(warning::of_first_look(&sync.source, &found, is_all))
     }
 
     pub(in crate::api) async fn list_syncs(

@@ -73,7 +73,7 @@ fn jobs_recent_and_archived() {
             "updated_at": "2023-11-14T22:13:48.010Z",
             "error": null,
             "error_code": null,
-            "warning": null,
+            "warnings": [],
             "deletions_held": 0,
             "held_keys": [],
             "progress_percent": 100.0,

@@ -97,7 +97,7 @@ fn a_running_sync_shows_its_progress() {
         "sync_config_id status is_active paused total_files_discovered total_files_synced total_files_failed \
          batches_created sync_run_counter consecutive_failures last_error last_sync_at next_sync_at \
          seconds_since_last_sync is_stale intervals_since_last_sync stale_after_seconds failure_rate healthy dlq_total \
-         dlq_by_error running_job stalled stalled_reason last_job stretched cost",
+         dlq_by_error running_job stalled stalled_reason last_job stretched cost warnings",
     );
     assert_eq!(
         (&metrics["stale_after_seconds"], &metrics["is_stale"], &metrics["healthy"]),

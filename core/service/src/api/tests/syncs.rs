@@ -72,6 +72,11 @@ fn a_sync_as_the_documentation_makes_it() {
         "last_sync_at": null,
         "next_sync_at": null,
         "last_error": null,
+        "warnings": [{
+            "code": "no_files",
+            "message": "There are no files below b2://my-videos/2024/.",
+            "advice": "Check the spelling of the source path; case counts."
+        }],
         "paused": false,
         "pause_reason": null,
         "paused_at": null,
@@ -102,6 +107,38 @@ fn a_sync_as_the_documentation_makes_it() {
     assert!(probed.contains("max-keys=1") && probed.contains("prefix=2024%2F"), "{probed}");
     let due = block_on(home.registry.due(Timestamp::from_millis(NOW * 2), 9)).unwrap();
     assert_eq!(due.iter().map(|due| &due.sync_id).collect::<Vec<_>>(), [&sync_id]);
+}
+
+#[test]
+fn what_the_user_should_know_is_said_at_once() {
+    let home = Home::new();
+    home.connection("A");
+    let found = "<Contents><Key>v/sub_old.mp4</Key><LastModified>2024-01-01T00:00:00.000Z</LastModified><ETag>&quot;e\
+                 &quot;</ETag><Size>1</Size></Contents><CommonPrefixes><Prefix>v/sub/</Prefix></CommonPrefixes>\
+                 <CommonPrefixes><Prefix>v/sub2/</Prefix></CommonPrefixes></ListBucketResult>";
+    *home.list.borrow_mut() = Some((200, PAGE.replace("</ListBucketResult>", found)));
+    let body = json!({"connection_id": "A", "source_path": "my-videos/v/sub", "include_patterns": ["v/**"]});
+    let created = home.ok("POST", SYNCS, body);
+    let probed = home.sent.borrow().last().unwrap().clone();
+    assert!(probed.contains("delimiter=%2F") && probed.contains("prefix=v%2Fsub"), "{probed}");
+    let codes = |answer: &Value| -> Vec<String> {
+        let warnings = answer["warnings"].as_array().unwrap().iter();
+        warnings.map(|warning| warning["code"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(codes(&created), ["pattern_repeats_source_path", "files_beside_folder"]);
+    let message = created["warnings"][1]["message"].as_str().unwrap();
+    assert!(message.contains("also \"sub2/\", \"sub_old.mp4\""), "{message}");
+    let path = format!("{SYNCS}/{}", created["sync_config_id"].as_str().unwrap());
+    assert_eq!(home.ok("GET", &path, Value::Null)["warnings"], created["warnings"]);
+    assert_eq!(home.ok("GET", &format!("{path}/metrics"), Value::Null)["warnings"], created["warnings"]);
+    let patched = home.ok("PATCH", &path, json!({"include_patterns": ["*.mp4"]}));
+    assert_eq!(codes(&patched), ["files_beside_folder"]);
+    // The latest job that completed knows better, as long as the filters are the same.
+    let filters = b2sync_core::filter::FilterSpec { include_patterns: vec!["*.mp4".into()], ..Default::default() };
+    home.status.borrow_mut().warned_for = filters.fingerprint();
+    assert_eq!(codes(&home.ok("GET", &path, Value::Null)), [""; 0]);
+    let patched = home.ok("PATCH", &path, json!({"include_patterns": ["v/**"]}));
+    assert_eq!(codes(&patched), ["pattern_repeats_source_path", "files_beside_folder"]);
 }
 
 #[test]

@@ -198,7 +198,7 @@ fn deletions_that_are_held_are_appended_by_no_later_poll_either() {
         assert_eq!((job.error.clone(), job.deletions_held, job.held_keys.len()), (None, 300, 20), "{job:?}");
         let status = world.status();
         assert_eq!((status.deletions_held, &status.held_keys), (300, &job.held_keys));
-        assert!(job.warning.unwrap().contains("confirm_deletes=true"));
+        assert!(job.warnings[0].advice.contains("confirm_deletes=true"), "{job:?}");
         assert!(status.next_sync_at.unwrap().millis_since(world.now()) <= INTERVAL_MS as u64, "polls go on");
         assert_eq!(world.state().jobs.iter().filter(|job| !job.held_keys.is_empty()).count(), 1);
         world.catch_up();

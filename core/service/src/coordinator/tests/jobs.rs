@@ -1,5 +1,7 @@
 //! Jobs from their trigger to their end, and what they cost.
 
+use b2sync_core::warning::{Warning, WarningCode};
+
 use super::*;
 
 #[test]
@@ -267,16 +269,64 @@ fn a_one_time_sync_completes_and_never_polls_again() {
     world.check();
 }
 
+fn codes(warnings: &[Warning]) -> Vec<WarningCode> {
+    warnings.iter().map(|warning| warning.code).collect()
+}
+
+/// In one step and in many, here and on shards: the patterns that matched nothing are those of the whole listing.
+#[test]
+fn a_job_names_the_patterns_that_matched_nothing() {
+    for (is_one_step, shards) in [(true, 0), (false, 0), (true, 3)] {
+        let world = World::new(keys(1, 7)).with_config(|config| config.cut_sizes = Some((16, 64)));
+        let world = if is_one_step { world } else { world.a_page_a_step() };
+        let bucket = (0..2_000u32).map(|n| (format!("{:08x}", n.wrapping_mul(0x9e37_79b9)), 1));
+        *world.inner.bucket.borrow_mut() = bucket.collect();
+        world.inner.interleaved.set(shards > 0);
+        world.inner.shards.set(shards);
+        // One key each, all over the listing.
+        let mut include: Vec<String> = world.inner.bucket.borrow().keys().step_by(190).cloned().collect();
+        include.extend(["typo*", "[0-9]*", "[a-f]*"].map(str::to_owned));
+        world.change_sync(|sync| {
+            sync.sync_concurrency = Some(if shards > 0 { 24 } else { 1 });
+            sync.filters.include_patterns = include;
+            sync.filters.exclude_patterns = vec!["drafts".to_owned()];
+        });
+        for round in 0..3 {
+            let job = world.job();
+            let named: Vec<&str> = job.warnings.iter().map(|warning| warning.message.as_str()).collect();
+            let expected = [
+                "The include pattern \"typo*\" matched no file.",
+                "The exclude pattern \"drafts\" matched no file that the other filters pass.",
+            ];
+            assert_eq!(named, expected, "{is_one_step} {shards} {round}");
+            assert!(job.warnings[1].advice.contains("write drafts/"), "{:?}", job.warnings);
+            assert_eq!(world.status().warnings, job.warnings);
+            if round > 0 {
+                assert_eq!((job.counts.changes(), job.cost.state_writes), (0, 0));
+                assert_eq!(job.cost.steps > 5, !is_one_step, "{job:?}");
+            }
+        }
+        assert_eq!(world.inner.shard_calls.borrow().is_empty(), shards == 0);
+        // Under other filters it is judged again.
+        world.change_sync(|sync| sync.filters.include_patterns = vec!["*".to_owned()]);
+        assert_eq!(world.job().warnings.len(), 1);
+        world.check();
+    }
+}
+
 #[test]
 fn nothing_found_is_a_warning() {
     let world = World::new([]);
     let job = world.job();
     assert_eq!(job.status, JobStatus::Completed);
-    assert!(job.warning.unwrap().contains("There are no files below b2://my-videos"));
+    assert_eq!(codes(&job.warnings), [WarningCode::NoFiles]);
+    assert!(job.warnings[0].message.contains("There are no files"), "{:?}", job.warnings);
     let world = World::new(keys(5, 100));
     world.change_sync(|sync| sync.filters.include_patterns = vec!["*.MP4".to_owned()]);
-    let warning = world.job().warning.unwrap();
-    assert!(warning.contains("Nothing matched: 5 files") && warning.contains("*.MP4"), "{warning}");
+    let warnings = world.job().warnings;
+    assert_eq!(codes(&warnings), [WarningCode::NothingMatched, WarningCode::PatternUnmatched]);
+    assert!(warnings[0].message.contains("None of the 5 files") && warnings[1].message.contains("*.MP4"));
+    assert_eq!(world.status().warnings, warnings);
 }
 
 /// A cap of one call every so many seconds.

@@ -18,7 +18,12 @@ use crate::{
     registry::{SyncMode, SyncRecord, SyncRow},
     sinks::CATALOGUE,
 };
-use b2sync_core::{error::Error, filter::FilterSpec, time::Timestamp};
+use b2sync_core::{
+    error::Error,
+    filter::FilterSpec,
+    time::Timestamp,
+    warning::{self, Warning},
+};
 
 /// `UNKNOWN` when the coordinator did not answer.
 pub(super) fn status_name(record: &SyncRecord, status: Option<&SyncStatus>) -> &'static str {
@@ -79,6 +84,7 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
         None => Some("The coordinator did not answer, so the state of the sync is unknown. Ask again.".to_owned()),
     };
     let live = json!({
+        "warnings": render::warnings(&warnings(record, status)),
         "status": status_name(record, known),
         "is_active": is_active(record, known),
         "last_error": last_error,
@@ -129,6 +135,17 @@ const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode sched
     total_bytes_synced total_bytes_known deletions_held held_keys consecutive_failures sync_run_counter \
     last_sync_at next_sync_at pause_reason paused_at locked_at current_sync_run_id \
     sync_progress stats dead_letters feed stretched cost";
+
+/// Those of the latest job that completed, if it ran with the filters that the sync has now; else those that need no
+/// job.
+fn warnings(record: &SyncRecord, status: &SyncStatus) -> Vec<Warning> {
+    if status.warned_for == record.effective_filters().fingerprint() {
+        return status.warnings.clone();
+    }
+    let mut warnings = warning::of_filters(&record.filters, &record.source);
+    warnings.extend(record.first_look.iter().cloned());
+    warnings
+}
 
 /// What its user has set.
 fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
@@ -295,6 +312,7 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "sync_run_counter": render::integer(status.runs),
         "consecutive_failures": render::integer(status.consecutive_failures),
         "last_error": status.last_error.as_ref().map(|error| render::error(&error.message)),
+        "warnings": render::warnings(&warnings(record, status)),
         "last_sync_at": render::time(status.last_sync_at),
         "next_sync_at": render::time(status.next_sync_at),
         "seconds_since_last_sync": since_s.map(render::integer),

@@ -1,4 +1,4 @@
-//! `errors.md` has the codes, statuses and types of all errors.
+//! `errors.md` has the codes, statuses and types of all errors, and the codes of warnings.
 
 use strum::VariantArray;
 
@@ -7,7 +7,10 @@ use crate::{
     api::{ApiError, ApiResponse},
     registry::refusals::name_taken,
 };
-use b2sync_core::error::{Error, ErrorKind};
+use b2sync_core::{
+    error::{Error, ErrorKind},
+    warning::WarningCode,
+};
 use serde_json::Value;
 
 /// Code, status and type of an answer.
@@ -32,4 +35,11 @@ fn the_codes() {
     };
     let rows: Vec<Vec<String>> = kinds.chain([method]).map(row).collect();
     check_block("errors.md", "codes", |old| merge(old, &["code", "status", "type", "what to do"], &rows));
+}
+
+#[test]
+fn the_warnings() {
+    let rows: Vec<Vec<String>> =
+        WarningCode::VARIANTS.iter().map(|code| vec![format!("`{}`", code.as_str())]).collect();
+    check_block("errors.md", "warnings", |old| merge(old, &["code", "when"], &rows));
 }

@@ -1,0 +1,134 @@
+//! What a job has seen of its filters: which patterns have matched, which filters left files out, what lies beside the
+//! source path's folder.
+//!
+//! All of it only grows, so it may be noted for keys that are read again, and joined from steps and shards in any
+//! order.
+//! Once a pattern has matched, no key is asked about it for this again.
+
+use std::cell::{Cell, RefCell};
+
+use serde::{Deserialize, Serialize};
+
+use super::Verdict;
+
+/// How many files and folders beside the source path's folder are remembered.
+pub const SIBLINGS_MAX: usize = 3;
+
+/// Patterns of one list, by their places among the sorted ones: another order of the list changes nothing.
+#[derive(Debug, Default)]
+pub(super) struct Matched(Cell<u128>);
+
+impl Matched {
+    pub(super) fn has(&self, place: u8) -> bool {
+        self.0.get() & (1 << (place & 127)) != 0
+    }
+
+    pub(super) fn set(&self, place: u8) {
+        self.0.set(self.0.get() | 1 << (place & 127));
+    }
+
+    /// Whether it has all of `all`.
+    pub(super) fn is_complete(&self, all: u128) -> bool {
+        self.0.get() & all == all
+    }
+
+    fn join(&self, [low, high]: [u64; 2]) {
+        self.0.set(self.0.get() | u128::from(high) << 64 | u128::from(low));
+    }
+
+    fn halves(&self) -> [u64; 2] {
+        let bits = self.0.get();
+        [bits as u64, (bits >> 64) as u64]
+    }
+}
+
+/// What was seen so far. Of one job and one filter.
+#[derive(Debug, Default)]
+pub struct Seen {
+    pub(super) include: Matched,
+    pub(super) exclude: Matched,
+    /// By [`Verdict::place`].
+    left_out: Cell<u16>,
+    in_folder: Cell<bool>,
+    siblings: RefCell<Vec<String>>,
+}
+
+impl Seen {
+    /// Takes in what was seen elsewhere.
+    pub fn join(&self, other: &SeenRecord) {
+        self.include.join(other.include);
+        self.exclude.join(other.exclude);
+        self.left_out.set(self.left_out.get() | other.left_out);
+        self.in_folder.set(self.in_folder.get() || other.in_folder);
+        other.siblings.iter().for_each(|name| self.note_sibling(name));
+    }
+
+    /// To be kept.
+    pub fn record(&self) -> SeenRecord {
+        SeenRecord {
+            include: self.include.halves(),
+            exclude: self.exclude.halves(),
+            left_out: self.left_out.get(),
+            in_folder: self.in_folder.get(),
+            siblings: self.siblings.borrow().clone(),
+        }
+    }
+
+    pub(super) fn note_left_out(&self, verdict: Verdict<'_>) {
+        self.left_out.set(self.left_out.get() | 1 << verdict.place());
+    }
+
+    /// Notes where a file lies whose key goes on with `behind` after the source path's prefix; `name` is what is shown
+    /// of it where that is not in the folder.
+    pub(super) fn note_place<'k>(&self, behind: &str, name: impl FnOnce() -> &'k str) {
+        if behind.starts_with('/') {
+            self.in_folder.set(true);
+        } else if self.siblings.borrow().len() < SIBLINGS_MAX {
+            self.note_sibling(name());
+        }
+    }
+
+    fn note_sibling(&self, name: &str) {
+        let mut siblings = self.siblings.borrow_mut();
+        if siblings.len() < SIBLINGS_MAX && !siblings.iter().any(|known| known == name) {
+            siblings.push(name.to_owned());
+        }
+    }
+}
+
+impl Clone for Seen {
+    fn clone(&self) -> Self {
+        let clone = Self::default();
+        clone.join(&self.record());
+        clone
+    }
+}
+
+/// [`Seen`] as it is kept between steps, and sent to shards and back.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SeenRecord {
+    pub(super) include: [u64; 2],
+    pub(super) exclude: [u64; 2],
+    left_out: u16,
+    pub(super) in_folder: bool,
+    pub(super) siblings: Vec<String>,
+}
+
+impl SeenRecord {
+    pub(super) fn matched(list: [u64; 2], place: u8) -> bool {
+        let [low, high] = list;
+        let bits = u128::from(high) << 64 | u128::from(low);
+        bits & (1 << (place & 127)) != 0
+    }
+
+    /// Whether some file was left out so.
+    pub(crate) fn left_out(&self, verdict: Verdict<'_>) -> bool {
+        self.left_out & (1 << verdict.place()) != 0
+    }
+
+    /// What lies beside the folder that the source path names, if files lie in the folder too.
+    pub(crate) fn beside_folder(&self) -> &[String] {
+        if self.in_folder { &self.siblings } else { &[] }
+    }
+}
