@@ -70,6 +70,7 @@ pub struct FilterSpec {
 
 /// Whether a file only stands for a folder: it is empty, and its key ends with `/`, its name is `.bzEmpty` (Backblaze's
 /// console), or it ends with `_$folder$` (Hadoop).
+#[cold]
 pub fn is_folder_marker(entry: EntryRef<'_>) -> bool {
     entry.size == 0
         && (entry.key.ends_with('/')

@@ -136,9 +136,14 @@ impl PatternSet {
     #[inline]
     pub(super) fn note(&self, path: &Path<'_>, matched: &Matched) {
         if !matched.is_complete(self.all) {
-            self.names.note(path, Path::name, matched);
-            self.paths.note(path, |path| path.whole, matched);
+            self.note_each(path, matched);
         }
+    }
+
+    #[inline(never)]
+    fn note_each(&self, path: &Path<'_>, matched: &Matched) {
+        self.names.note(path, Path::name, matched);
+        self.paths.note(path, |path| path.whole, matched);
     }
 
     /// The patterns that have not matched, sorted.

@@ -75,8 +75,6 @@ enum Folder {
     Exactly(Box<[u8]>),
     /// That one and all below.
     From(Box<[u8]>),
-    /// The same of every folder of that name, wherever it is. With a `/` before and behind.
-    Within(Box<[u8]>),
 }
 
 /// A glob of a known shape: a folder, and a name of literal pieces with anything between them.
@@ -85,6 +83,8 @@ struct Shape {
     /// Of the pattern that this is of.
     index: usize,
     folder: Folder,
+    /// With a `/` before and behind, where the folder may be below any other.
+    within: Option<Box<[u8]>>,
     /// What the name begins with.
     first: Box<[u8]>,
     /// What comes behind it in this order, with anything before, between and behind.
@@ -107,6 +107,7 @@ impl Shape {
             return None;
         }
         let literal = |text: &str| (!text.contains('*')).then(|| Box::from(text.as_bytes()));
+        let mut within = None;
         let (folder, name) = if !is_path {
             (Folder::Any, pattern)
         } else {
@@ -115,7 +116,8 @@ impl Shape {
             if name == "**"
                 && let Some(folder) = folder.strip_prefix("**/").filter(|folder| !folder.is_empty())
             {
-                (Folder::Within(literal(&format!("/{folder}"))?), "*")
+                within = literal(&format!("/{folder}"));
+                (Folder::From(literal(folder)?), "*")
             } else if name == "**" && !folder.is_empty() {
                 (Folder::From(literal(folder)?), "*")
             } else if name.is_empty() && folder.ends_with("**/") {
@@ -144,7 +146,7 @@ impl Shape {
         let is_end = first.is_empty() && middle.is_empty();
         let is_tail = is_end && folder == Folder::Any && last.as_ref().is_some_and(|last| last.len() <= 8);
         let is_any_name = is_end && last.as_ref().is_some_and(|last| last.is_empty());
-        Some(Self { index, folder, first, middle: middle.into(), last, tail, tail_mask, is_tail, is_any_name })
+        Some(Self { index, folder, within, first, middle: middle.into(), last, tail, tail_mask, is_tail, is_any_name })
     }
 
     fn matches(&self, path: &Path<'_>) -> bool {
@@ -164,11 +166,8 @@ impl Shape {
             // Nearly all others differ in the first byte, which is no call.
             Folder::From(folder) => {
                 let whole = path.whole.as_bytes();
-                whole.first() == folder.first() && whole.starts_with(folder)
-            }
-            Folder::Within(folder) => {
-                let whole = path.whole.as_bytes();
-                folder.get(1..).is_some_and(|first| whole.starts_with(first)) || behind(whole, folder).is_some()
+                (whole.first() == folder.first() && whole.starts_with(folder))
+                    || self.within.as_ref().is_some_and(|within| behind(whole, within).is_some())
             }
         };
         in_folder && (self.is_any_name || self.matches_name(path.name().as_bytes()))

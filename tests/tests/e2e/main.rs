@@ -8,6 +8,7 @@ mod bad_weather;
 mod cuts;
 mod docs;
 mod feed;
+mod filters;
 mod poll;
 mod reconcile;
 mod refusals;

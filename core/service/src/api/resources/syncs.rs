@@ -325,6 +325,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         self.registry.delete_sync(&sync.sync_id).await?;
         let message = match removed {
+            Some(1) => "The sync was deleted, and 1 object with it.".to_owned(),
             Some(removed) => format!("The sync was deleted, and {removed} objects with it."),
             None => "The sync was deleted. Its objects are kept, because delete_objects=true was not set.".to_owned(),
         };
