@@ -13,6 +13,10 @@ use crate::{
     source_path::SourcePath,
 };
 
+/// With no more than this, in bytes, each glob is kept by itself too, where they have no shapes: it takes as much memory
+/// again, and spares the few keys that are asked which patterns they match the automaton of all.
+const SINGLES_BYTES_MAX: usize = 2 << 10;
+
 /// One list of globs: those for the base name and those for the path.
 #[derive(Clone, Debug)]
 pub(super) struct PatternSet {
@@ -30,7 +34,7 @@ pub(super) struct Patterns {
     places: Vec<u8>,
     globs: GlobSet,
     pub(super) shapes: Option<Shapes>,
-    /// Each by itself, where they have no shapes.
+    /// Each by itself, where they have no shapes and are not much.
     singles: Vec<GlobSet>,
 }
 
@@ -109,7 +113,9 @@ impl PatternSet {
             let (glob, single) = compile(&pattern).map_err(wrong)?;
             let building = if pattern.is_path { &mut paths } else { &mut names };
             building.globs.push(glob);
-            building.singles.push(single);
+            if bytes <= SINGLES_BYTES_MAX {
+                building.singles.push(single);
+            }
             building.written.push(written.clone());
             let place = sorted.partition_point(|other| *other < written);
             building.places.push(u8::try_from(place).unwrap_or(u8::MAX));
@@ -196,8 +202,7 @@ impl Patterns {
             return;
         }
         let candidate = Candidate::from_bytes(text(path));
-        if self.shapes.is_some() {
-            // A file named `..`: once in a lifetime.
+        if self.singles.len() < self.written.len() {
             for index in self.globs.matches_candidate(&candidate) {
                 is_new(index).into_iter().for_each(|place| matched.set(place));
             }

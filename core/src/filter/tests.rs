@@ -329,6 +329,38 @@ fn a_fingerprint_is_stable() {
     assert_eq!(FilterSpec::default().fingerprint(), "ecad092550537ea9cef5a97c36f421db421d31e7c689f2a0fa081673861cb93b");
 }
 
+/// Which patterns of each list have matched is what each says by itself, whatever it takes to find out.
+#[test]
+fn what_was_seen_is_what_each_pattern_says() {
+    let long = format!("{{{},?b}}*", "x".repeat(1_000));
+    let long: Vec<String> = (0..3).map(|n| format!("{long}{n}")).collect();
+    let long: Vec<&str> = long.iter().map(String::as_str).chain(["a*", "z*", "?b*"]).collect();
+    for list in [&["*.mp4", "a*", "z*", "a/", "**/b", "*.mp4"][..], &["a?", "[b]*", "z?z", "x/**/?"], &long] {
+        for keys in [&["ab", "b.mp4", ".."][..], &["x/a/c", "a/b"], &["..", "a/.."], &[]] {
+            let filter = filter("bucket", list, list);
+            let seen = Seen::default();
+            for key in keys {
+                filter.takes((&entry(key)).into(), &seen);
+            }
+            let mut expected: Vec<&str> = list
+                .iter()
+                .copied()
+                .filter(|pattern| !keys.iter().any(|key| self::filter("bucket", &[pattern], &[]).matches(&entry(key))))
+                .collect();
+            expected.sort_unstable();
+            expected.dedup();
+            let mut found = filter.unmatched(&seen.record());
+            found.0.sort_unstable();
+            found.1.sort_unstable();
+            assert_eq!(found, (expected.clone(), expected), "{keys:?}");
+            let joined = Seen::default();
+            joined.join(&SeenRecord::default());
+            joined.join(&seen.record());
+            assert_eq!(joined.record(), seen.record());
+        }
+    }
+}
+
 /// The same filter without shapes.
 fn by_globs(filter: &Filter) -> Filter {
     let mut filter = filter.clone();
