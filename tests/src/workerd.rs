@@ -23,6 +23,8 @@ use std::{env, fs, thread};
 const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long one request may take.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a tick of the cron may take: it may poke thousands of syncs.
+const CRON_TIMEOUT: Duration = Duration::from_secs(300);
 /// How long a line of the log may take to arrive.
 const LOG_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer that is read, in bytes.
@@ -244,7 +246,8 @@ impl Workerd {
     /// # Errors
     /// When there is no answer, or the handler failed.
     pub fn cron(&self, scheduled_ms: i64) -> Result<(), WorkerdError> {
-        let answer = self.get(&format!("/__cron?cron=*+*+*+*+*&t={scheduled_ms}"))?;
+        let path = format!("/__cron?cron=*+*+*+*+*&t={scheduled_ms}");
+        let answer = self.send_within(CRON_TIMEOUT, "GET", &path, &[], b"")?;
         match answer.json::<serde_json::Value>()?.get("outcome").and_then(|outcome| outcome.as_str()) {
             Some("ok") => Ok(()),
             _ => Err(self.error(format!("The cron handler failed: {} {}", answer.status, answer.text()))),
@@ -283,15 +286,28 @@ impl Workerd {
         headers: &[(&str, &str)],
         body: &[u8],
     ) -> Result<Answer, WorkerdError> {
+        self.send_within(REQUEST_TIMEOUT, method, path, headers, body)
+    }
+
+    fn send_within(
+        &self,
+        timeout: Duration,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Result<Answer, WorkerdError> {
         let mut request = ureq::http::Request::builder().method(method).uri(format!("{}{path}", self.url));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
         let failed = |error: &dyn std::fmt::Display| self.error(format!("{method} {path} failed: {error}"));
         let sent = if body.is_empty() && matches!(method, "GET" | "HEAD" | "DELETE") {
-            self.agent.run(request.body(()).map_err(|error| failed(&error))?)
+            let request = request.body(()).map_err(|error| failed(&error))?;
+            self.agent.run(self.agent.configure_request(request).timeout_global(Some(timeout)).build())
         } else {
-            self.agent.run(request.body(body).map_err(|error| failed(&error))?)
+            let request = request.body(body).map_err(|error| failed(&error))?;
+            self.agent.run(self.agent.configure_request(request).timeout_global(Some(timeout)).build())
         };
         let mut answer = sent.map_err(|error| failed(&error))?;
         let headers = answer
