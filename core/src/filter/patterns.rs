@@ -13,8 +13,8 @@ use crate::{
     source_path::SourcePath,
 };
 
-/// With no more than this, in bytes, each glob is kept by itself too, where they have no shapes: it takes as much memory
-/// again, and spares the few keys that are asked which patterns they match the automaton of all.
+/// With no more than this, in bytes, each glob is kept by itself too, where they have no shapes: it takes as much
+/// memory again, and spares the few keys that are asked which patterns they match the automaton of all.
 const SINGLES_BYTES_MAX: usize = 2 << 10;
 
 /// One list of globs: those for the base name and those for the path.
