@@ -78,6 +78,7 @@ async fn api_request(request: &mut Request) -> Result<ApiRequest> {
         query: url.query().unwrap_or_default().to_owned(),
         authorization: request.headers().get("authorization")?,
         namespace: request.headers().get("x-namespace")?,
+        idempotency_key: request.headers().get("idempotency-key")?,
         body: fetch::read_at_most(request.inner().body(), length, BODY_BYTES_MAX + 1).await?,
     })
 }

@@ -7,8 +7,8 @@ use std::cell::Cell;
 
 use b2sync_core::{Error, time::Timestamp};
 use b2sync_service::registry::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry as CoreRegistry, Rows, Section,
-    SyncQuery, SyncRecord, SyncRow, SyncsOf, apply_json,
+    Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry as CoreRegistry, Rows,
+    Section, SyncQuery, SyncRecord, SyncRow, SyncsOf, apply_json,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
 };
@@ -20,7 +20,7 @@ use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStora
 
 use crate::{bindings::reply, failure::storage_error, sql};
 
-const SCHEMA: [&str; 8] = [
+const SCHEMA: [&str; 11] = [
     "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, \
      provider_type TEXT NOT NULL, status TEXT NOT NULL, is_active INTEGER NOT NULL, archived_at INTEGER, \
      created_at INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
@@ -33,6 +33,10 @@ const SCHEMA: [&str; 8] = [
     "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id, created_at, sync_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id, is_active, created_at, sync_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after, sync_id)",
+    "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, id TEXT NOT NULL, \
+     at INTEGER NOT NULL) WITHOUT ROWID",
+    "CREATE INDEX IF NOT EXISTS claims_by_time ON claims (at)",
+    "CREATE INDEX IF NOT EXISTS claims_by_id ON claims (id)",
 ];
 
 /// The columns of a [`ConnectionRow`].
@@ -311,6 +315,7 @@ impl CoreRegistry for Registry {
     }
 
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
+        self.exec("DELETE FROM claims WHERE id = ?", vec![sync_id.into()])?;
         let query = "DELETE FROM syncs WHERE sync_id = ? RETURNING sync_id";
         Ok(self.first::<IgnoredAny>(query, vec![sync_id.into()])?.is_some())
     }
@@ -348,6 +353,18 @@ impl CoreRegistry for Registry {
         let query = "UPDATE syncs SET poke_after = ? WHERE sync_id = ? RETURNING sync_id";
         let found: Option<IgnoredAny> = self.first(query, vec![time(at), sync_id.into()])?;
         found.map(|_| ()).ok_or_else(|| refusals::missing(sync_id))
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claim, Error> {
+        let since = plan::plan_claims_since(claim.at).as_millis();
+        self.exec("DELETE FROM claims WHERE at < ?", vec![since.into()])?;
+        let Claim { key, fingerprint, id, at } = &claim;
+        let columns = [key, fingerprint, id].map(|text| text.as_str().into());
+        let bindings = columns.into_iter().chain([at.as_millis().into()]).collect();
+        let query = "INSERT INTO claims (key, fingerprint, id, at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING";
+        self.exec(query, bindings)?;
+        let query = "SELECT key, fingerprint, id, at FROM claims WHERE key = ?";
+        self.first(query, vec![key.as_str().into()])?.ok_or_else(|| failed("a claim is not there"))
     }
 
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {

@@ -15,6 +15,7 @@ mod body;
 mod dispatch;
 mod errors;
 mod filters;
+mod idempotency;
 mod nesting;
 mod pagination;
 mod render;

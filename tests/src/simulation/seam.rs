@@ -15,7 +15,8 @@ use b2sync_core::store::{BlobStore, Document, DocumentStore, Swapped};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_service::coordinator::DOCUMENT;
 use b2sync_service::registry::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncQuery, SyncRecord, SyncRow,
+    Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncQuery, SyncRecord,
+    SyncRow,
 };
 use b2sync_service::sinks::SinkRecord;
 use bytes::Bytes;
@@ -515,6 +516,10 @@ impl Registry for Seam {
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         self.effect("registry: poke", storage_error, async || self.inner.registry.set_poke_after(sync_id, at).await)
             .await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claim, Error> {
+        self.inner.registry.claim(claim).await
     }
 
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {

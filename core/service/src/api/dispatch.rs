@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     errors::{Answered, ApiError, ApiResponse},
+    idempotency::Repeatable,
     pagination::Query,
     request::ApiRequest,
     resources::{connections, syncs::refuse_fields},
@@ -11,7 +12,16 @@ use super::{
     service::{Coordinators, Service},
 };
 use crate::{catalogue::Objects, registry::Registry};
-use b2sync_core::{entropy::Entropy, http::HttpClient, time::Clock};
+use b2sync_core::{entropy::Entropy, error::ErrorKind, http::HttpClient, time::Clock};
+
+/// Creates what a request asks for. One that is repeatable may be on its way twice: what the other has created in the
+/// meantime is the answer to this one too.
+async fn once(is_repeatable: bool, create: impl AsyncFn() -> Answered) -> Answered {
+    match create().await {
+        Err(ApiError::Failed(error)) if is_repeatable && error.kind() == ErrorKind::Conflict => create().await,
+        result => result,
+    }
+}
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     /// Answers a request. Never fails: an error is an answer too.
@@ -39,13 +49,22 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         match route.operation {
             Operation::Root => Ok(self.root()),
             Operation::Health => Ok(json!({"status": "ok", "service": "b2sync", "version": self.version})),
-            Operation::ConnectionCreate => self.create_connection(body).await,
+            Operation::ConnectionCreate => {
+                let repeatable = Repeatable::of(request)?;
+                let create = async || self.create_connection(repeatable.as_ref(), body).await;
+                once(repeatable.is_some(), create).await
+            }
             Operation::ConnectionList => self.list_connections(query, body).await,
             Operation::ConnectionGet => Ok(connections::render(&self.find_connection(&at.connection_id).await?)),
             Operation::ConnectionUpdate => self.update_connection(&at.connection_id, body).await,
             Operation::ConnectionDelete => self.delete_connection(&at.connection_id).await,
             Operation::ConnectionTest => self.test_connection(&at.connection_id).await,
-            Operation::SyncCreate => self.create_sync(request.namespace()?, at.bucket_id, body).await,
+            Operation::SyncCreate => {
+                let repeatable = Repeatable::of(request)?;
+                let place = (request.namespace()?, at.bucket_id);
+                let create = async || self.create_sync(place.clone(), repeatable.as_ref(), body).await;
+                once(repeatable.is_some(), create).await
+            }
             Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await,
             Operation::SyncGet => self.get_sync(&sync().await?).await,
             Operation::SyncUpdate => self.update_sync(sync().await?, body).await,

@@ -20,6 +20,8 @@ pub struct ApiRequest {
     pub authorization: Option<String>,
     /// The header `X-Namespace`.
     pub namespace: Option<String>,
+    /// The header `Idempotency-Key`.
+    pub idempotency_key: Option<String>,
     /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte
     /// beyond.
     pub body: Vec<u8>,

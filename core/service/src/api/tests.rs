@@ -5,6 +5,7 @@ mod changes;
 mod connections;
 mod docs;
 mod everything;
+mod idempotency;
 mod jobs;
 mod letters;
 mod objects;
@@ -72,6 +73,9 @@ struct Home {
     feed: RefCell<Vec<Change>>,
     dropped: Cell<u64>,
     unreachable: Cell<bool>,
+    /// B2 never answers.
+    hangs: Cell<bool>,
+    idempotency_key: RefCell<Option<String>>,
     master_keys: MasterKeys,
     api_key: ApiKey,
 }
@@ -95,8 +99,12 @@ impl Entropy for Home {
 }
 
 impl HttpClient for Home {
-    async fn send(&self, request: Request, _: ExchangeLimits) -> Result<Response, TransportError> {
+    async fn send(&self, request: Request, limits: ExchangeLimits) -> Result<Response, TransportError> {
         self.sent.borrow_mut().push(request.uri().to_string());
+        if self.hangs.get() {
+            self.sleep(limits.timeout_ms).await;
+            return Err(TransportError { fault: TransportFault::TimedOut, message: "no answer".into() });
+        }
         let script = if request.uri().path().contains("b2_authorize_account") { &self.authorize } else { &self.list };
         let Some((status, body)) = script.borrow().clone() else {
             return Err(TransportError { fault: TransportFault::TimedOut, message: "no answer".into() });
@@ -249,6 +257,8 @@ impl Home {
             feed: RefCell::default(),
             dropped: Cell::new(0),
             unreachable: Cell::new(false),
+            hangs: Cell::new(false),
+            idempotency_key: RefCell::default(),
             master_keys: MasterKeys::parse(&format!("k1:{MASTER_KEY}")).unwrap(),
             api_key: ApiKey::new(&SecretString::from(API_KEY)),
         }
@@ -302,6 +312,7 @@ impl Home {
             query: query.into(),
             authorization: Some(format!("Bearer {API_KEY}")),
             namespace: None,
+            idempotency_key: self.idempotency_key.borrow().clone(),
             body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() },
         });
         (response.status, serde_json::from_slice(&response.body).unwrap())

@@ -1,8 +1,9 @@
 //! What every [`Registry`] must do.
 
 use crate::registry::{
-    CONNECTIONS_MAX, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync, Echoed, Poked,
-    RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord, SyncRow, SyncsOf,
+    CLAIM_MS, CONNECTIONS_MAX, Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync,
+    Echoed, Poked, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord, SyncRow,
+    SyncsOf,
 };
 use b2sync_core::{
     conformance::{Outcome, check, check_kind},
@@ -98,7 +99,8 @@ pub async fn registry_conformance<R: Registry>(new: impl AsyncFn() -> R) -> Outc
     lists_have_sections(&new().await).await?;
     what_cannot_be_read_hides_nothing(&new().await).await?;
     syncs_are_due(&new().await).await?;
-    archived_connections_are_purged(&new().await).await
+    archived_connections_are_purged(&new().await).await?;
+    a_claim_is_kept_for_a_day(&new().await).await
 }
 
 async fn connections_are_kept(registry: &impl Registry) -> Outcome {
@@ -339,6 +341,26 @@ async fn archived_connections_are_purged(registry: &impl Registry) -> Outcome {
     check("one that is not archived stays", registry.connections(&live()).await.map(|page| page.total), 1)?;
     ok("delete", registry.delete_sync("sync_e").await)?;
     check("a sync that is gone keeps none", registry.purge(at(100), 9).await, 2)
+}
+
+async fn a_claim_is_kept_for_a_day(registry: &impl Registry) -> Outcome {
+    let claim = |key: &str, id: &str, at: i64| Claim {
+        key: key.to_owned(),
+        fingerprint: format!("of {id}"),
+        id: id.to_owned(),
+        at: Timestamp::from_millis(at),
+    };
+    let first = claim("POST /ü", "sync_a", 1_000);
+    check("the first is kept", registry.claim(first.clone()).await, first.clone())?;
+    check("and answered to a later one", registry.claim(claim("POST /ü", "sync_b", 2_000)).await, first.clone())?;
+    let other = claim("POST /other", "sync_b", CLAIM_MS);
+    check("another key is another claim", registry.claim(other.clone()).await, other)?;
+    check("after a day less a moment", registry.claim(claim("POST /ü", "sync_c", CLAIM_MS + 1_000)).await, first)?;
+    let fresh = claim("POST /ü", "sync_c", CLAIM_MS + 1_001);
+    check("after a day it is forgotten", registry.claim(fresh.clone()).await, fresh)?;
+    check("a sync that is not there", registry.delete_sync("sync_c").await, false)?;
+    let again = claim("POST /ü", "sync_d", CLAIM_MS + 1_002);
+    check("no claim outlives its sync", registry.claim(again.clone()).await, again)
 }
 
 /// The connections that are not archived.

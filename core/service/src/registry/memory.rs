@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry, Rows, SyncQuery, SyncRecord,
-    SyncRow,
+    Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Record, Registry, Rows, SyncQuery,
+    SyncRecord, SyncRow,
     plan::{self, ConnectionFacts, ExistingConnection},
     refusals,
 };
@@ -21,6 +21,7 @@ pub struct MemoryRegistry(RefCell<Tables>);
 struct Tables {
     connections: BTreeMap<String, ConnectionRecord>,
     syncs: BTreeMap<String, (SyncRecord, Option<Timestamp>)>,
+    claims: BTreeMap<String, Claim>,
     /// The ids of records that cannot be read.
     damaged: BTreeSet<String>,
 }
@@ -166,7 +167,9 @@ impl Registry for MemoryRegistry {
     }
 
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error> {
-        Ok(self.0.borrow_mut().syncs.remove(sync_id).is_some())
+        let mut tables = self.0.borrow_mut();
+        tables.claims.retain(|_, claim| claim.id != sync_id);
+        Ok(tables.syncs.remove(sync_id).is_some())
     }
 
     async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
@@ -212,6 +215,13 @@ impl Registry for MemoryRegistry {
             }
             None => Err(refusals::missing(sync_id)),
         }
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claim, Error> {
+        let mut tables = self.0.borrow_mut();
+        let since = plan::plan_claims_since(claim.at);
+        tables.claims.retain(|_, claim| claim.at >= since);
+        Ok(tables.claims.entry(claim.key.clone()).or_insert(claim).clone())
     }
 
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {

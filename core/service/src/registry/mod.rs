@@ -106,7 +106,7 @@ pub trait Registry {
     /// [`ErrorKind::NotFound`]; [`ErrorKind::StateConflict`] when it has another revision.
     async fn update_sync(&self, record: SyncRecord, expected: u64) -> Result<SyncRecord, Error>;
 
-    /// Removes a sync, whether its record can be read or not; says whether there was one.
+    /// Removes a sync, whether its record can be read or not, and the claims of its id; says whether there was one.
     async fn delete_sync(&self, sync_id: &str) -> Result<bool, Error>;
 
     /// Syncs, newest first (by `created_at`, then by id).
@@ -125,9 +125,28 @@ pub trait Registry {
     /// [`ErrorKind::NotFound`].
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error>;
 
+    /// Keeps a claim for [`CLAIM_MS`], unless there is one of the same key, and answers the one that is kept.
+    async fn claim(&self, claim: Claim) -> Result<Claim, Error>;
+
     /// Removes at most `limit` connections that were archived at that time or before it and that no sync names; says
     /// how many.
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error>;
+}
+
+/// How long a claim is kept, in milliseconds: a day.
+pub const CLAIM_MS: i64 = 24 * 3_600_000;
+
+/// The id of what a request creates, kept so that the request can be sent again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// What names the request.
+    pub key: String,
+    /// Differs if the request does.
+    pub fingerprint: String,
+    /// The id of the record that the request creates.
+    pub id: String,
+    /// When it was first sent.
+    pub at: Timestamp,
 }
 
 /// A sync, and the connection that it names, if there is one.

@@ -1,7 +1,7 @@
 //! What the registry decides. Pure: every home's registry looks up what a plan asks for, decides by it, and writes what
 //! it answers, with nothing else in between.
 
-use super::{CONNECTIONS_MAX, ConnectionRecord, SYNCS_PER_BUCKET_MAX, SyncRecord, refusals};
+use super::{CLAIM_MS, CONNECTIONS_MAX, ConnectionRecord, SYNCS_PER_BUCKET_MAX, SyncRecord, refusals};
 use b2sync_core::{error::Error, time::Timestamp};
 
 /// What a registry holds that decides about writing a connection.
@@ -119,6 +119,11 @@ fn plan_revision(id: &str, stored: u64, expected: u64) -> Result<u64, Error> {
 /// When a new sync is to be poked first: at once, so that the cron finds it even if its creation was cut off.
 pub fn plan_first_poke(record: &SyncRecord) -> Timestamp {
     record.created_at
+}
+
+/// Claims made before this are forgotten.
+pub fn plan_claims_since(now: Timestamp) -> Timestamp {
+    now.plus_millis(-CLAIM_MS)
 }
 
 /// Since when a connection is archived: an archived one does not change, so its last write is what archived it.

@@ -3,8 +3,8 @@
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use super::{
-    ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncAndConnectionRows, SyncQuery,
-    SyncRecord, SyncRow,
+    Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, DueSync, Poked, Registry, Rows, SyncAndConnectionRows,
+    SyncQuery, SyncRecord, SyncRow,
 };
 use b2sync_core::{error::Error, error_wire::ErrorWire, time::Timestamp};
 
@@ -30,6 +30,7 @@ pub enum RegistryCall {
     Due { at: Timestamp, limit: usize },
     Poked { pokes: Vec<Poked> },
     SetPokeAfter { sync_id: String, at: Option<Timestamp> },
+    Claim { claim: Claim },
     Purge { archived_until: Timestamp, limit: usize },
 }
 
@@ -65,6 +66,7 @@ pub async fn apply(registry: &impl Registry, call: RegistryCall) -> String {
         Call::Due { at, limit } => answer(registry.due(at, limit).await),
         Call::Poked { pokes } => answer(registry.poked(&pokes).await),
         Call::SetPokeAfter { sync_id, at } => answer(registry.set_poke_after(&sync_id, at).await),
+        Call::Claim { claim } => answer(registry.claim(claim).await),
         Call::Purge { archived_until, limit } => answer(registry.purge(archived_until, limit).await),
     }
 }
@@ -150,6 +152,10 @@ impl<C: Channel> Registry for RemoteRegistry<C> {
 
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error> {
         self.0.call(&RegistryCall::SetPokeAfter { sync_id: sync_id.to_owned(), at }).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Claim, Error> {
+        self.0.call(&RegistryCall::Claim { claim }).await
     }
 
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {

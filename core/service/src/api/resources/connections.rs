@@ -7,6 +7,7 @@ use crate::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
         errors::{Answered, ApiError, Problem, problem_of},
         filters::{ListFilter, UNREADABLE},
+        idempotency::Repeatable,
         pagination::{Listing, PageRequest, Query, check_problems, render_section},
         render,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
@@ -88,6 +89,14 @@ fn read_name(fields: &mut Fields<'_>) -> Option<String> {
             "name",
             "value_error",
             "`name` must not be blank, begin or end with white space, or hold control characters.",
+        );
+        return None;
+    }
+    if name == "." || name == ".." || name.starts_with("conn_") {
+        fields.problem(
+            "name",
+            "value_error",
+            "`name` must not be \".\" or \"..\", which cannot stand in a URL, or begin with \"conn_\" as ids do.",
         );
         return None;
     }
@@ -222,8 +231,15 @@ pub(in crate::api) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Re
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
-    pub(in crate::api) async fn create_connection(&self, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn create_connection(&self, request: Option<&Repeatable>, body: &[u8]) -> Answered {
         let new: NewConnection = parse_create(body)?;
+        let connection_id = self.id_of(request, ids::connection_id(self.entropy)).await?;
+        if request.is_some()
+            && let Some(created) = self.registry.connection(&connection_id).await?
+        {
+            refuse_archived(&created)?;
+            return Ok(render(&created));
+        }
         // The registry decides when it stores the record; this only spares B2 a call.
         self.registry.check_new_connection(&new.name).await?;
         let account = match new.test_before_save {
@@ -231,7 +247,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             false => None,
         };
         let now = self.clock.now();
-        let connection_id = ids::connection_id(self.entropy);
         let sealed = self.master_keys.seal(new.credentials.application_key(), &connection_id, self.entropy)?;
         let record = ConnectionRecord {
             v: RECORD_VERSION,

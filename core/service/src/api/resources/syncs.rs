@@ -12,6 +12,7 @@ use crate::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
         errors::{Answered, ApiError, Problem},
         filters::{ListFilter, UNREADABLE},
+        idempotency::Repeatable,
         pagination::{Listing, PageRequest, Query, check_problems, render_section},
         resources::jobs,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, unexpected},
@@ -83,8 +84,20 @@ impl Listed {
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
-    pub(in crate::api) async fn create_sync(&self, namespace_id: String, bucket_id: String, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn create_sync(
+        &self,
+        (namespace_id, bucket_id): (String, String),
+        request: Option<&Repeatable>,
+        body: &[u8],
+    ) -> Answered {
         let new = settings::parse_create(body)?;
+        let sync_id = self.id_of(request, ids::sync_id(self.entropy)).await?;
+        if request.is_some()
+            && let Some(created) = self.registry.sync(&sync_id).await?
+        {
+            let status = self.command(&sync_id, Command::Status).await.unwrap_or_default();
+            return Ok(answer::render(&created, Some(&status), self.clock.now()));
+        }
         // The registry decides when it stores the record; this only spares B2 a call.
         self.registry.check_new_sync(&namespace_id, &bucket_id).await?;
         let connection = self.find_connection(&new.connection).await?;
@@ -93,7 +106,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let (polling_interval_s, batch_size) = settings::defaults();
         let mut record = SyncRecord {
             v: RECORD_VERSION,
-            sync_id: ids::sync_id(self.entropy),
+            sync_id,
             internal_id: ORGANISATION_ID.to_owned(),
             namespace_id,
             bucket_id,

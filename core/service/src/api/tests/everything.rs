@@ -91,6 +91,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
             path,
             query,
             authorization: known.then(|| format!("Bearer {API_KEY}")),
+            idempotency_key: namespace.clone(),
             namespace,
             body,
         }

@@ -116,6 +116,7 @@ pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
         "status": UNREADABLE,
         "is_active": false,
         "last_error": render::error(&error.to_string()),
+        "warnings": [],
         "paused": false,
         "locked": false,
         "sinks": [],
