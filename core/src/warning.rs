@@ -18,6 +18,9 @@ use crate::{
 /// The most patterns that matched nothing and have a warning each; one more warning counts the others.
 pub const UNMATCHED_MAX: usize = 5;
 
+/// The longest text of a user in an advice, in characters.
+const SHOWN_CHARS_MAX: usize = 100;
+
 /// What a warning is about. In snake case when stored and on the wire.
 #[derive(
     Clone,
@@ -174,6 +177,14 @@ pub fn of_job(filter: &Filter, seen: &SeenRecord, done: Done) -> Vec<Warning> {
     warnings
 }
 
+/// What stands without quotation marks in an advice: at most [`SHOWN_CHARS_MAX`] characters of it.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARS_MAX) {
+        None => text.to_owned(),
+        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
+    }
+}
+
 fn files(count: u64) -> String {
     if count == 1 { "1 file".to_owned() } else { format!("{count} files") }
 }
@@ -199,7 +210,7 @@ fn no_files(source: &SourcePath) -> Warning {
     }
     let name = prefix.trim_end_matches('/').rsplit('/').next().unwrap_or_default();
     if prefix.ends_with('/') && name.contains('.') {
-        advice += &format!(" If {name} is a file, leave out the / at the end.");
+        advice += &format!(" If {} is a file, leave out the / at the end.", shown(name));
     }
     Warning::new(WarningCode::NoFiles, format!("There are no files below {source}."), advice)
 }
@@ -267,9 +278,9 @@ fn unmatched_pattern(list: &str, pattern: &str, filter: &Filter) -> Warning {
         let from = if path { format!(", and patterns with / count from {}", source.root()) } else { String::new() };
         format!("Check the spelling: case counts{from}.")
     } else if let Some(extension) = pattern.strip_prefix('.').filter(|_| !pattern.contains('/')) {
-        format!("It is the whole name of a file. For all files that end with it, write *.{extension}.")
+        format!("It is the whole name of a file. For all files that end with it, write *.{}.", shown(extension))
     } else {
-        format!("It is the name of a file. For everything in a folder of that name, write {pattern}/.")
+        format!("It is the name of a file. For everything in a folder of that name, write {}/.", shown(pattern))
     };
     if let Some(other) = other_spelling(pattern) {
         let _ = write!(advice, " {}", spelled_otherwise(&other));
@@ -300,8 +311,8 @@ fn behind_own_folder<'p>(pattern: &'p str, source: &SourcePath) -> Option<&'p st
 fn without_folder(rest: &str) -> String {
     match rest {
         "" | "**" => "write ** for all files in it.".to_owned(),
-        rest if rest.contains('/') => format!("write {rest} for files in it."),
-        rest => format!("write /{rest} for files in it."),
+        rest if rest.contains('/') => format!("write {} for files in it.", shown(rest)),
+        rest => format!("write /{} for files in it.", shown(rest)),
     }
 }
 
@@ -330,8 +341,9 @@ fn other_spelling(text: &str) -> Option<String> {
 
 fn spelled_otherwise(other: &str) -> String {
     let mut escaped = String::new();
-    for c in other.chars() {
+    for c in shown(other).chars() {
         match c {
+            '…' => escaped.push(c),
             c if c.is_ascii() => escaped.push(c),
             c => c.encode_utf16(&mut [0; 2]).iter().for_each(|unit| escaped += &format!("\\u{unit:04x}")),
         }

@@ -138,13 +138,15 @@ const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode sched
     sync_progress stats dead_letters feed stretched cost";
 
 /// Those of the latest job that completed, if it ran with the filters that the sync has now; else those that need no
-/// job.
+/// job: of the filters, and, before the first job, of the creation.
 fn warnings(record: &SyncRecord, status: &SyncStatus) -> Vec<Warning> {
     if status.warned_for == record.effective_filters().fingerprint() {
         return status.warnings.clone();
     }
     let mut warnings = warning::of_filters(&record.filters, &record.source);
-    warnings.extend(record.first_look.iter().cloned());
+    if status.last_sync_at.is_none() {
+        warnings.extend(record.first_look.iter().cloned());
+    }
     warnings
 }
 
