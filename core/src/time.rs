@@ -53,10 +53,11 @@ impl Timestamp {
     }
 
     /// Parses ISO 8601 as people write it: what [`Self::parse_rfc3339`] reads, a date alone (midnight UTC), times
-    /// without seconds, the basic form without `-` and `:`, and offsets of hours alone or without `:`.
+    /// without seconds, the basic form without `-` and `:`, and offsets of hours alone or without `:`. Without an
+    /// offset, as Python's `datetime` without a zone writes it, it is UTC.
     ///
     /// # Errors
-    /// [`NotATime`]; a time of day without a zone is one, since it may mean any.
+    /// [`NotATime`].
     pub fn parse_iso8601(text: &str) -> Result<Self, NotATime> {
         if let Ok(time) = Self::parse_rfc3339(text) {
             return Ok(time);
@@ -66,35 +67,34 @@ impl Timestamp {
             Some((date, time)) => (date, Some(time)),
             None => (text, None),
         };
-        let date = with_signs(date, '-', &[4, 2, 2]).ok_or(NotATime::Unreadable)?;
+        let date = with_signs(date, '-', &[4, 2, 2]).ok_or(NotATime)?;
         let Some(time) = time else {
-            return Self::parse_rfc3339(&format!("{date}T00:00:00Z")).map_err(|_| NotATime::Unreadable);
+            return Self::parse_rfc3339(&format!("{date}T00:00:00Z")).map_err(|_| NotATime);
         };
         let (time, zone) = match time.find(['Z', 'z', '+', '-']) {
-            Some(at) => time.split_at_checked(at).ok_or(NotATime::Unreadable)?,
+            Some(at) => time.split_at_checked(at).ok_or(NotATime)?,
             None => (time, "Z"),
         };
-        let has_zone = zone.len() < text.len() && text.ends_with(zone);
         let (time, fraction) = match time.split_once(['.', ',']) {
             Some((time, digits)) => (time, format!(".{digits}")),
             None => (time, String::new()),
         };
         let time = match with_signs(time, ':', &[2, 2, 2]) {
             Some(time) => time + &fraction,
-            None if fraction.is_empty() => with_signs(time, ':', &[2, 2]).ok_or(NotATime::Unreadable)? + ":00",
-            None => return Err(NotATime::Unreadable),
+            None if fraction.is_empty() => with_signs(time, ':', &[2, 2]).ok_or(NotATime)? + ":00",
+            None => return Err(NotATime),
         };
         let zone = match zone.split_at_checked(1) {
             Some(("Z" | "z", "")) => "Z".to_owned(),
             Some((sign, offset)) => match with_signs(offset, ':', &[2, 2]) {
                 Some(offset) => format!("{sign}{offset}"),
-                None => format!("{sign}{}:00", with_signs(offset, ':', &[2]).ok_or(NotATime::Unreadable)?),
+                None => format!("{sign}{}:00", with_signs(offset, ':', &[2]).ok_or(NotATime)?),
             },
-            None => return Err(NotATime::Unreadable),
+            None => return Err(NotATime),
         };
         match Self::parse_rfc3339(&format!("{date}T{time}{zone}")) {
-            Ok(_) if !has_zone => Err(NotATime::NoZone),
-            time => time.map_err(|_| NotATime::Unreadable),
+            Ok(time) => Ok(time),
+            Err(_) => Err(NotATime),
         }
     }
 
@@ -158,14 +158,9 @@ impl Timestamp {
     }
 }
 
-/// Why a text is not a time.
+/// The error of a text that is not a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotATime {
-    /// A time of day without a zone: which instant it is depends on where it was written.
-    NoZone,
-    /// Anything else.
-    Unreadable,
-}
+pub struct NotATime;
 
 /// Runs of digits of these lengths with `sign` between them, written with it everywhere or nowhere; as with it.
 fn with_signs(text: &str, sign: char, lengths: &[usize]) -> Option<String> {
@@ -324,8 +319,8 @@ mod tests {
             assert_eq!(Timestamp::parse_iso8601(text), Ok(new_year), "{text}");
         }
         assert_eq!(Timestamp::parse_iso8601("20240101T000000,25Z"), Ok(new_year.plus_millis(250)));
-        for text in ["2024-01-01T00:00:00", "2024-01-01T00:00", "20240101T000000", "2024-01-01 00:00:00.5"] {
-            assert_eq!(Timestamp::parse_iso8601(text), Err(NotATime::NoZone), "{text}");
+        for text in ["2024-01-01T00:00:00", "2024-01-01T00:00", "20240101T000000", "2024-01-01 00:00:00"] {
+            assert_eq!(Timestamp::parse_iso8601(text), Ok(new_year), "{text}");
         }
         for text in [
             "",
@@ -350,7 +345,7 @@ mod tests {
             "2024-01-01Z",
             "２０２４-01-01",
         ] {
-            assert_eq!(Timestamp::parse_iso8601(text), Err(NotATime::Unreadable), "{text}");
+            assert_eq!(Timestamp::parse_iso8601(text), Err(NotATime), "{text}");
         }
     }
 

@@ -38,12 +38,16 @@ pub(crate) struct Bindings {
 
 impl Bindings {
     /// Those of the environment.
+    ///
+    /// # Errors
+    /// [`b2sync_core::ErrorKind::Misconfigured`], also for what only jobs need: every route tells it at once.
     pub(crate) fn of(env: &Env) -> Result<Self, Error> {
+        config::budget(env)?;
         Ok(Self {
             env: env.clone(),
             api_key: config::api_key(env)?,
             master_keys: config::master_keys(env)?,
-            b2_api_url: config::b2_api_url(env),
+            b2_api_url: config::b2_api_url(env)?,
         })
     }
 

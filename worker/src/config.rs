@@ -2,7 +2,7 @@
 
 use b2sync_core::{
     Error, ErrorKind,
-    b2::account::API_URL,
+    b2::{account::API_URL, url::parse_base},
     engine::{meter::Budget, thresholds::Thresholds},
     retry::RetryPolicy,
 };
@@ -41,7 +41,7 @@ fn missing(name: &str, how: &str) -> Error {
 /// What is the same for all coordinators and their shards.
 pub(crate) fn coordinator(env: &Env) -> Result<Config, Error> {
     Ok(Config {
-        b2_api_url: b2_api_url(env),
+        b2_api_url: b2_api_url(env)?,
         master_keys: master_keys(env)?,
         budget: budget(env)?,
         retry: RetryPolicy::DEFAULT,
@@ -67,8 +67,16 @@ pub(crate) fn master_keys(env: &Env) -> Result<MasterKeys, Error> {
 }
 
 /// Where B2 is.
-pub(crate) fn b2_api_url(env: &Env) -> String {
-    text(env, "B2_API_URL").unwrap_or_else(|| API_URL.to_owned())
+pub(crate) fn b2_api_url(env: &Env) -> Result<String, Error> {
+    let Some(url) = text(env, "B2_API_URL") else { return Ok(API_URL.to_owned()) };
+    match parse_base(&url) {
+        Ok(_) => Ok(url),
+        Err(error) => Err(Error::new(
+            ErrorKind::Misconfigured,
+            format!("The variable B2_API_URL cannot be used: {}", error.message()),
+            "Remove it, so that Backblaze's own is used, or set it to one such as https://api.backblazeb2.com.",
+        )),
+    }
 }
 
 /// What one step may spend: `STEP_BUDGET` is `paid` (the default), `free`, or a JSON object of limits.

@@ -75,6 +75,14 @@ impl Credentials {
             )
             .with_field(format!("provider_config.credentials.{field}")));
         }
+        if is_application_key(key_id) && is_key_id(application_key) {
+            return Err(Error::new(
+                ErrorKind::InvalidInput,
+                "The key id and the application key are swapped.",
+                "Write the keyID of the Backblaze console into key_id, and the applicationKey into application_key.",
+            )
+            .with_field("provider_config.credentials.key_id"));
+        }
         Ok(Self { key_id: key_id.to_owned(), application_key: SecretString::from(application_key) })
     }
 
@@ -87,6 +95,17 @@ impl Credentials {
     pub fn application_key(&self) -> &SecretString {
         &self.application_key
     }
+}
+
+/// Whether that looks like an application key: `K`, three digits, and letters.
+fn is_application_key(text: &str) -> bool {
+    let is_rest = |rest: &str| rest.chars().take(3).all(|digit| digit.is_ascii_digit());
+    text.len() > 25 && text.strip_prefix('K').is_some_and(is_rest)
+}
+
+/// Whether that looks like the id of a key: 25 hexadecimal digits, or the 12 of the master key.
+fn is_key_id(text: &str) -> bool {
+    matches!(text.len(), 12 | 25) && text.bytes().all(|digit| digit.is_ascii_hexdigit())
 }
 
 /// The request `GET {api_url}/b2api/v4/b2_authorize_account`
@@ -240,6 +259,16 @@ impl Account {
     /// [`ErrorKind::KeyExpired`], [`ErrorKind::CapabilityMissing`], [`ErrorKind::BucketNotAllowed`] or
     /// [`ErrorKind::PrefixNotAllowed`], each saying what the key may do, what the source path asks for, and what to do.
     pub fn check(&self, source: &SourcePath, now: Timestamp) -> Result<(), Error> {
+        self.check_key(now)?;
+        self.check_bucket(source)?;
+        self.check_prefix(source)
+    }
+
+    /// Whether the key may list and read at all at `now`, whatever the source.
+    ///
+    /// # Errors
+    /// [`ErrorKind::KeyExpired`], [`ErrorKind::CapabilityMissing`].
+    pub fn check_key(&self, now: Timestamp) -> Result<(), Error> {
         if let Some(expired) = self.key_expires_at.filter(|expires| *expires <= now) {
             return Err(Error::new(
                 ErrorKind::KeyExpired,
@@ -253,15 +282,28 @@ impl Account {
             return Err(Error::new(
                 ErrorKind::CapabilityMissing,
                 format!("The application key lacks the capability {}.", missing.join(" and ")),
-                format!(
-                    "Create a new key with List Files and Read Files enabled for the bucket {:?}, and use it in place \
-                     of this one.",
-                    source.bucket().as_str()
-                ),
+                "Create a new key with List Files and Read Files enabled for the bucket, and use it in place of this \
+                 one.",
             ));
         }
-        self.check_bucket(source)?;
-        self.check_prefix(source)
+        Ok(())
+    }
+
+    /// Whether `credentials` are those of an application key: the master key does not work with the S3 API.
+    ///
+    /// # Errors
+    /// [`ErrorKind::CapabilityMissing`].
+    pub fn check_not_master(&self, credentials: &Credentials) -> Result<(), Error> {
+        // The id of the master key is that of the account.
+        if credentials.key_id != self.account_id {
+            return Ok(());
+        }
+        Err(Error::new(
+            ErrorKind::CapabilityMissing,
+            "This is the master application key, which does not work with B2's S3 API.",
+            "Create an application key in the Backblaze console, App Keys, with List Files and Read Files enabled, and \
+             use it in place of this one.",
+        ))
     }
 
     fn check_bucket(&self, source: &SourcePath) -> Result<(), Error> {

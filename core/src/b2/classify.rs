@@ -282,6 +282,18 @@ const TABLE: &[Row] = &[
         advice: "Check source_path: bucket names are case-sensitive.",
         ..ANY
     },
+    // What B2 says exactly of a bucket that is too old for its S3 API was never recorded.
+    Row {
+        api: Api::S3,
+        status_min: 400,
+        status_max: 400,
+        codes: &["InvalidRequest"],
+        kind: ErrorKind::AccessDenied,
+        message: "B2's S3 API rejects the request for the bucket {bucket}.",
+        advice: "Buckets that were created before 4 May 2020 do not work with it: create a new bucket and copy the files \
+                 there. Otherwise check source_path; if it is right, report this message as a defect of b2sync.",
+        ..ANY
+    },
     // By status alone
     Row {
         status_min: 408,
@@ -603,6 +615,7 @@ mod tests {
             (LIST, xml(404, "NoSuchBucket", "x"), BucketNotFound, Permanent, "no bucket \"my-videos\""),
             (LIST, xml(503, "SlowDown", "no tomes available"), RateLimited, Temporary, "usually passes"),
             (LIST, xml(503, "ServiceUnavailable", "no tomes available"), ServiceUnavailable, Temporary, "no tomes"),
+            (LIST, xml(400, "InvalidRequest", "m"), AccessDenied, Permanent, "created before 4 May 2020"),
             (LIST, xml(400, "InvalidArgument", "Unsupported header"), Internal, Permanent, "Unsupported header"),
             (LIST, response(502, "<html>Bad gateway"), ServiceUnavailable, Temporary, "busy"),
             (LIST, response(504, ""), ServiceUnavailable, Temporary, "busy"),

@@ -48,7 +48,7 @@ pub fn object_url(endpoint: &str, bucket: &str, key: &str, query: &[(&str, &str)
 ///
 /// # Errors
 /// [`ErrorKind::InvalidInput`], quoting `text`.
-pub(crate) fn parse_base(text: &str) -> Result<&str, Error> {
+pub fn parse_base(text: &str) -> Result<&str, Error> {
     let base = text.trim().trim_end_matches('/');
     let uri = base.parse::<::http::Uri>().ok();
     let fits = uri.is_some_and(|uri| {

@@ -8,7 +8,7 @@ use super::{
     errors::{ApiError, Problem},
     nesting::{NESTING_MAX, TooDeep, check_nesting},
 };
-use b2sync_core::time::{NotATime, Timestamp};
+use b2sync_core::time::Timestamp;
 
 /// The longest body, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
@@ -275,7 +275,7 @@ impl<'p> Fields<'p> {
         })
     }
 
-    /// An instant, ISO 8601. A date is midnight UTC; a time of day must have a zone.
+    /// An instant, ISO 8601. A date is midnight UTC, and a time without an offset is UTC.
     pub(crate) fn time(&mut self, name: &'static str) -> Option<Timestamp> {
         self.time_or_null(name).value()
     }
@@ -287,19 +287,15 @@ impl<'p> Fields<'p> {
                 fields.wrong_type(name, &value, "a time such as \"2024-01-01T00:00:00Z\"");
                 return None;
             };
-            let why = match Timestamp::parse_iso8601(text) {
-                Ok(time) => return Some(time),
-                Err(NotATime::NoZone) => {
-                    "has no time zone. Add Z for UTC, or an offset: \"2024-01-01T00:00:00Z\", \
-                     \"2024-01-01T02:00:00+02:00\"."
-                }
-                Err(NotATime::Unreadable) => {
-                    "is not a time. Write ISO 8601: \"2024-01-01T00:00:00Z\" with any offset, or \"2024-01-01\" for \
-                     midnight UTC."
-                }
+            let Ok(time) = Timestamp::parse_iso8601(text) else {
+                let message = format!(
+                    "`{name}` is not a time. Write ISO 8601: \"2024-01-01T00:00:00Z\" with any offset, or \
+                     \"2024-01-01\" for midnight UTC."
+                );
+                fields.problem(name, "datetime_parsing", message);
+                return None;
             };
-            fields.problem(name, "datetime_parsing", format!("`{name}` {why}"));
-            None
+            Some(time)
         })
     }
 
@@ -456,15 +452,12 @@ mod tests {
     }
 
     #[test]
-    fn a_time_without_a_zone_says_what_to_add() {
+    fn what_is_no_time_says_what_to_write() {
         let problems = fields(json!({"a": "2024-01-01T00:00:00", "b": "last week"}), |fields| {
-            fields.time("a");
+            assert_eq!(fields.time("a"), Some(Timestamp::parse_rfc3339("2024-01-01T00:00:00Z").unwrap()));
             fields.time("b");
         });
-        let [(_, "datetime_parsing", no_zone), (_, "datetime_parsing", unreadable)] = problems.as_slice() else {
-            panic!("{problems:?}");
-        };
-        assert!(no_zone.contains("no time zone. Add Z for UTC"), "{no_zone}");
+        let [(_, "datetime_parsing", unreadable)] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(unreadable.contains("\"2024-01-01\" for midnight UTC"), "{unreadable}");
     }
 

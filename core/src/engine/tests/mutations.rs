@@ -63,7 +63,7 @@ fn asked_for() {
     world.confirm_deletes = false;
     world.deletion_limit = DeletionLimit { percent: 10, files: 1 };
     world.bucket.set(keys(0..10));
-    assert!(world.step("job_many", &Budget::UNLIMITED).outcome.is_err());
+    assert!(world.step("job_many", &Budget::UNLIMITED).held_back.is_some());
 }
 
 #[test]
@@ -82,7 +82,7 @@ fn each_defect_is_seen() {
         (Mutation::CollectEarly, "in spite of"),
         (Mutation::SplitSwap, "no change tells why"),
         (Mutation::IgnoreBudget, "left: Done"),
-        (Mutation::DeleteNamed, "left: {"),
+        (Mutation::DeleteNamed, "are missing"),
         (Mutation::IgnoreDeletionLimit, "job_many"),
         (Mutation::IgnoreObjectsMax, "limited.counts.changes() == 7"),
         (Mutation::IgnoreReconcile, "right: 0"),

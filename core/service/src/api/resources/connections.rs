@@ -243,7 +243,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         // The registry decides when it stores the record; this only spares B2 a call.
         self.registry.check_new_connection(&new.name).await?;
         let account = match new.test_before_save {
-            true => Some(self.client().authorize(self.b2_api_url, &new.credentials).await.map_err(nothing_stored)?),
+            true => Some(self.authorize(&new.credentials).await.map_err(nothing_stored)?),
             false => None,
         };
         let now = self.clock.now();
@@ -275,6 +275,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             created_by: USER_ID.to_owned(),
         };
         Ok(render(&self.registry.insert_connection(record).await?))
+    }
+
+    /// Asks B2 what a key may do, and whether that is enough for a sync.
+    async fn authorize(&self, credentials: &Credentials) -> Result<Account, Error> {
+        let account = self.client().authorize(self.b2_api_url, credentials).await?;
+        account.check_not_master(credentials)?;
+        account.check_key(self.clock.now())?;
+        Ok(account)
     }
 
     pub(in crate::api) async fn list_connections(&self, query: &Query, body: &[u8]) -> Answered {
@@ -311,7 +319,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 None => record.credentials(self.master_keys)?.application_key().clone(),
             };
             let credentials = Credentials::new(&key_id, application_key.expose_secret())?;
-            let account = self.client().authorize(self.b2_api_url, &credentials).await.map_err(nothing_stored)?;
+            let account = self.authorize(&credentials).await.map_err(nothing_stored)?;
             let sealed = self.master_keys.seal(credentials.application_key(), &record.connection_id, self.entropy)?;
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }
@@ -374,7 +382,17 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
-        let message = format!("The connection {:?} is archived, and its application key is erased.", record.name);
+        let mut message = format!("The connection {:?} is archived, and its application key is erased.", record.name);
+        let of = SyncsOf::Connection { connection_id: row.connection_id.clone() };
+        let paused = self.registry.syncs(&SyncQuery { of, is_active: None, section: Section::first(1) }).await?.total;
+        if paused > 0 {
+            let syncs =
+                if paused == 1 { "A paused sync uses".to_owned() } else { format!("{paused} paused syncs use") };
+            message += &format!(
+                " {syncs} it, and can no longer be resumed: delete it, or create it with another \
+                connection."
+            );
+        }
         Ok(render_deleted(&row, &message))
     }
 
@@ -414,7 +432,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let record = self.find_connection(id).await?;
         refuse_archived(&record)?;
         let tested = match record.credentials(self.master_keys) {
-            Ok(credentials) => self.client().authorize(self.b2_api_url, &credentials).await,
+            Ok(credentials) => {
+                let account = self.client().authorize(self.b2_api_url, &credentials).await;
+                account.and_then(|account| account.check_not_master(&credentials).map(|()| account))
+            }
             Err(error) => Err(error),
         };
         let now = self.clock.now();

@@ -145,13 +145,15 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 accounts.insert(&record.connection_id, self.signer(&record.connection_id).await?);
             }
             let url = match accounts.get(record.connection_id.as_str()) {
+                None => Err(None),
+                Some(None) => Err(Some(NO_SIGNER)),
+                Some(Some(_)) if record.key.split('/').any(|part| part == "." || part == "..") => Err(Some(DOTS)),
                 Some(Some((account, credentials))) => {
                     let url = object_url(&account.s3_endpoint, &record.source_bucket, &record.key, &[]);
-                    Some(presign_get(&url, credentials, &account.region, self.clock.now(), PRESIGNED_S)?)
+                    Ok(presign_get(&url, credentials, &account.region, self.clock.now(), PRESIGNED_S)?)
                 }
-                _ => None,
             };
-            rendered.push(render(record, url.as_deref()));
+            rendered.push(render(record, url.as_deref().map_err(|reason| *reason)));
         }
         Ok(rendered)
     }
@@ -167,6 +169,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 }
 
+/// Why there is no presigned URL, though one was asked for.
+const NO_SIGNER: &str = "The connection was deleted, or was never tested: there is no key to sign with.";
+const DOTS: &str = "The key has a part \".\" or \"..\", which HTTP clients take out of a URL. Download the file with \
+    B2's native API.";
+
 /// The type of a blob, of those that the client knows. What has none of them is the string that its URL is.
 fn blob_type(mime: &str) -> &'static str {
     match mime.split_once('/') {
@@ -180,8 +187,8 @@ fn blob_type(mime: &str) -> &'static str {
     }
 }
 
-/// An object, as the client reads it.
-pub(super) fn render(record: &ObjectRecord, presigned_url: Option<&str>) -> Value {
+/// An object, as the client reads it. Where there is no presigned URL, the reason, if one was asked for.
+pub(super) fn render(record: &ObjectRecord, presigned_url: Result<&str, Option<&str>>) -> Value {
     let mime = mime::guess(&record.key);
     let url = format!("b2://{}/{}", record.source_bucket, record.key);
     let file_name = record.key.rsplit_once('/').map_or(record.key.as_str(), |(_, name)| name);
@@ -196,7 +203,8 @@ pub(super) fn render(record: &ObjectRecord, presigned_url: Option<&str>) -> Valu
             "key_prefix": record.key,
             "type": blob_type(mime),
             "properties": {"url": url},
-            "presigned_url": presigned_url,
+            "presigned_url": presigned_url.ok(),
+            "presigned_url_reason": presigned_url.err().flatten(),
             "details": {
                 "filename": file_name,
                 "size_bytes": render::integer(record.size),

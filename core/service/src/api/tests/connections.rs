@@ -267,8 +267,8 @@ fn five_failures_suspend_and_a_success_restores() {
 #[test]
 fn a_key_without_its_rights_fails_the_test() {
     let home = Home::new();
-    *home.authorize.borrow_mut() = Some((200, ACCOUNT.replace("\"listFiles\",", "")));
     home.connection("A");
+    *home.authorize.borrow_mut() = Some((200, ACCOUNT.replace("\"listFiles\",", "")));
     let tested = home.ok("POST", &format!("{CONNECTIONS}/A/test"), Value::Null);
     assert_eq!(tested["success"], false);
     assert_eq!(tested["details"]["missing_capabilities"], json!(["listFiles"]));
@@ -464,4 +464,67 @@ fn a_byte_order_mark_is_read_over() {
         ..ApiRequest::default()
     });
     assert_eq!(response.status, 200, "{:?}", String::from_utf8_lossy(&response.body));
+}
+
+#[test]
+fn a_key_that_no_sync_could_use_is_refused_at_once() {
+    let home = Home::new();
+    let no_list = ACCOUNT.replace("\"listFiles\",", "");
+    let expired =
+        ACCOUNT.replace("\"applicationKeyExpirationTimestamp\":null", "\"applicationKeyExpirationTimestamp\":1");
+    let master = ACCOUNT.replace("870eff85b6c6", KEY_ID);
+    for (account, code, says) in [
+        (&no_list, "capability_missing", "listFiles"),
+        (&expired, "key_expired", "expired at"),
+        (&master, "capability_missing", "master application key"),
+    ] {
+        *home.authorize.borrow_mut() = Some((200, account.clone()));
+        let (status, answer) = home.call("POST", CONNECTIONS, new_connection("A"));
+        let error = &answer["error"];
+        assert_eq!((status, &error["code"]), (400, &json!(code)), "{answer}");
+        assert!(error["message"].as_str().unwrap().contains(says), "{answer}");
+        // The key of one that exists is not replaced by such a key, and a test tells.
+        *home.authorize.borrow_mut() = Some((200, ACCOUNT.into()));
+        home.ok("POST", CONNECTIONS, new_connection(code));
+        *home.authorize.borrow_mut() = Some((200, account.clone()));
+        let target = format!("{CONNECTIONS}/{code}");
+        let patch = json!({"provider_config": new_connection(code)["provider_config"]});
+        assert_eq!(home.call("PATCH", &target, patch).0, 400);
+        home.ok("DELETE", &target, Value::Null);
+    }
+    // Without a test nothing is asked.
+    let mut untested = new_connection("B");
+    untested["test_before_save"] = false.into();
+    home.ok("POST", CONNECTIONS, untested);
+}
+
+#[test]
+fn swapped_credentials_are_recognised() {
+    let home = Home::new();
+    let mut swapped = new_connection("A");
+    swapped["provider_config"]["credentials"]["key_id"] = "K005Z3yE4mBcQzLxYwVu0aHnJpRs1tU".into();
+    for key_id in ["005870eff85b6c60000000001", "870eff85b6c6"] {
+        swapped["provider_config"]["credentials"]["application_key"] = key_id.into();
+        let (status, answer) = home.call("POST", CONNECTIONS, swapped.clone());
+        assert_eq!(status, 422);
+        assert!(answer["error"]["message"].as_str().unwrap().contains("are swapped"), "{answer}");
+        assert!(!answer.to_string().contains("K005Z3"), "{answer}");
+    }
+    assert!(home.sent.borrow().is_empty());
+}
+
+#[test]
+fn deleting_a_connection_says_which_paused_syncs_it_leaves() {
+    let home = Home::new();
+    for (name, paused) in [("A", 0), ("B", 1), ("C", 2)] {
+        home.ok("POST", CONNECTIONS, new_connection(name));
+        for prefix in 0..paused {
+            let body = json!({"connection_id": name, "source_path": format!("my-videos/{prefix}/")});
+            let sync = home.ok("POST", SYNCS, body);
+            home.ok("POST", &format!("{SYNCS}/{}/pause", sync["sync_config_id"].as_str().unwrap()), Value::Null);
+        }
+        let answer = home.ok("DELETE", &format!("{CONNECTIONS}/{name}"), Value::Null);
+        let message = answer["message"].as_str().unwrap();
+        assert_eq!(message.contains("can no longer be resumed"), paused > 0, "{message}");
+    }
 }

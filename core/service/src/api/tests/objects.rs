@@ -26,6 +26,7 @@ fn objects_are_listed_and_read() {
                 "type": "video",
                 "properties": {"url": "b2://my-videos/2024/a b+%.mp4"},
                 "presigned_url": null,
+                "presigned_url_reason": null,
                 "details": {"filename": "a b+%.mp4", "size_bytes": 7, "mime_type": "video/mp4", "hash": "e1"},
             }],
             "source_details": [{"type": "bucket", "source_id": "my-videos"}],
@@ -48,6 +49,7 @@ fn objects_are_listed_and_read() {
     let signed = home.ok("GET", &format!("{OBJECTS}/{id}?return_presigned_urls=true"), Value::Null);
     let url = signed["blobs"][0]["presigned_url"].as_str().unwrap();
     assert!(url.starts_with("https://s3.us-east-005.backblazeb2.com/my-videos/2024/a%20b%2B%25.mp4?"), "{url}");
+    assert_eq!(signed["blobs"][0]["presigned_url_reason"], Value::Null);
 
     let page = home.ok("GET", &format!("{OBJECTS}?limit=2"), Value::Null);
     assert_eq!(page["pagination"]["total"], Value::Null);
@@ -68,4 +70,30 @@ fn objects_are_listed_and_read() {
     let (status, _, message) = home.refused("GET", "/v1/buckets/bkt_2/objects/x", Value::Null);
     assert_eq!(status, 404);
     assert!(message.contains("X-Namespace"), "{message}");
+}
+
+#[test]
+fn a_url_that_nobody_could_use_is_null_with_the_reason() {
+    let home = Home::new();
+    let sync = home.sync();
+    let sync_id = sync.rsplit('/').next().unwrap();
+    fill(&home, sync_id);
+    deliver(&home, sync_id, 4, &["2024/../secret.mp4"]);
+    let listed = || home.ok("GET", &format!("{OBJECTS}?return_presigned_urls=true"), Value::Null);
+    for object in listed()["results"].as_array().unwrap() {
+        let blob = &object["blobs"][0];
+        let is_odd = object["source_key"] == "2024/../secret.mp4";
+        assert_eq!(
+            (blob["presigned_url"].is_null(), blob["presigned_url_reason"].is_null()),
+            (is_odd, !is_odd),
+            "{blob}"
+        );
+    }
+    // Its connection is archived.
+    home.ok("POST", &format!("{sync}/pause"), Value::Null);
+    home.ok("DELETE", &format!("{CONNECTIONS}/A"), Value::Null);
+    for object in listed()["results"].as_array().unwrap() {
+        let reason = object["blobs"][0]["presigned_url_reason"].as_str().unwrap();
+        assert!(reason.contains("The connection was deleted"), "{reason}");
+    }
 }

@@ -1,6 +1,7 @@
 //! Syncs: what they are made of.
 
 use super::*;
+use b2sync_core::b2::account::{StoredAccount, parse_authorize};
 
 #[test]
 fn a_sync_as_the_documentation_makes_it() {
@@ -148,7 +149,7 @@ fn a_sync_as_the_client_makes_it() {
     let filters = json!({
         "include_patterns": ["a/**"], "exclude_patterns": [], "extensions": ["mp4"], "min_size_bytes": 0,
         "max_size_bytes": 18446744073709551615_u64, "modified_after": "2024-01-01T00:00:00Z",
-        "modified_before": "2025-01-01", "mime_types": ["video/*"], "metadata_filters": [],
+        "modified_before": "2025-01-01T00:00:00", "mime_types": ["video/*"], "metadata_filters": [],
     });
     let created = home.ok(
         "POST",
@@ -284,11 +285,18 @@ fn what_b2_says_about_a_source_is_told_at_once() {
     ] {
         for test_before_save in [true, false] {
             let home = Home::new();
-            *home.authorize.borrow_mut() = Some((200, account.to_owned()));
             *home.list.borrow_mut() = list.clone();
             let mut connection = new_connection("A");
             connection["test_before_save"] = test_before_save.into();
             home.ok("POST", CONNECTIONS, connection);
+            if test_before_save {
+                // What the key may do is cached, and less than it was when it was tested.
+                let mut record = block_on(home.registry.connection("A")).unwrap().unwrap();
+                record.account = Some(StoredAccount::from(&parse_authorize(account.as_bytes()).unwrap()));
+                let revision = record.revision;
+                block_on(home.registry.update_connection(record, revision)).unwrap();
+            }
+            *home.authorize.borrow_mut() = Some((200, account.to_owned()));
             let (got, body) = home.call("POST", SYNCS, json!({"connection_id": "A", "source_path": source}));
             assert_eq!(got, status, "{source} {code}: {body}");
             assert_eq!(body["error"]["code"], code);

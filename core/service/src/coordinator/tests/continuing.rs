@@ -125,7 +125,7 @@ fn what_was_ended_by_a_user_or_is_doubtful_is_listed_from_the_first_key() {
     world.ask(Command::Unlock);
     begins_anew(&world);
     let world = World::new(keys(60, 4)).a_page_a_step();
-    broken_off(&world, (400, "<Error><Code>InvalidRequest</Code></Error>"));
+    broken_off(&world, (400, "<Error><Code>InvalidArgument</Code></Error>"));
     assert!(world.snapshot().checkpoint.is_none());
     begins_anew(&world);
     // Other filters, too.
