@@ -290,8 +290,8 @@ const TABLE: &[Row] = &[
         codes: &["InvalidRequest"],
         kind: ErrorKind::AccessDenied,
         message: "B2's S3 API rejects the request for the bucket {bucket}.",
-        advice: "Buckets that were created before 4 May 2020 do not work with it: create a new bucket and copy the files \
-                 there. Otherwise check source_path; if it is right, report this message as a defect of b2sync.",
+        advice: "Buckets that were created before 4 May 2020 do not work with it: create a new bucket and copy the \
+                 files there. Otherwise check source_path; if it is right, report this message as a defect of b2sync.",
         ..ANY
     },
     // By status alone

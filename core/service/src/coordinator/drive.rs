@@ -21,6 +21,9 @@ const FORGET_AGAIN_MS: u64 = 600_000;
 /// How often it looks then, in milliseconds.
 const FORGET_LOOK_MS: i64 = 3_600_000;
 
+/// How soon a sync whose record cannot be read is looked at again, in milliseconds.
+const UNREADABLE_AGAIN_MS: i64 = 3_600_000;
+
 /// What is left to do once a step has reported.
 #[derive(Clone, Debug, Default)]
 struct Reported {
@@ -60,11 +63,16 @@ impl<H: Home> Coordinator<'_, H> {
             };
             return self.home.set_alarm(Some(again)).await;
         }
-        let Some((sync, connection)) = self.home.registry().sync_and_connection(&sync_id).await? else {
+        let Some((sync, connection)) = self.home.registry().find_sync_and_connection(&sync_id).await? else {
             // Deleted, and the call that deleted it was cut off before it said so.
             self.forget(&sync_id, now).await?;
             return Ok(());
         };
+        let Ok(sync) = sync.read() else {
+            // Lists show it as broken. A b2sync that can read it may be deployed.
+            return self.home.set_alarm(Some(now.plus_millis(UNREADABLE_AGAIN_MS))).await;
+        };
+        let connection = connection.map(|row| row.read()).transpose();
         self.publish_jobs(&sync_id).await?;
         match self.begin_turn(&sync, now).await? {
             None => Ok(()),
@@ -77,7 +85,7 @@ impl<H: Home> Coordinator<'_, H> {
     /// Runs one step of the running job, takes in its report, and feeds the sinks from what it appended.
     async fn drive_job(
         &self,
-        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
+        (sync, connection): (&SyncRecord, Result<Option<ConnectionRecord>, Error>),
         begun: &Begun,
     ) -> Result<(), Error> {
         let sync_id = &sync.sync_id;

@@ -104,7 +104,7 @@ impl<S: Source, H: Home> Source for Leased<'_, S, H> {
 impl<H: Home> Coordinator<'_, H> {
     pub(super) async fn step(
         &self,
-        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
+        (sync, connection): (&SyncRecord, Result<Option<ConnectionRecord>, Error>),
         filters: &FilterSpec,
         begun: &Begun,
     ) -> (StepReport, Used) {
@@ -121,7 +121,7 @@ impl<H: Home> Coordinator<'_, H> {
 
     async fn try_step(
         &self,
-        (sync, connection): (&SyncRecord, Option<ConnectionRecord>),
+        (sync, connection): (&SyncRecord, Result<Option<ConnectionRecord>, Error>),
         filters: &FilterSpec,
         begun: &Begun,
         used: &mut Used,
@@ -129,7 +129,8 @@ impl<H: Home> Coordinator<'_, H> {
         let (home, job) = (self.home, &begun.job);
         let config = home.config();
         let free = |error: Error| (error, SourceCost::default());
-        let connection = connection.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
+        let connection =
+            connection.map_err(free)?.filter(|it| !it.archived).ok_or_else(|| free(gone(&sync.connection_id)))?;
         connection.check_usable().map_err(free)?;
         used.application_key.clone_from(&connection.application_key);
         used.key_id.clone_from(&connection.key_id);

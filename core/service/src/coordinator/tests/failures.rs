@@ -200,3 +200,20 @@ fn a_job_whose_record_could_not_be_published_is_published_later() {
     let published: Vec<_> = world.inner.published.borrow().iter().map(|job| job.status).collect();
     assert_eq!(published, [JobStatus::Completed, JobStatus::Interrupted]);
 }
+
+#[test]
+fn a_record_that_cannot_be_read_fails_the_job_or_is_left_alone() {
+    let world = World::new(keys(5, 100));
+    world.job();
+    let connection_id = world.connection().connection_id;
+    world.inner.registry.damage(&connection_id);
+    let job = world.job();
+    assert_eq!((job.status, job.error.unwrap().kind.as_str()), (JobStatus::Failed, "state_corrupt"));
+    // Of a sync nothing can be done, and nothing is, in a loop.
+    world.inner.registry.damage(SYNC);
+    world.wait(3_600_000);
+    let runs = world.status().runs;
+    world.drive();
+    assert_eq!(world.status().runs, runs);
+    assert!(world.inner.alarm.get().is_some_and(|at| at.millis_since(world.now()) >= 3_600_000));
+}
