@@ -66,6 +66,8 @@ pub struct B2Client<'a, H, C, E> {
     is_probing: Cell<bool>,
 }
 
+/// A page that comes within this, in milliseconds, lets the next one be larger again.
+const QUICK_PAGE_MS: u64 = 5_000;
 /// No attempt at a page begins later than this, in milliseconds: with the time for a page, it is less than the five
 /// minutes that a lease outlasts its step.
 const LIST_MS_MAX: i64 = 180_000;
@@ -205,7 +207,12 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
         sign(&mut request, credentials, &account.region, self.clock.now())?;
         let call = Call::List { bucket: &query.bucket };
         let limits = ExchangeLimits { timeout_ms, ..ExchangeLimits::LIST_PAGE };
+        let began = self.clock.now();
         let response = self.exchange(call, request, limits).await?;
+        if self.clock.now().millis_since(began) < QUICK_PAGE_MS {
+            // It was one page that did not come, and not the store that is slow.
+            self.slow_pages.set(slow_pages.saturating_sub(1));
+        }
         parse_list_page(response.body()).map_err(worth_another_try)
     }
 
@@ -370,7 +377,10 @@ mod tests {
         // The store takes 35 s for a page.
         let answer = |timeout_ms, _: &Request| match timeout_ms {
             ..35_000 => Err(TransportFault::TimedOut),
-            _ => Ok((200, EMPTY)),
+            _ => {
+                pollster::block_on(clock.sleep(35_000));
+                Ok((200, EMPTY))
+            }
         };
         let http = Listing { clock: &clock, answer, asked: RefCell::default() };
         let entropy = Seeded(Cell::new(7));
@@ -382,6 +392,22 @@ mod tests {
         let asked: Vec<_> = http.asked.take().into_iter().map(|(_, keys, timeout)| (keys, timeout)).collect();
         // The second page is not tried in vain again.
         assert_eq!(asked, [("1000", 30_000), ("250", 45_000), ("250", 45_000)].map(|it| (it.0.to_owned(), it.1)));
+    }
+
+    #[test]
+    fn one_page_that_does_not_come_makes_only_the_next_one_smaller() {
+        let clock = VirtualClock::at("2024-01-01T00:00:00Z");
+        let hung = Cell::new(false);
+        let answer = |_, _: &Request| if hung.replace(true) { Ok((200, EMPTY)) } else { Err(TransportFault::TimedOut) };
+        let http = Listing { clock: &clock, answer, asked: RefCell::default() };
+        let entropy = Seeded(Cell::new(7));
+        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
+        for _ in 0..2 {
+            let query = ListQuery::first("my-videos", "");
+            pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap();
+        }
+        let asked: Vec<_> = http.asked.take().into_iter().map(|(_, keys, _)| keys).collect();
+        assert_eq!(asked, ["1000", "250", "1000"]);
     }
 
     #[test]

@@ -18,6 +18,8 @@ const INTERVAL_MS_MIN: u64 = 20;
 pub const PACE_MAX_AGE_MS: u64 = 3_600_000;
 /// After the time that this many calls take without a refusal, the distance shrinks quickly.
 const CALM_CALLS: u64 = 10;
+/// The most calls that line up behind each other.
+const LINED_UP_MAX: u64 = 24;
 /// Each granted call takes this part of the distance off, and in calm times [`SHRINKS_CALM`].
 const SHRINKS: u64 = 32;
 const SHRINKS_CALM: u64 = 16;
@@ -60,7 +62,9 @@ impl Pacer {
     /// How long a call that is ready now has to wait, in milliseconds. The caller waits; others line up behind it.
     pub fn reserve(&self, now: Timestamp) -> u64 {
         let mut state = self.0.get();
-        let begins = state.next_at.max(now);
+        // A clock that was set back must not hold anything for as long.
+        let longest_ms = state.interval_ms * LINED_UP_MAX + if state.is_refused { INTERVAL_MS_MAX * 2 } else { 0 };
+        let begins = if state.next_at.millis_since(now) > longest_ms { now } else { state.next_at.max(now) };
         state.since.get_or_insert(begins);
         state.next_at = begins.plus_millis(millis(state.interval_ms));
         self.0.set(state);
@@ -175,6 +179,17 @@ mod tests {
         let (pages, refusals) = pages_in(600_000, 1, 1_000, &pacer);
         assert!(refusals == 0 && pages > 5_000, "{pages}");
         assert_eq!(pacer.learned(Some(pace), later), Some(Pace { interval_ms: 0, noted_at: later }));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_holds_nothing() {
+        let (now, before) = (Timestamp::from_millis(900_000), Timestamp::from_millis(0));
+        let pacer = Pacer::new(None, now);
+        assert_eq!((pacer.reserve(now), pacer.reserve(before)), (0, 0));
+        let pacer = Pacer::new(Some(Pace { interval_ms: 100, noted_at: now }), now);
+        assert_eq!((pacer.reserve(now), pacer.reserve(now), pacer.reserve(before)), (0, 100, 0));
+        pacer.refused(now, 1_000);
+        assert_eq!(pacer.reserve(before), 0);
     }
 
     #[test]
