@@ -11,7 +11,7 @@ use b2sync_service::catalogue::{
     APPLY_BATCH_MAX, CatalogueAnswer, CatalogueApply, CatalogueCall, CatalogueSink, CatalogueTarget, ChangeWire,
     MemoryCatalogue, ObjectCursor, ObjectQuery, RemoteObjects,
 };
-use b2sync_service::conformance::catalogue::CatalogueReader;
+use b2sync_service::conformance::catalogue::{CatalogueReader, removal_conformance};
 use b2sync_service::conformance::registry::registry_conformance;
 use b2sync_service::registry::{Channel, RegistryCall, RemoteRegistry};
 use b2sync_tests::virtual_world::{SeededEntropy, VirtualClock};
@@ -91,7 +91,7 @@ fn the_catalogue_does_what_every_sink_must() -> Outcome {
     let folder = TempDir::new()?;
     let workerd = Workerd::start(WorkerdConfig::new(folder.path()))?;
     let catalogues = Cell::new(0);
-    pollster::block_on(sink_conformance(async || {
+    let new = async || {
         catalogues.set(catalogues.get() + 1);
         let (workerd, name) = (&workerd, format!("sink-{}", catalogues.get()));
         let reader = name.clone();
@@ -112,7 +112,9 @@ fn the_catalogue_does_what_every_sink_must() -> Outcome {
             namespace_id: NAMESPACE.to_owned(),
             bucket_id: BUCKET.to_owned(),
         }
-    }))?;
+    };
+    pollster::block_on(sink_conformance(&new))?;
+    pollster::block_on(removal_conformance(&new))?;
     Ok(())
 }
 
@@ -164,10 +166,13 @@ impl Draw {
     }
 
     fn call(&self, at: i64) -> CatalogueCall {
+        let object_id = || b2sync_core::ids::object_id(&self.sync_id(), &self.key());
         match self.below(10) {
-            0 => CatalogueCall::Get { object_id: b2sync_core::ids::object_id(&self.sync_id(), &self.key()) },
+            0 if self.below(3) == 0 => CatalogueCall::Remove { object_id: object_id() },
+            0 => CatalogueCall::Get { object_id: object_id() },
             1 => CatalogueCall::Count { sync_id: (self.below(2) == 0).then(|| self.sync_id()) },
-            2 if self.below(4) == 0 => CatalogueCall::DropSync { sync_id: self.sync_id() },
+            2 if self.below(6) == 0 => CatalogueCall::DropSync { sync_id: self.sync_id() },
+            2 if self.below(4) == 0 => CatalogueCall::ClearSync { sync_id: self.sync_id() },
             2..=5 => CatalogueCall::List {
                 query: ObjectQuery {
                     namespace_id: NAMESPACE.to_owned(),

@@ -97,14 +97,23 @@ impl Catalogue {
             CatalogueCall::Count { sync_id } => {
                 CatalogueAnswer::Count { count: self.count("(?1 IS NULL OR sync_id = ?1)", vec![optional(sync_id)])? }
             }
+            CatalogueCall::Remove { object_id } => self.remove("object_id = ?1", object_id)?,
+            CatalogueCall::ClearSync { sync_id } => self.remove("sync_id = ?1", sync_id)?,
             CatalogueCall::DropSync { sync_id } => {
-                let count = self.count("sync_id = ?1", vec![sync_id.clone().into()])?;
                 // A delivery that comes late is behind it, and is passed over.
                 self.sql.exec(MOVE_APPLIED, vec![sync_id.clone().into(), DROPPED.into()])?;
-                self.sql.exec("DELETE FROM objects WHERE sync_id = ?", vec![sync_id.into()])?;
-                CatalogueAnswer::Count { count }
+                self.remove("sync_id = ?1", sync_id)?
             }
         })
+    }
+
+    /// Removes the objects that meet the condition, and says how many there were.
+    fn remove(&self, condition: &str, id: String) -> Result<CatalogueAnswer> {
+        let count = self.count(condition, vec![id.clone().into()])?;
+        if count > 0 {
+            self.sql.exec(&format!("DELETE FROM objects WHERE {condition}"), vec![id.into()])?;
+        }
+        Ok(CatalogueAnswer::Count { count })
     }
 
     fn apply(&self, apply: &CatalogueApply) -> Result<()> {

@@ -5,7 +5,8 @@
 //!
 //! **Invariants.** Each change of a sync is applied exactly once: the catalogue keeps the position of the last change
 //! that it has applied, in the transaction of the rows, and passes over whatever comes again. It refuses nothing. A
-//! deleted key has no row. Objects are ordered by (key, object id), in UTF-8 byte order, which is also SQLite's.
+//! deleted key has no row, and neither has one whose object was removed, until a change creates it again.
+//! Objects are ordered by (key, object id), in UTF-8 byte order, which is also SQLite's.
 
 use std::{cell::RefCell, collections::BTreeMap, fmt};
 
@@ -147,7 +148,27 @@ pub trait Objects {
     /// [`ErrorKind::Storage`].
     async fn list(&self, query: &ObjectQuery) -> Result<ObjectPage, Error>;
 
-    /// Removes all objects that a sync delivered to the bucket, and says how many there were.
+    /// How many objects of a sync the bucket has.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn count_of_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error>;
+
+    /// Removes one object; says whether there was one. The next change of its file creates it again, unless it deletes
+    /// the file.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn remove(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<bool, Error>;
+
+    /// Removes all objects that a sync delivered to the bucket, and says how many there were. What it delivers from now
+    /// on is taken.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Storage`].
+    async fn clear_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error>;
+
+    /// As [`Self::clear_sync`], of a sync that is deleted: what it delivers from now on is passed over.
     ///
     /// # Errors
     /// [`ErrorKind::Storage`].
@@ -242,7 +263,17 @@ pub enum CatalogueCall {
         #[serde(default)]
         sync_id: Option<String>,
     },
+    /// Remove one object. Answer: [`CatalogueAnswer::Count`], 1 if there was one.
+    Remove {
+        /// `obj_…`
+        object_id: String,
+    },
     /// Remove all objects of a sync. Answer: [`CatalogueAnswer::Count`], how many were removed.
+    ClearSync {
+        /// The sync.
+        sync_id: String,
+    },
+    /// The same, and pass over what the sync delivers later: it is deleted. Answer: as [`CatalogueCall::ClearSync`].
     DropSync {
         /// The sync.
         sync_id: String,
@@ -296,7 +327,7 @@ pub enum CatalogueAnswer {
         /// The page.
         page: ObjectPage,
     },
-    /// Of [`CatalogueCall::Count`] and [`CatalogueCall::DropSync`].
+    /// Of [`CatalogueCall::Count`], and of the calls that remove objects.
     Count {
         /// How many.
         count: u64,
@@ -388,11 +419,31 @@ impl<F: AsyncFn(&str, &str, CatalogueCall) -> Result<CatalogueAnswer, Error>> Ob
         }
     }
 
+    async fn count_of_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        let call = CatalogueCall::Count { sync_id: Some(sync_id.to_owned()) };
+        count(self.0(namespace_id, bucket_id, call).await?)
+    }
+
+    async fn remove(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<bool, Error> {
+        let call = CatalogueCall::Remove { object_id: object_id.to_owned() };
+        Ok(count(self.0(namespace_id, bucket_id, call).await?)? > 0)
+    }
+
+    async fn clear_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        let call = CatalogueCall::ClearSync { sync_id: sync_id.to_owned() };
+        count(self.0(namespace_id, bucket_id, call).await?)
+    }
+
     async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
-        match self.0(namespace_id, bucket_id, CatalogueCall::DropSync { sync_id: sync_id.to_owned() }).await? {
-            CatalogueAnswer::Count { count } => Ok(count),
-            other => Err(unexpected(&other)),
-        }
+        let call = CatalogueCall::DropSync { sync_id: sync_id.to_owned() };
+        count(self.0(namespace_id, bucket_id, call).await?)
+    }
+}
+
+fn count(answer: CatalogueAnswer) -> Result<u64, Error> {
+    match answer {
+        CatalogueAnswer::Count { count } => Ok(count),
+        other => Err(unexpected(&other)),
     }
 }
 
@@ -498,12 +549,12 @@ impl MemoryCatalogue {
                     rows.values().filter(|row| sync_id.as_ref().is_none_or(|sync_id| row.sync_id == *sync_id));
                 CatalogueAnswer::Count { count: counted.count() as u64 }
             }
+            CatalogueCall::Remove { object_id } => remove(rows, |row| row.object_id == object_id),
+            CatalogueCall::ClearSync { sync_id } => remove(rows, |row| row.sync_id == sync_id),
             CatalogueCall::DropSync { sync_id } => {
                 // A delivery that comes late is behind it, and is passed over.
                 applied.insert(sync_id.clone(), u64::MAX);
-                let before = rows.len();
-                rows.retain(|_, row| row.sync_id != sync_id);
-                CatalogueAnswer::Count { count: (before - rows.len()) as u64 }
+                remove(rows, |row| row.sync_id == sync_id)
             }
         })
     }
@@ -521,6 +572,12 @@ impl MemoryCatalogue {
     }
 }
 
+fn remove(rows: &mut Rows, goes: impl Fn(&ObjectRecord) -> bool) -> CatalogueAnswer {
+    let before = rows.len();
+    rows.retain(|_, row| !goes(row));
+    CatalogueAnswer::Count { count: (before - rows.len()) as u64 }
+}
+
 fn list(rows: &Rows, query: &ObjectQuery) -> ObjectPage {
     let matches = |row: &&ObjectRecord| query.prefix.as_ref().is_none_or(|prefix| row.key.starts_with(prefix));
     let after = |row: &&ObjectRecord| {
@@ -536,202 +593,37 @@ fn list(rows: &Rows, query: &ObjectQuery) -> ObjectPage {
     ObjectPage { objects, next, total }
 }
 
+impl MemoryCatalogue {
+    fn objects(&self) -> RemoteObjects<impl AsyncFn(&str, &str, CatalogueCall) -> Result<CatalogueAnswer, Error>> {
+        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call))
+    }
+}
+
 impl Objects for MemoryCatalogue {
     async fn get(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<Option<ObjectRecord>, Error> {
-        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call))
-            .get(namespace_id, bucket_id, object_id)
-            .await
+        self.objects().get(namespace_id, bucket_id, object_id).await
     }
 
     async fn list(&self, query: &ObjectQuery) -> Result<ObjectPage, Error> {
-        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call)).list(query).await
+        self.objects().list(query).await
+    }
+
+    async fn count_of_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        self.objects().count_of_sync(namespace_id, bucket_id, sync_id).await
+    }
+
+    async fn remove(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Result<bool, Error> {
+        self.objects().remove(namespace_id, bucket_id, object_id).await
+    }
+
+    async fn clear_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
+        self.objects().clear_sync(namespace_id, bucket_id, sync_id).await
     }
 
     async fn drop_sync(&self, namespace_id: &str, bucket_id: &str, sync_id: &str) -> Result<u64, Error> {
-        RemoteObjects(async |namespace: &str, bucket: &str, call| self.call(namespace, bucket, call))
-            .drop_sync(namespace_id, bucket_id, sync_id)
-            .await
+        self.objects().drop_sync(namespace_id, bucket_id, sync_id).await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use pollster::block_on;
-
-    use super::*;
-
-    struct At(i64);
-    impl Clock for At {
-        fn now(&self) -> Timestamp {
-            Timestamp::from_millis(self.0)
-        }
-        async fn sleep(&self, _: u64) {}
-    }
-
-    fn target(sync_id: &str) -> CatalogueTarget {
-        CatalogueTarget {
-            bucket_id: "bkt".into(),
-            sync_id: sync_id.into(),
-            connection_id: "conn_a".into(),
-            source_bucket: "media".into(),
-        }
-    }
-
-    /// The change with the id `chg_7` has the position 7.
-    fn change(kind: ChangeKind, id: &str, key: &str) -> Change {
-        let at = Timestamp::from_millis(5);
-        let entry = Entry { key: key.into(), etag: id.into(), size: 1, last_modified: at };
-        let position = id.trim_start_matches("chg_").parse().unwrap();
-        Change {
-            position,
-            id: id.into(),
-            kind,
-            entry,
-            previous: None,
-            again: false,
-            found_at: at,
-            job_id: "job_1".into(),
-        }
-    }
-
-    fn query() -> ObjectQuery {
-        ObjectQuery {
-            namespace_id: "ns".into(),
-            bucket_id: "bkt".into(),
-            limit: 10,
-            offset: 0,
-            cursor: None,
-            prefix: None,
-            include_total: true,
-        }
-    }
-
-    fn deliver(catalogue: &MemoryCatalogue, sync_id: &str, at: i64, changes: &[Change]) {
-        let answers = block_on(catalogue.sink("ns", target(sync_id), At(at)).deliver(changes)).unwrap();
-        assert_eq!(answers, vec![Delivery::Delivered; changes.len()]);
-    }
-
-    #[test]
-    fn a_change_that_comes_twice_is_one_change() {
-        let catalogue = MemoryCatalogue::new();
-        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
-        deliver(&catalogue, "sync_a", 20, &[change(ChangeKind::Created, "chg_1", "k")]);
-        let id = ids::object_id("sync_a", "k");
-        let object = block_on(catalogue.get("ns", "bkt", &id)).unwrap().unwrap();
-        assert_eq!((object.version, object.updated_at), (1, Timestamp::from_millis(10)));
-
-        deliver(&catalogue, "sync_a", 30, &[change(ChangeKind::Updated, "chg_2", "k")]);
-        let object = block_on(catalogue.get("ns", "bkt", &id)).unwrap().unwrap();
-        assert_eq!((object.version, object.etag.as_str()), (2, "chg_2"));
-        assert_eq!((object.created_at, object.updated_at), (Timestamp::from_millis(10), Timestamp::from_millis(30)));
-
-        let deletion = change(ChangeKind::Deleted, "chg_3", "k");
-        deliver(&catalogue, "sync_a", 40, &[deletion.clone(), deletion]);
-        assert_eq!(block_on(catalogue.get("ns", "bkt", &id)).unwrap(), None);
-    }
-
-    #[test]
-    fn what_is_replayed_is_not_applied_again() {
-        let catalogue = MemoryCatalogue::new();
-        let all = [
-            change(ChangeKind::Created, "chg_1", "k"),
-            change(ChangeKind::Created, "chg_2", "gone"),
-            change(ChangeKind::Deleted, "chg_3", "gone"),
-            change(ChangeKind::Updated, "chg_4", "k"),
-        ];
-        let page = |catalogue: &MemoryCatalogue| block_on(catalogue.list(&query())).unwrap();
-        deliver(&catalogue, "sync_a", 10, &all);
-        let once = page(&catalogue);
-        assert_eq!((once.objects.len(), once.objects[0].version), (1, 2));
-        // From the beginning, from the middle, and what was delivered alone, as a letter that was sent back is.
-        for again in [&all[..], &all[1..3], &all[..1], &all[3..]] {
-            deliver(&catalogue, "sync_a", 20, again);
-            assert_eq!(page(&catalogue), once, "{again:?}");
-        }
-        // A batch that is partly behind the position: only the rest of it counts.
-        let next = [all[3].clone(), change(ChangeKind::Updated, "chg_5", "k")];
-        deliver(&catalogue, "sync_a", 30, &next);
-        assert_eq!(page(&catalogue).objects[0].version, 3);
-        // Each sync has a position of its own. Of one that was removed, a delivery that comes late is passed over.
-        deliver(&catalogue, "sync_b", 40, &all[..1]);
-        assert_eq!(page(&catalogue).objects.len(), 2);
-        block_on(catalogue.drop_sync("ns", "bkt", "sync_a")).unwrap();
-        deliver(&catalogue, "sync_a", 50, &all);
-        deliver(&catalogue, "sync_a", 60, &[change(ChangeKind::Created, "chg_6", "new")]);
-        assert_eq!(page(&catalogue).objects.len(), 1);
-    }
-
-    #[test]
-    fn pages_follow_each_other_without_gap_or_repetition() {
-        let catalogue = MemoryCatalogue::new();
-        let changes: Vec<_> =
-            (0..7).map(|i| change(ChangeKind::Created, &format!("chg_{}", i + 1), &format!("k{i}"))).collect();
-        deliver(&catalogue, "sync_a", 10, &changes);
-        deliver(&catalogue, "sync_b", 10, &changes); // the same keys, other objects
-        let (mut seen, mut cursor) = (Vec::new(), None);
-        loop {
-            let page = block_on(catalogue.list(&ObjectQuery { limit: 3, cursor, ..query() })).unwrap();
-            assert_eq!(page.total, Some(14));
-            seen.extend(page.objects.into_iter().map(|object| (object.key, object.object_id)));
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        assert_eq!(seen.len(), 14);
-        assert!(seen.is_sorted());
-        let page = block_on(catalogue.list(&ObjectQuery { prefix: Some("k3".into()), ..query() })).unwrap();
-        assert_eq!((page.objects.len(), page.total, page.next), (2, Some(2), None));
-        let page = block_on(catalogue.list(&ObjectQuery { offset: 13, ..query() })).unwrap();
-        assert_eq!(page.objects.len(), 1);
-    }
-
-    #[test]
-    fn buckets_and_namespaces_do_not_see_each_other() {
-        let catalogue = MemoryCatalogue::new();
-        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
-        let other = ObjectQuery { namespace_id: "other".into(), ..query() };
-        assert!(block_on(catalogue.list(&other)).unwrap().objects.is_empty());
-        assert_eq!(block_on(catalogue.drop_sync("other", "bkt", "sync_a")).unwrap(), 0);
-        assert_eq!(block_on(catalogue.drop_sync("ns", "bkt", "sync_a")).unwrap(), 1);
-        assert!(block_on(catalogue.list(&query())).unwrap().objects.is_empty());
-    }
-
-    #[test]
-    fn calls_and_answers_cross_as_json() {
-        let catalogue = MemoryCatalogue::new();
-        deliver(&catalogue, "sync_a", 10, &[change(ChangeKind::Created, "chg_1", "k")]);
-        let calls = [
-            CatalogueCall::Apply(CatalogueApply {
-                bucket_id: "bkt".into(),
-                sync_id: "sync_a".into(),
-                connection_id: "conn_a".into(),
-                source_bucket: "media".into(),
-                at: Timestamp::from_millis(1),
-                changes: vec![ChangeWire::from(&change(ChangeKind::Updated, "chg_2", "k"))],
-            }),
-            CatalogueCall::Get { object_id: ids::object_id("sync_a", "k") },
-            CatalogueCall::Get { object_id: "obj_none".into() },
-            CatalogueCall::List { query: query() },
-            CatalogueCall::Count { sync_id: None },
-            CatalogueCall::DropSync { sync_id: "sync_a".into() },
-        ];
-        for call in calls {
-            let json = serde_json::to_string(&call).unwrap();
-            assert_eq!(serde_json::from_str::<CatalogueCall>(&json).unwrap(), call);
-            let answer = catalogue.call("ns", "bkt", call).unwrap();
-            let json = serde_json::to_string(&answer).unwrap();
-            assert_eq!(serde_json::from_str::<CatalogueAnswer>(&json).unwrap(), answer);
-        }
-    }
-
-    #[test]
-    fn an_answer_that_does_not_fit_is_no_delivery() {
-        let error = deliveries(CatalogueAnswer::Applied { refusals: vec![None] }, 2).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::Sink);
-        assert!(error.is_transient());
-        assert!(deliveries(CatalogueAnswer::Count { count: 2 }, 2).is_err());
-        let refused = deliveries(CatalogueAnswer::Applied { refusals: vec![None, Some("no".into())] }, 2).unwrap();
-        assert_eq!(refused, vec![Delivery::Delivered, Delivery::Refused("no".into())]);
-    }
-}
+mod tests;

@@ -27,6 +27,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     /// Answers a request. Never fails: an error is an answer too.
     pub async fn handle(&self, request: ApiRequest) -> ApiResponse {
         match self.answer(&request).await {
+            Ok(Value::Null) => ApiResponse::empty(),
             Ok(body) => ApiResponse::json(200, &body),
             Err(error) => error.into_response(),
         }
@@ -88,6 +89,15 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await,
             Operation::ObjectList => self.list_objects(request.namespace()?, at.bucket_id, query, body).await,
             Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await,
+            Operation::ObjectDelete => {
+                query.refuse_all()?;
+                refuse_fields(body)?;
+                self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await
+            }
+            Operation::ObjectsDelete => {
+                refuse_fields(body)?;
+                self.delete_objects(&request.namespace()?, &at.bucket_id, query).await
+            }
         }
     }
 

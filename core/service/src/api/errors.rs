@@ -49,17 +49,17 @@ impl From<Error> for ApiError {
     }
 }
 
-/// What an operation answers.
+/// What an operation answers; `null` is an answer without a body.
 pub(super) type Answered = Result<Value, ApiError>;
 
 /// An HTTP answer; the body is JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResponse {
-    /// 200 on every success.
+    /// 200 on every success; 204 where there is nothing to say.
     pub status: u16,
     /// All of them, names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON.
+    /// JSON; empty with 204.
     pub body: Vec<u8>,
 }
 
@@ -75,6 +75,11 @@ impl ApiResponse {
             ],
             body: body.to_string().into_bytes(),
         }
+    }
+
+    /// A success that has nothing to say.
+    pub(crate) fn empty() -> Self {
+        Self { status: 204, headers: vec![("cache-control", "no-store".to_owned())], body: Vec::new() }
     }
 }
 

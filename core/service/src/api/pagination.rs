@@ -80,6 +80,13 @@ impl Query {
         }
     }
 
+    /// Fails if there is any parameter.
+    pub(crate) fn refuse_all(&self) -> Result<(), ApiError> {
+        let mut problems = Vec::new();
+        self.check_only(&[], &mut problems);
+        check_problems(problems)
+    }
+
     /// A boolean parameter.
     pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
         let text = self.get(name)?;

@@ -40,6 +40,8 @@ pub(super) enum Operation {
     DeadLetterMarkFailed,
     ObjectList,
     ObjectGet,
+    ObjectDelete,
+    ObjectsDelete,
 }
 
 /// A row of the table.
@@ -95,7 +97,7 @@ const OBJECT: &str = "/v1/buckets/{bucket_id}/objects/{object_id}";
 
 /// Every route there is.
 #[rustfmt::skip] // One row a route.
-pub(super) static ROUTES: [Route; 29] = [
+pub(super) static ROUTES: [Route; 31] = [
     public("/", Operation::Root, "say what this service is"),
     public("/healthz", Operation::Health, r#"`{"service": "b2sync", "status": "ok", "version": "…"}`"#),
     route(&["POST"], CONNECTIONS, Operation::ConnectionCreate, "create a connection"),
@@ -125,7 +127,9 @@ pub(super) static ROUTES: [Route; 29] = [
     route(&["POST"], MARK_FAILED, Operation::DeadLetterMarkFailed, "give dead letters up"),
     route(&["GET"], OBJECTS, Operation::ObjectList, "list objects, in the order of their keys"),
     route(&["POST"], OBJECT_LIST, Operation::ObjectList, "list objects, with filters in the body"),
+    route(&["DELETE"], OBJECTS, Operation::ObjectsDelete, "remove the objects of one sync: `?sync_id=…`"),
     route(&["GET"], OBJECT, Operation::ObjectGet, "read an object"),
+    route(&["DELETE"], OBJECT, Operation::ObjectDelete, "remove an object; answers 204, without a body"),
 ];
 
 /// Where to begin, as `GET /` answers it: the first route of each of these.
@@ -333,8 +337,9 @@ mod tests {
             ("/v1/organizations/connections/c/test", "POST"),
             ("/v1/buckets/b/syncs/list", "DELETE, GET, HEAD, PATCH, POST"),
             ("/v1/buckets/b/syncs/s/dlq", "GET, HEAD, POST"),
-            ("/v1/buckets/b/objects/list", "GET, HEAD, POST"),
-            ("/v1/buckets/b/objects/o", "GET, HEAD"),
+            ("/v1/buckets/b/objects/list", "DELETE, GET, HEAD, POST"),
+            ("/v1/buckets/b/objects", "DELETE, GET, HEAD"),
+            ("/v1/buckets/b/objects/o", "DELETE, GET, HEAD"),
         ] {
             assert_eq!(allow(path), expected, "{path}");
         }

@@ -13,7 +13,7 @@ use crate::{
         service::{Coordinators, Service},
     },
     catalogue::{ObjectQuery, ObjectRecord, Objects},
-    registry::Registry,
+    registry::{Registry, SyncRow},
 };
 use b2sync_core::{
     b2::{
@@ -127,14 +127,40 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 let mut rendered = self.render_objects(&[object], presign).await?;
                 rendered.pop().ok_or_else(|| Error::internal("An object was not rendered.").into())
             }
-            None => Err(Error::new(
-                ErrorKind::NotFound,
-                format!("The bucket {bucket_id:?} of the namespace {namespace_id:?} has no object {object_id:?}."),
-                "The file may have been deleted from its bucket. Check the target bucket in the path and the header \
-                 X-Namespace.",
-            )
-            .into()),
+            None => Err(no_object(namespace_id, bucket_id, object_id)),
         }
+    }
+
+    /// Removes an object from the catalogue. The file in B2 stays.
+    pub(in crate::api) async fn delete_object(&self, namespace_id: &str, bucket_id: &str, object_id: &str) -> Answered {
+        match self.objects.remove(namespace_id, bucket_id, object_id).await? {
+            true => Ok(Value::Null),
+            false => Err(no_object(namespace_id, bucket_id, object_id)),
+        }
+    }
+
+    /// Removes the objects that one sync has delivered to a bucket.
+    pub(in crate::api) async fn delete_objects(&self, namespace_id: &str, bucket_id: &str, query: &Query) -> Answered {
+        let sync_id = parse_delete(query)?;
+        let found = self.registry.find_sync(sync_id).await?;
+        let is_here = |sync: &SyncRow| sync.namespace_id == namespace_id && sync.bucket_id == bucket_id;
+        let removed = match found.filter(is_here) {
+            Some(sync) => {
+                refuse_fed(&sync)?;
+                self.objects.clear_sync(namespace_id, bucket_id, sync_id).await?
+            }
+            // Of a sync that was never here, nothing is noted.
+            None => match self.objects.count_of_sync(namespace_id, bucket_id, sync_id).await? {
+                0 => 0,
+                _ => self.objects.drop_sync(namespace_id, bucket_id, sync_id).await?,
+            },
+        };
+        let message = match removed {
+            0 => format!("The bucket {bucket_id:?} has no object of the sync {sync_id:?}."),
+            1 => format!("1 object of the sync {sync_id:?} was removed."),
+            removed => format!("{removed} objects of the sync {sync_id:?} were removed."),
+        };
+        Ok(json!({"sync_config_id": sync_id, "objects_deleted": render::integer(removed), "message": message}))
     }
 
     async fn render_objects(&self, records: &[ObjectRecord], presign: bool) -> Result<Vec<Value>, ApiError> {
@@ -173,6 +199,51 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 const NO_SIGNER: &str = "The connection was deleted, or was never tested: there is no key to sign with.";
 const DOTS: &str = "The key has a part \".\" or \"..\", which HTTP clients take out of a URL. Download the file with \
     B2's native API.";
+
+fn no_object(namespace_id: &str, bucket_id: &str, object_id: &str) -> ApiError {
+    Error::new(
+        ErrorKind::NotFound,
+        format!("The bucket {bucket_id:?} of the namespace {namespace_id:?} has no object {object_id:?}."),
+        "The file may have been deleted from its bucket. Check the target bucket in the path and the header \
+         X-Namespace.",
+    )
+    .into()
+}
+
+/// Whose objects are to be removed: `sync_id`.
+fn parse_delete(query: &Query) -> Result<&str, ApiError> {
+    let mut problems = Vec::new();
+    query.check_only(&["sync_id"], &mut problems);
+    let sync_id = query.get("sync_id");
+    if sync_id.is_none() && problems.is_empty() {
+        problems.push(Problem {
+            location: vec!["query".to_owned(), "sync_id".to_owned()],
+            kind: "missing",
+            message: "`sync_id` is required: the sync whose objects are to be removed. Each object shows its \
+                      `sync_config_id`."
+                .to_owned(),
+        });
+    }
+    check_problems(problems)?;
+    sync_id.ok_or(ApiError::Invalid(Vec::new())) // It was reported above.
+}
+
+/// The objects of a sync that feeds the catalogue are its own: they would no longer be what the sync has delivered.
+fn refuse_fed(sync: &SyncRow) -> Result<(), ApiError> {
+    if sync.read().is_ok_and(|record| record.sinks.is_empty()) {
+        return Ok(());
+    }
+    let id = &sync.sync_id;
+    Err(Error::new(
+        ErrorKind::Conflict,
+        format!("The sync {id} exists, and its objects are kept as its files are."),
+        format!(
+            "Delete the sync together with its objects (DELETE …/syncs/{id}?delete_objects=true), or switch its \
+             catalogue off first (PATCH {{\"sinks\": []}})."
+        ),
+    )
+    .into())
+}
 
 /// The type of a blob, of those that the client knows. What has none of them is the string that its URL is.
 fn blob_type(mime: &str) -> &'static str {

@@ -97,3 +97,106 @@ fn a_url_that_nobody_could_use_is_null_with_the_reason() {
         assert!(reason.contains("The connection was deleted"), "{reason}");
     }
 }
+
+/// The keys of the objects that a bucket has.
+fn keys(home: &Home, bucket: &str) -> Vec<String> {
+    let answer = home.ok("GET", bucket, Value::Null);
+    let results = answer["results"].as_array().unwrap();
+    results.iter().map(|object| object["source_key"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn an_object_is_removed() {
+    let home = Home::new();
+    let sync = home.sync();
+    let sync_id = sync.rsplit('/').next().unwrap();
+    fill(&home, sync_id);
+    let object = format!("{OBJECTS}/{}", b2sync_core::ids::object_id(sync_id, "notes.unknown"));
+    assert_eq!(home.refused("DELETE", &object.replace("bkt_1", "bkt_2"), Value::Null).0, 404);
+    assert_eq!(home.wrong("DELETE", &format!("{object}?delete=true"), Value::Null), ["query.delete"]);
+    assert_eq!(home.wrong("DELETE", &object, json!({"reason": "x"})), ["body.reason"]);
+    assert_eq!(home.call("DELETE", &object, Value::Null), (204, Value::Null));
+    for method in ["GET", "DELETE"] {
+        let (status, _, message) = home.refused(method, &object, Value::Null);
+        assert!(status == 404 && message.contains("has no object"), "{method}: {status} {message}");
+    }
+    assert_eq!(keys(&home, OBJECTS).len(), 2);
+    // A slash at the end names the list, and what removes one object must not remove others.
+    assert_eq!(home.refused("DELETE", &format!("{OBJECTS}/"), Value::Null).0, 404);
+    // The next change of the file creates the object again.
+    let at = Timestamp::from_millis(NOW);
+    let entry = Entry { key: "notes.unknown".into(), etag: "e2".into(), size: 8, last_modified: at };
+    let change = Change { kind: ChangeKind::Updated, ..created(4, entry) };
+    let target = CatalogueTarget {
+        bucket_id: "bkt_1".into(),
+        sync_id: sync_id.into(),
+        connection_id: "conn_a".into(),
+        source_bucket: "my-videos".into(),
+    };
+    block_on(home.catalogue.sink("default", target, &home).deliver(&[change])).unwrap();
+    let again = home.ok("GET", &object, Value::Null);
+    assert_eq!((&again["version"], &again["etag"]), (&1.into(), &"e2".into()));
+}
+
+#[test]
+fn the_objects_of_a_deleted_sync_are_removed() {
+    let home = Home::new();
+    let sync = home.sync();
+    let sync_id = sync.rsplit('/').next().unwrap();
+    fill(&home, sync_id);
+    fill(&home, "sync_other");
+    let of = |sync_id: &str| format!("{OBJECTS}?sync_id={sync_id}");
+    for (target, wrong) in [
+        (OBJECTS.to_owned(), ["query.sync_id"]),
+        (format!("{OBJECTS}?sync_id="), ["query.sync_id"]),
+        (format!("{OBJECTS}?sync={sync_id}"), ["query.sync"]),
+        (format!("{}&sync_id=sync_other", of(sync_id)), ["query.sync_id"]),
+    ] {
+        assert_eq!(home.wrong("DELETE", &target, Value::Null), wrong, "{target}");
+    }
+    assert_eq!(home.wrong("DELETE", &of(sync_id), json!({"sync_id": sync_id})), ["body.sync_id"]);
+    // A sync that exists keeps its objects.
+    let (status, name, message) = home.refused("DELETE", &of(sync_id), Value::Null);
+    assert_eq!((status, name.as_str()), (409, "ConflictError"));
+    assert!(message.contains("?delete_objects=true") && message.contains("{\"sinks\": []}"), "{message}");
+    assert_eq!(keys(&home, OBJECTS).len(), 6);
+
+    home.ok("DELETE", &sync, Value::Null);
+    let none = home.ok("DELETE", &of(sync_id).replace("bkt_1", "bkt_2"), Value::Null);
+    assert_eq!((&none["objects_deleted"], &none["sync_config_id"]), (&0.into(), &sync_id.into()));
+    assert!(none["message"].as_str().unwrap().contains("has no object of the sync"), "{none}");
+    let removed = home.ok("DELETE", &of(sync_id), Value::Null);
+    assert_eq!(removed["objects_deleted"], 3);
+    assert!(removed["message"].as_str().unwrap().starts_with("3 objects of the sync"), "{removed}");
+    assert_eq!(keys(&home, OBJECTS).len(), 3);
+    assert_eq!(home.ok("DELETE", &of(sync_id), Value::Null)["objects_deleted"], 0);
+    assert_eq!(home.ok("DELETE", &of("sync_other"), Value::Null)["objects_deleted"], 3);
+    assert!(keys(&home, OBJECTS).is_empty());
+}
+
+#[test]
+fn the_objects_of_a_sync_without_a_catalogue_are_removed() {
+    let home = Home::new();
+    let sync = home.sync();
+    let sync_id = sync.rsplit('/').next().unwrap();
+    fill(&home, sync_id);
+    let of = format!("{OBJECTS}?sync_id={sync_id}");
+    home.ok("PATCH", &sync, json!({"sinks": []}));
+    assert_eq!(home.ok("DELETE", &of, Value::Null)["objects_deleted"], 3);
+    // Whatever comes after it is switched on again is taken.
+    home.ok("PATCH", &sync, json!({"sinks": null}));
+    fill(&home, sync_id);
+    assert!(keys(&home, OBJECTS).is_empty(), "a replay alters nothing");
+    let target = CatalogueTarget {
+        bucket_id: "bkt_1".into(),
+        sync_id: sync_id.into(),
+        connection_id: "conn_a".into(),
+        source_bucket: "my-videos".into(),
+    };
+    let entry = Entry { key: "new".into(), etag: "e".into(), size: 1, last_modified: Timestamp::default() };
+    block_on(home.catalogue.sink("default", target, &home).deliver(&[created(4, entry)])).unwrap();
+    assert_eq!(keys(&home, OBJECTS), ["new"]);
+    // One that cannot be read may still feed it.
+    home.registry.damage(sync_id);
+    assert_eq!(home.refused("DELETE", &of, Value::Null).0, 409);
+}
