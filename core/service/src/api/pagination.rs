@@ -285,7 +285,7 @@ pub(crate) fn render_list(page: &PageRequest, results: Vec<Value>, total: Option
 }
 
 /// A part of a URL, encoded.
-fn encode(segment: &str) -> String {
+pub(crate) fn encode(segment: &str) -> String {
     percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
 }
 

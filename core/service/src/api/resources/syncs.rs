@@ -13,7 +13,8 @@ use crate::{
         errors::{Answered, ApiError, Problem},
         filters::{ListFilter, UNREADABLE},
         idempotency::Repeatable,
-        pagination::{Listing, PageRequest, Query, check_problems, render_section},
+        pagination::{Listing, PageRequest, Query, check_problems, encode, render_section},
+        render,
         resources::jobs,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, unexpected},
     },
@@ -332,23 +333,39 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Answer::Forgotten => {}
             _ => return Err(unexpected().into()),
         }
-        let removed = match delete_objects {
-            true => Some(self.objects.drop_sync(&sync.namespace_id, &sync.bucket_id, &sync.sync_id).await?),
-            false => None,
+        let (namespace_id, bucket_id, id) = (&sync.namespace_id, &sync.bucket_id, &sync.sync_id);
+        let (removed, kept) = match delete_objects {
+            true => (self.objects.drop_sync(namespace_id, bucket_id, id).await?, Some(0)),
+            // How many there are does not decide whether the sync can be deleted.
+            false => (0, self.objects.count_of_sync(namespace_id, bucket_id, id).await.ok()),
         };
-        self.registry.delete_sync(&sync.sync_id).await?;
-        let message = match removed {
-            Some(1) => "The sync was deleted, and 1 object with it.".to_owned(),
-            Some(removed) => format!("The sync was deleted, and {removed} objects with it."),
-            None => "The sync was deleted. Its objects are kept, because delete_objects=true was not set.".to_owned(),
-        };
+        self.registry.delete_sync(id).await?;
         Ok(json!({
-            "sync_config_id": sync.sync_id,
+            "sync_config_id": id,
             "deleted": true,
-            "objects_deleted": removed.unwrap_or(0),
-            "message": message,
+            "objects_deleted": render::integer(removed),
+            "objects_kept": kept.map(render::integer),
+            "message": deleted_message(&sync, delete_objects.then_some(removed), kept),
         }))
     }
+}
+
+/// What became of a sync and its objects; `removed` if they were to be deleted with it.
+fn deleted_message(sync: &SyncRow, removed: Option<u64>, kept: Option<u64>) -> String {
+    let count = |count: u64| if count == 1 { "1 object".to_owned() } else { format!("{count} objects") };
+    let objects = match (removed, kept) {
+        (Some(removed), _) => return format!("The sync was deleted, and {} with it.", count(removed)),
+        (None, Some(0)) => return "The sync was deleted. It had no objects.".to_owned(),
+        (None, Some(1)) => "Its 1 object stays".to_owned(),
+        (None, Some(kept)) => format!("Its {kept} objects stay"),
+        (None, None) => "Its objects stay".to_owned(),
+    };
+    format!(
+        "The sync was deleted. {objects} in the catalogue, because delete_objects=true was not set. To remove them, \
+         send DELETE /v1/buckets/{}/objects?sync_id={}.",
+        encode(&sync.bucket_id),
+        sync.sync_id
+    )
 }
 
 /// Refuses a body with fields, for calls that read none.

@@ -179,8 +179,10 @@ fn a_sync_is_deleted() {
     assert_eq!((&answer["deleted"], &answer["objects_deleted"]), (&true.into(), &0.into()));
     assert_eq!(home.ok("GET", OBJECTS, Value::Null)["results"].as_array().unwrap().len(), 3);
     assert_eq!(home.refused("DELETE", &second, Value::Null).0, 404);
+    assert_eq!(answer["message"], "The sync was deleted. It had no objects.");
     let answer = home.ok("DELETE", &format!("{sync}?delete_objects=true"), Value::Null);
-    assert_eq!(answer["objects_deleted"], 3);
+    assert_eq!((&answer["objects_deleted"], &answer["objects_kept"]), (&3.into(), &0.into()));
+    assert_eq!(answer["message"], "The sync was deleted, and 3 objects with it.");
     assert_eq!(home.refused("GET", &sync, Value::Null).0, 404);
     assert!(home.ok("GET", OBJECTS, Value::Null)["results"].as_array().unwrap().is_empty());
     assert!(home.commands.borrow().contains(&Command::Forget));
@@ -191,6 +193,22 @@ fn a_sync_is_deleted() {
     assert_eq!(home.refused("DELETE", &sync, Value::Null).0, 503);
     home.unreachable.set(false);
     home.ok("DELETE", &sync, Value::Null);
+}
+
+#[test]
+fn a_sync_that_is_deleted_says_how_many_objects_stay() {
+    let home = Home::new();
+    let sync = home.sync();
+    fill(&home, sync.rsplit('/').next().unwrap());
+    let answer = home.ok("DELETE", &sync, Value::Null);
+    check_keys(&answer, "sync_config_id deleted objects_deleted objects_kept message");
+    assert_eq!((&answer["objects_deleted"], &answer["objects_kept"]), (&0.into(), &3.into()));
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.contains("Its 3 objects stay in the catalogue"), "{message}");
+    // The call that it names removes them.
+    let call = message.split_once("send ").unwrap().1.trim_end_matches('.');
+    let (method, target) = call.split_once(' ').unwrap();
+    assert_eq!(home.ok(method, target, Value::Null)["objects_deleted"], 3);
 }
 
 /// A registry that lets others go on before it answers, as one at the other end of a network does.
