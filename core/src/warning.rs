@@ -18,6 +18,9 @@ use crate::{
 /// The most patterns that matched nothing and have a warning each; one more warning counts the others.
 pub const UNMATCHED_MAX: usize = 5;
 
+/// The most other syncs that the warning of an overlap names.
+pub const OVERLAPS_MAX: usize = 5;
+
 /// The longest text of a user in an advice, in characters.
 const SHOWN_CHARS_MAX: usize = 100;
 
@@ -47,6 +50,8 @@ pub enum WarningCode {
     PatternRepeatsSourcePath,
     /// The source path has no `/` at its end, and takes more than the folder that it names.
     FilesBesideFolder,
+    /// Another sync of the same target bucket reads files that this one reads too.
+    OverlapsSync,
     /// The job stopped after `max_objects_per_run` files.
     ObjectsLimit,
     /// More files are gone than the limit of deletions allows, so that their deletions wait to be confirmed.
@@ -108,6 +113,32 @@ pub fn of_first_look(source: &SourcePath, found: &[String], is_all: bool) -> Vec
     let siblings: Vec<String> = beside.map(|key| source.relative(key).to_owned()).collect();
     let is_open = !source.prefix().is_empty() && !source.prefix().ends_with('/');
     if is_open && found.contains(&folder) { beside_folder(source, &siblings) } else { Vec::new() }
+}
+
+/// Whether a file may lie below both source paths.
+pub fn overlap(one: &SourcePath, other: &SourcePath) -> bool {
+    let (a, b) = (one.prefix(), other.prefix());
+    one.bucket() == other.bucket() && (a.starts_with(b) || b.starts_with(a))
+}
+
+/// Of other syncs that feed the same target bucket, by their ids, and whose source paths [`overlap`] with that of this
+/// one.
+pub fn of_overlaps(source: &SourcePath, others: &[(String, SourcePath)]) -> Option<Warning> {
+    let ((first, path), more) = others.split_first()?;
+    let message = if more.is_empty() {
+        format!("The sync {first} of the same target bucket reads {} too.", shown(&path.to_string()))
+    } else {
+        let ids: Vec<&str> = others.iter().take(OVERLAPS_MAX).map(|(id, _)| id.as_str()).collect();
+        let dots = if others.len() > OVERLAPS_MAX { ", …" } else { "" };
+        let source = shown(&source.to_string());
+        format!("Other syncs of the same target bucket read files below {source} too: {}{dots}.", ids.join(", "))
+    };
+    Some(Warning::new(
+        WarningCode::OverlapsSync,
+        format!("{message} A file that both take becomes two objects, one of each sync."),
+        "If that is not meant, delete one of the syncs with delete_objects=true, or set filters by which they take \
+         different files. If it is, tell the objects apart by their sync_config_id.",
+    ))
 }
 
 /// Of deletions that a job holds back; `known` files were there before.
@@ -524,6 +555,30 @@ mod tests {
         check(&look(&["x/sub2/", "x/sub_old.mp4"], true), &[]);
         check(&look(&[], true), &[(WarningCode::NoFiles, "no files below b2://bucket/x/sub.", "case counts")]);
         check(&look(&[], false), &[]);
+    }
+
+    #[test]
+    fn syncs_that_overlap_are_named() {
+        let path = |text: &str| SourcePath::parse(text).unwrap();
+        for (one, other, overlaps) in [
+            ("bucket", "bucket", true),
+            ("bucket", "bucket/a/", true),
+            ("bucket/a", "bucket/ab/c", true),
+            ("bucket/a/", "bucket/b/", false),
+            ("bucket/a/", "bucket/ab/", false),
+            ("bucket/a/", "bucket2/a/", false),
+        ] {
+            assert_eq!(overlap(&path(one), &path(other)), overlaps, "{one} {other}");
+            assert_eq!(overlap(&path(other), &path(one)), overlaps, "{other} {one}");
+        }
+        let source = path("bucket/a/");
+        assert_eq!(of_overlaps(&source, &[]), None);
+        let others = |count: usize| -> Vec<_> { (0..count).map(|n| (format!("sync_{n}"), path("bucket"))).collect() };
+        let message = |count: usize| of_overlaps(&source, &others(count)).unwrap().message;
+        assert!(message(1).starts_with("The sync sync_0 of the same target bucket reads b2://bucket/ too. A file"));
+        let five = "sync_0, sync_1, sync_2, sync_3, sync_4";
+        assert!(message(5).contains(&format!("below b2://bucket/a/ too: {five}. A file")), "{}", message(5));
+        assert!(message(6).contains(&format!("{five}, …. A file")), "{}", message(6));
     }
 
     #[test]

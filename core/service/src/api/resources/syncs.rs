@@ -37,11 +37,14 @@ use b2sync_core::{
     job::Trigger,
     open_sync::{OpenSync, Unopened},
     time::{Clock, Timestamp},
-    warning::{self, Warning},
+    warning::{self, OVERLAPS_MAX, Warning},
 };
 
 /// How many coordinators are asked at the same time.
 const COORDINATORS_IN_FLIGHT: usize = 16;
+
+/// How many syncs of a bucket are read at a time, to find those that overlap with a new one.
+const OVERLAP_SECTION: u64 = 100;
 
 /// Reads the body of a list: of which connection, and how they stand. Problems go with those of the query.
 pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
@@ -138,6 +141,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         new.settings.apply(&mut record)?;
         record.first_look = self.first_look(connection, &record).await?;
+        record.first_look.extend(self.overlaps(&record).await?);
         let record = self.registry.insert_sync(record).await?;
         // It exists now, and is due: should the coordinator not be reached, the cron will.
         let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
@@ -166,6 +170,28 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
         let FirstLook { found, is_all } = outcome.map_err(nothing_stored)?;
         Ok(warning::of_first_look(&sync.source, &found, is_all))
+    }
+
+    /// Looks for syncs that feed the same target bucket from the same files.
+    async fn overlaps(&self, sync: &SyncRecord) -> Result<Option<Warning>, Error> {
+        if sync.sinks.is_empty() {
+            return Ok(None);
+        }
+        let (namespace_id, bucket_id) = (sync.namespace_id.clone(), sync.bucket_id.clone());
+        let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id: None };
+        let mut query = SyncQuery { of, is_active: None, section: Section::first(OVERLAP_SECTION) };
+        let mut others = Vec::new();
+        loop {
+            let section = self.registry.syncs(&query).await?;
+            query.section.after = section.rows.last().map(|row| (row.created_at, row.sync_id.clone()));
+            // One that cannot be read feeds nothing.
+            let records = section.rows.iter().filter_map(|row| row.read().ok());
+            let found = records.filter(|it| !it.sinks.is_empty() && warning::overlap(&it.source, &sync.source));
+            others.extend(found.map(|it| (it.sync_id, it.source)));
+            if !section.more || others.len() > OVERLAPS_MAX {
+                return Ok(warning::of_overlaps(&sync.source, &others));
+            }
+        }
     }
 
     pub(in crate::api) async fn list_syncs(

@@ -143,6 +143,49 @@ fn what_the_user_should_know_is_said_at_once() {
 }
 
 #[test]
+fn a_sync_that_overlaps_with_another_says_so() {
+    let home = Home::new();
+    home.connection("A");
+    home.connection("B");
+    let create = |target: &str, connection: &str, source: &str, sinks: Value| {
+        let body = json!({"connection_id": connection, "source_path": source, "sinks": sinks});
+        home.ok("POST", target, body)
+    };
+    let overlaps = |created: &Value| -> Option<String> {
+        let warnings = created["warnings"].as_array().unwrap().iter();
+        let mut found = warnings.filter(|warning| warning["code"] == "overlaps_sync");
+        found.next().map(|warning| warning["message"].as_str().unwrap().to_owned())
+    };
+    let first = create(SYNCS, "A", "my-videos/2024/", Value::Null);
+    let id = first["sync_config_id"].as_str().unwrap();
+    assert_eq!(overlaps(&first), None);
+    for source in ["my-videos/2024/", "my-videos/2024/05/", "my-videos"] {
+        let created = create(SYNCS, "B", source, Value::Null);
+        let message = overlaps(&created).unwrap();
+        assert!(message.contains(&format!("The sync {id} of the same target bucket")), "{message}");
+        let path = format!("{SYNCS}/{}", created["sync_config_id"].as_str().unwrap());
+        assert_eq!(home.ok("GET", &path, Value::Null)["warnings"], created["warnings"]);
+        home.ok("DELETE", &path, Value::Null);
+    }
+    for (target, source, sinks) in [
+        (SYNCS, "my-videos/2025/", Value::Null),
+        (SYNCS, "my-videos2/2024/", Value::Null),
+        (SYNCS, "my-videos/2024/", json!([])),
+        ("/v1/buckets/bkt_2/syncs", "my-videos/2024/", Value::Null),
+    ] {
+        assert_eq!(overlaps(&create(target, "A", source, sinks)), None, "{target} {source}");
+    }
+    // It is found among many that do not overlap, and behind one that cannot be read.
+    for n in 0..120 {
+        create(SYNCS, "A", &format!("my-videos/n{n}/"), Value::Null);
+    }
+    home.registry.damage(create(SYNCS, "A", "my-videos/2024/", Value::Null)["sync_config_id"].as_str().unwrap());
+    assert!(overlaps(&create(SYNCS, "A", "my-videos/2024/x/", Value::Null)).unwrap().contains(id));
+    let all = overlaps(&create(SYNCS, "A", "my-videos", Value::Null)).unwrap();
+    assert!(all.contains("Other syncs of the same target bucket") && all.contains(", …"), "{all}");
+}
+
+#[test]
 fn a_sync_as_the_client_makes_it() {
     let home = Home::new();
     home.connection("A");
