@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::{
     errors::{Answered, ApiError, ApiResponse},
     idempotency::Repeatable,
-    pagination::Query,
+    query::Query,
     request::ApiRequest,
     resources::{connections, syncs::refuse_fields},
     routes::{self, Operation},

@@ -1,9 +1,6 @@
 //! Which connections or syncs a list shows: both are asked for in the same way.
 
-use super::{
-    body::{Fields, parse_object},
-    errors::{ApiError, Problem},
-};
+use super::list_fields::ListFields;
 
 /// Every status that the client knows, for filters of lists.
 const STATUSES: [(&str, &str); 16] = [
@@ -31,7 +28,7 @@ pub(super) const UNREADABLE: &str = "UNKNOWN";
 /// The longest owner, in characters.
 const OWNER_CHARS_MAX: usize = 200;
 
-/// What the body of a list asks for; what it leaves out does not matter.
+/// What a list asks for; what it leaves out does not matter.
 pub(super) struct ListFilter {
     owner: Option<String>,
     status: Option<&'static str>,
@@ -39,17 +36,13 @@ pub(super) struct ListFilter {
 }
 
 impl ListFilter {
-    /// Reads the body: `owner`, the field that says to whom the items belong; `status`; `is_active`. Problems go with
-    /// those of the query.
-    pub(super) fn parse(body: &[u8], owner: &'static str, problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(parse_object(body)?, problems);
-        let filter = Self {
+    /// Reads `owner`, the field that says to whom the items belong; `status`; `is_active`.
+    pub(super) fn read(fields: &mut ListFields<'_>, owner: &'static str) -> Self {
+        Self {
             owner: fields.text(owner, 1, OWNER_CHARS_MAX),
             status: fields.choice("status", &STATUSES),
             is_active: fields.flag("is_active"),
-        };
-        fields.done();
-        Ok(filter)
+        }
     }
 
     /// To whom the items belong that are asked for.

@@ -1,15 +1,10 @@
-//! Pages of lists: what the query asks for, and the `pagination` object of the answer.
+//! Pages of lists: what a request asks for, and the `pagination` object of the answer.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::{
-    body::KEY_CHARS_MAX,
-    errors::{ApiError, Problem},
-    render,
-};
+use super::{list_fields::ListFields, render};
 use crate::{
     catalogue::ObjectCursor,
     registry::{Rows, Section},
@@ -22,102 +17,6 @@ pub const PAGE_DEFAULT: u64 = 50;
 pub const PAGE_MAX: u64 = 1_000;
 /// The largest offset; beyond it, follow cursors.
 pub const OFFSET_MAX: u64 = 10_000;
-/// The most parameters of a query that are looked at.
-pub(super) const PARAMETERS_MAX: usize = 64;
-
-/// The parameters that say which page of a list is asked for.
-const PAGE_PARAMETERS: [&str; 7] = ["limit", "page_size", "offset", "page", "cursor", "next_cursor", "after"];
-
-/// The parameters of a query, decoded.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Query {
-    /// The path that it stands behind, as it was sent, without a slash at the end.
-    path: String,
-    parameters: Vec<(String, String)>,
-}
-
-impl Query {
-    /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
-    pub(crate) fn parse(path: &str, query: &str) -> Self {
-        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs = query.split('&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX).map(|part| {
-            let (name, value) = part.split_once('=').unwrap_or((part, ""));
-            (decode(name), decode(value))
-        });
-        Self { path: path.trim_end_matches('/').to_owned(), parameters: pairs.collect() }
-    }
-
-    /// The beginning of links to other pages: the same path, with all parameters except those that name a page.
-    fn list_url(&self) -> String {
-        let kept = self.parameters.iter().filter(|(name, _)| !PAGE_PARAMETERS.contains(&name.as_str()));
-        kept.fold(format!("{}?", self.path), |url, (name, value)| format!("{url}{}={}&", encode(name), encode(value)))
-    }
-
-    /// The last value of a parameter; an empty one counts as left out.
-    pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.parameters
-            .iter()
-            .rev()
-            .find(|(n, _)| n == name)
-            .map(|(_, value)| value.as_str())
-            .filter(|value| !value.is_empty())
-    }
-
-    /// Reports parameters that are not in `names`, are sent twice, or are empty: one that is passed over would do
-    /// something else than was meant.
-    pub(crate) fn check_only(&self, names: &[&str], problems: &mut Vec<Problem>) {
-        for (index, (name, value)) in self.parameters.iter().enumerate() {
-            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
-            if !names.contains(&name.as_str()) {
-                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                let message = format!("Unknown parameter {short:?}. Allowed: {allowed}.");
-                problem(problems, &short, "extra_forbidden", message);
-            } else if self.parameters.iter().take(index).any(|(other, _)| other == name) {
-                problem(problems, name, "value_error", format!("`{name}` is sent more than once: send it once."));
-            } else if value.is_empty() {
-                problem(problems, name, "value_error", format!("`{name}` is empty: send a value or leave it out."));
-            }
-        }
-    }
-
-    /// Fails if there is any parameter.
-    pub(crate) fn refuse_all(&self) -> Result<(), ApiError> {
-        let mut problems = Vec::new();
-        self.check_only(&[], &mut problems);
-        check_problems(problems)
-    }
-
-    /// A boolean parameter.
-    pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
-        let text = self.get(name)?;
-        match text.to_ascii_lowercase().as_str() {
-            "true" | "1" => Some(true),
-            "false" | "0" => Some(false),
-            _ => {
-                problem(problems, name, "bool_parsing", format!("`{name}` must be true or false."));
-                None
-            }
-        }
-    }
-
-    /// An integer between bounds, both included.
-    pub(crate) fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
-        let text = self.get(name)?;
-        let kind = match text.parse::<i128>() {
-            Ok(number) if number < i128::from(min) => "greater_than_equal",
-            Ok(number) if number > i128::from(max) => "less_than_equal",
-            Ok(number) => return u64::try_from(number).ok(),
-            Err(_) => "int_parsing",
-        };
-        problem(problems, name, kind, format!("`{name}` must be an integer from {min} to {max}."));
-        None
-    }
-}
-
-fn problem(problems: &mut Vec<Problem>, name: &str, kind: &'static str, message: String) {
-    problems.push(Problem { location: vec!["query".to_owned(), name.to_owned()], kind, message });
-}
-
 /// Where a page begins: after this. Opaque to callers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -173,8 +72,8 @@ impl Listing {
 /// The page that was asked for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PageRequest {
-    /// What links to other pages begin with.
-    list_url: String,
+    /// What links to other pages begin with: the answer of [`ListFields::done`].
+    pub(crate) list_url: String,
     pub(crate) limit: u64,
     /// Counted from the cursor, if there is one.
     pub(crate) offset: u64,
@@ -184,24 +83,24 @@ pub(crate) struct PageRequest {
 
 impl PageRequest {
     /// Reads `limit|page_size`, `offset`, `page`, `cursor|next_cursor|after`, `include_total`.
-    pub(crate) fn parse(query: &Query, listing: Listing, problems: &mut Vec<Problem>) -> Self {
-        let limit = query.integer("limit", 1, PAGE_MAX, problems);
-        let page_size = query.integer("page_size", 1, PAGE_MAX, problems);
+    pub(crate) fn read(fields: &mut ListFields<'_>, listing: Listing) -> Self {
+        let limit = fields.integer("limit", 1, PAGE_MAX);
+        let page_size = fields.integer("page_size", 1, PAGE_MAX);
         if let (Some(limit), Some(page_size)) = (limit, page_size)
             && limit != page_size
         {
             let message = "`limit` and `page_size` mean the same and differ: send one of them.".to_owned();
-            problem(problems, "page_size", "value_error", message);
+            fields.problem("page_size", "value_error", message);
         }
         let limit = limit.or(page_size).unwrap_or(PAGE_DEFAULT);
-        let offset = query.integer("offset", 0, OFFSET_MAX, problems);
-        let page = query.integer("page", 1, OFFSET_MAX, problems);
+        let offset = fields.integer("offset", 0, OFFSET_MAX);
+        let page = fields.integer("page", 1, OFFSET_MAX);
         let from_page = page.map(|page| (page - 1).saturating_mul(limit));
         if let (Some(offset), Some(from_page)) = (offset, from_page)
             && offset != from_page
         {
             let message = "`page` and `offset` begin at different items: send one of them.".to_owned();
-            problem(problems, "page", "value_error", message);
+            fields.problem("page", "value_error", message);
         }
         let offset = offset.or(from_page).unwrap_or(0);
         if offset > OFFSET_MAX {
@@ -209,21 +108,11 @@ impl PageRequest {
                 "This page begins at item {offset}; the largest offset is {OFFSET_MAX}. To read on, follow \
                  `next_cursor`."
             );
-            problem(problems, "page", "less_than_equal", message);
+            fields.problem("page", "less_than_equal", message);
         }
-        let text =
-            ["cursor", "next_cursor", "after"].into_iter().find_map(|name| query.get(name).map(|text| (name, text)));
-        let cursor = text.and_then(|(name, text)| {
-            let cursor = Cursor::parse(text).filter(|cursor| listing.fits(cursor));
-            if cursor.is_none() {
-                let message =
-                    format!("`{name}` is not a cursor of this list. Send the `next_cursor` of the previous page.");
-                problem(problems, name, "value_error", message);
-            }
-            cursor
-        });
-        let include_total = query.flag("include_total", problems).unwrap_or(false);
-        Self { list_url: query.list_url(), limit, offset, cursor, include_total }
+        let cursor = read_cursor(fields, listing);
+        let include_total = fields.flag("include_total").unwrap_or(false);
+        Self { list_url: String::new(), limit, offset, cursor, include_total }
     }
 
     /// Which section of a list by creation it is.
@@ -242,6 +131,28 @@ impl PageRequest {
             _ => 0,
         })
     }
+}
+
+/// The cursor, under any of its names.
+fn read_cursor(fields: &mut ListFields<'_>, listing: Listing) -> Option<Cursor> {
+    let mut found: Option<(&str, String)> = None;
+    for name in ["cursor", "next_cursor", "after"] {
+        match (fields.text(name, 0, usize::MAX), &found) {
+            (Some(text), Some((first, other))) if text != *other => {
+                let message = format!("`{first}` and `{name}` mean the same and differ: send one of them.");
+                fields.problem(name, "value_error", message);
+            }
+            (Some(text), None) => found = Some((name, text)),
+            _ => {}
+        }
+    }
+    let (name, text) = found?;
+    let cursor = Cursor::parse(&text).filter(|cursor| listing.fits(cursor));
+    if cursor.is_none() {
+        let message = format!("`{name}` is not a cursor of this list. Send the `next_cursor` of the previous page.");
+        fields.problem(name, "value_error", message);
+    }
+    cursor
 }
 
 /// The `pagination` object. Its links are to be followed by the method that asked for this page.
@@ -284,23 +195,17 @@ pub(crate) fn render_list(page: &PageRequest, results: Vec<Value>, total: Option
     json!({"results": results, "pagination": pagination, "total": render::integer(total.unwrap_or(0))})
 }
 
-/// A part of a URL, encoded.
-pub(crate) fn encode(segment: &str) -> String {
-    percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
-}
-
-/// Fails with what was collected.
-pub(crate) fn check_problems(problems: Vec<Problem>) -> Result<(), ApiError> {
-    if problems.is_empty() { Ok(()) } else { Err(ApiError::Invalid(problems)) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::query::Query;
 
     fn parse(query: &str) -> Result<PageRequest, Vec<String>> {
-        let mut problems = Vec::new();
-        let page = PageRequest::parse(&Query::parse("/v1/x/", query), Listing::ByCreation, &mut problems);
+        let (query, mut problems) = (Query::parse("/v1/x/", query), Vec::new());
+        let mut fields = ListFields::parse(&query, b"", &mut problems).unwrap();
+        let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
+        fields.text("prefix", 0, 9);
+        page.list_url = fields.done();
         if problems.is_empty() { Ok(page) } else { Err(problems.into_iter().map(|p| p.location.join(".")).collect()) }
     }
 

@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{
         errors::{Answered, ApiError, Problem, problem_of},
-        pagination::{Query, check_problems},
+        query::{Query, check_problems},
         render,
         service::{Coordinators, Service, unexpected},
     },

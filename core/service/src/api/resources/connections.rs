@@ -5,10 +5,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
-        errors::{Answered, ApiError, Problem, problem_of},
+        errors::{Answered, ApiError, problem_of},
         filters::{ListFilter, UNREADABLE},
         idempotency::Repeatable,
-        pagination::{Listing, PageRequest, Query, check_problems, render_section},
+        list_fields::ListFields,
+        pagination::{Listing, PageRequest, render_section},
+        query::{Query, check_problems},
         render,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
     },
@@ -225,11 +227,6 @@ pub(in crate::api) fn parse_patch(body: &[u8]) -> Result<ConnectionPatch, ApiErr
     Ok(ConnectionPatch { name, description, metadata, status, write_enabled, key_id, application_key })
 }
 
-/// Reads the body of a list: of which provider, and how they stand. Problems go with those of the query.
-pub(in crate::api) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
-    ListFilter::parse(body, "provider_type", problems)
-}
-
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn create_connection(&self, request: Option<&Repeatable>, body: &[u8]) -> Answered {
         let new: NewConnection = parse_create(body)?;
@@ -287,8 +284,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     pub(in crate::api) async fn list_connections(&self, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
-        let filter = parse_list(body, &mut problems)?;
+        let mut fields = ListFields::parse(query, body, &mut problems)?;
+        let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
+        let filter = ListFilter::read(&mut fields, "provider_type");
+        page.list_url = fields.done();
         check_problems(problems)?;
         let query = ConnectionQuery {
             provider_type: filter.owner(),

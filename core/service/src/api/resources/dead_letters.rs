@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use crate::{
     api::{
         body::{Fields, parse_object},
-        errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_list},
+        errors::{Answered, ApiError},
+        list_fields::ListFields,
+        pagination::{Cursor, Listing, PageRequest, render_list},
+        query::{Query, check_problems},
         render,
         service::{Coordinators, Service, unexpected},
     },
@@ -17,26 +19,8 @@ use crate::{
 };
 use b2sync_core::{entropy::Entropy, http::HttpClient, time::Clock};
 
-/// Which dead letters to list.
-pub(super) struct DeadLetterFilter {
-    /// Without those that were sent back.
-    pub(super) only_max_retries: bool,
-    /// Only these types; all, if none is named.
-    pub(super) error_types: Vec<String>,
-}
-
-impl DeadLetterFilter {
-    /// Reads the body of a list; problems go with those of the query.
-    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(parse_object(body)?, problems);
-        let filter = Self {
-            only_max_retries: fields.flag("only_max_retries").unwrap_or(false),
-            error_types: fields.texts("error_types").unwrap_or_default(),
-        };
-        fields.done();
-        Ok(filter)
-    }
-}
+/// The most types that a list names: its links name them too.
+pub(in crate::api) const LIST_TYPES_MAX: usize = 32;
 
 /// Reads `{"error_types": […]}`; where it is `required`, there must be one at least.
 pub(super) fn parse_error_types(body: &[u8], required: bool) -> Result<Vec<String>, ApiError> {
@@ -54,8 +38,13 @@ pub(super) fn parse_error_types(body: &[u8], required: bool) -> Result<Vec<Strin
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn list_dead_letters(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
-        let DeadLetterFilter { only_max_retries, error_types } = DeadLetterFilter::parse(body, &mut problems)?;
+        let mut fields = ListFields::parse(query, body, &mut problems)?;
+        let mut page = PageRequest::read(&mut fields, Listing::Counted);
+        // Without those that were sent back.
+        let only_max_retries = fields.flag("only_max_retries").unwrap_or(false);
+        // Only these types; all, if none is named.
+        let error_types = fields.texts("error_types", LIST_TYPES_MAX).unwrap_or_default();
+        page.list_url = fields.done();
         check_problems(problems)?;
         let offset = page.begin();
         let command = Command::DeadLetters { only_max_retries, error_types, offset, limit: page.limit };

@@ -5,9 +5,10 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     api::{
-        body::{Fields, parse_object},
-        errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_list},
+        errors::Answered,
+        list_fields::ListFields,
+        pagination::{Cursor, Listing, PageRequest, render_list},
+        query::{Query, check_problems},
         render,
         service::{Coordinators, Service, unexpected},
     },
@@ -27,28 +28,22 @@ use b2sync_core::{
 /// The most archived jobs that a list reads.
 pub(in crate::api) const ARCHIVED_JOBS_MAX: u64 = 1_000;
 
-/// Reads the body of a list of jobs: which status, if any.
-pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<Option<JobStatus>, ApiError> {
-    let mut fields = Fields::of_body(parse_object(body)?, problems);
-    let status = fields.choice(
-        "status",
-        &[
-            ("running", JobStatus::Running),
-            ("completed", JobStatus::Completed),
-            ("failed", JobStatus::Failed),
-            ("interrupted", JobStatus::Interrupted),
-            ("skipped", JobStatus::Skipped),
-        ],
-    );
-    fields.done();
-    Ok(status)
-}
+/// The status of a job, for filters of lists.
+const STATUSES: [(&str, JobStatus); 5] = [
+    ("running", JobStatus::Running),
+    ("completed", JobStatus::Completed),
+    ("failed", JobStatus::Failed),
+    ("interrupted", JobStatus::Interrupted),
+    ("skipped", JobStatus::Skipped),
+];
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::Counted, &mut problems);
-        let status = parse_list(body, &mut problems)?;
+        let mut fields = ListFields::parse(query, body, &mut problems)?;
+        let mut page = PageRequest::read(&mut fields, Listing::Counted);
+        let status = fields.choice("status", &STATUSES);
+        page.list_url = fields.done();
         check_problems(problems)?;
         let begin = page.begin();
         let end = begin.saturating_add(page.limit);

@@ -6,9 +6,10 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{
-        body::{Fields, parse_object},
         errors::{Answered, ApiError, Problem},
-        pagination::{Cursor, Listing, PageRequest, Query, check_problems, render_pagination},
+        list_fields::ListFields,
+        pagination::{Cursor, Listing, PageRequest, render_pagination},
+        query::{Query, check_problems},
         render,
         service::{Coordinators, Service},
     },
@@ -34,42 +35,8 @@ pub(in crate::api) const PRESIGNED_S: u64 = 3_600;
 /// The longest prefix, in characters.
 pub(in crate::api) const PREFIX_CHARS_MAX: usize = 1_024;
 
-/// What a list of objects asks for in its body.
-#[derive(Default)]
-pub(super) struct ObjectFilter {
-    pub(super) prefix: Option<String>,
-    pub(super) include_total: Option<bool>,
-    pub(super) return_presigned_urls: bool,
-}
-
-impl ObjectFilter {
-    /// Reads the body of a list; problems go with those of the query.
-    pub(super) fn parse(body: &[u8], problems: &mut Vec<Problem>) -> Result<Self, ApiError> {
-        let mut fields = Fields::of_body(parse_object(body)?, problems);
-        let filter = Self {
-            prefix: fields.text("prefix", 0, PREFIX_CHARS_MAX),
-            include_total: fields.flag("include_total"),
-            return_presigned_urls: fields.flag("return_presigned_urls").unwrap_or(false),
-        };
-        for name in ["filters", "sort", "search", "select"] {
-            let asked = match fields.value(name) {
-                None => false,
-                Some(Value::Array(list)) => !list.is_empty(),
-                Some(Value::Object(map)) => !map.is_empty(),
-                Some(Value::String(text)) => !text.is_empty(),
-                Some(_) => true,
-            };
-            if asked {
-                let message = format!(
-                    "`{name}` is not supported. Objects are listed in the order of their keys; filter by `prefix`."
-                );
-                fields.problem(name, "value_error", message);
-            }
-        }
-        fields.done();
-        Ok(filter)
-    }
-}
+/// What clients know and b2sync does not support.
+const NOT_SUPPORTED: [&str; 4] = ["filters", "sort", "search", "select"];
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn list_objects(
@@ -80,9 +47,17 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         body: &[u8],
     ) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::Objects, &mut problems);
-        let filter = ObjectFilter::parse(body, &mut problems)?;
-        let presign = query.flag("return_presigned_urls", &mut problems).unwrap_or(filter.return_presigned_urls);
+        let mut fields = ListFields::parse(query, body, &mut problems)?;
+        let mut page = PageRequest::read(&mut fields, Listing::Objects);
+        let prefix = fields.text("prefix", 0, PREFIX_CHARS_MAX);
+        let presign = fields.flag("return_presigned_urls").unwrap_or(false);
+        for name in NOT_SUPPORTED {
+            let message = format!(
+                "`{name}` is not supported. Objects are listed in the order of their keys; filter by `prefix`."
+            );
+            fields.refuse(name, &message);
+        }
+        page.list_url = fields.done();
         check_problems(problems)?;
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Both have bounds below.
         let answer = self
@@ -96,8 +71,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                     Some(Cursor::Object(cursor)) => Some(cursor.clone()),
                     _ => None,
                 },
-                prefix: filter.prefix.or_else(|| query.get("prefix").map(str::to_owned)),
-                include_total: filter.include_total.unwrap_or(page.include_total),
+                prefix,
+                include_total: page.include_total,
             })
             .await?;
         let results = self.render_objects(&answer.objects, presign).await?;

@@ -10,10 +10,12 @@ use serde_json::{Map, Value, json};
 use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
-        errors::{Answered, ApiError, Problem},
+        errors::{Answered, ApiError},
         filters::{ListFilter, UNREADABLE},
         idempotency::Repeatable,
-        pagination::{Listing, PageRequest, Query, check_problems, encode, render_section},
+        list_fields::ListFields,
+        pagination::{Listing, PageRequest, render_section},
+        query::{Query, check_problems, encode},
         render,
         resources::jobs,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored, unexpected},
@@ -45,11 +47,6 @@ const COORDINATORS_IN_FLIGHT: usize = 16;
 
 /// How many syncs of a bucket are read at a time, to find those that overlap with a new one.
 const OVERLAP_SECTION: u64 = 100;
-
-/// Reads the body of a list: of which connection, and how they stand. Problems go with those of the query.
-pub(super) fn parse_list(body: &[u8], problems: &mut Vec<Problem>) -> Result<ListFilter, ApiError> {
-    ListFilter::parse(body, "connection_id", problems)
-}
 
 /// A sync of a list.
 enum Listed {
@@ -202,8 +199,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         body: &[u8],
     ) -> Answered {
         let mut problems = Vec::new();
-        let page = PageRequest::parse(query, Listing::ByCreation, &mut problems);
-        let filter = parse_list(body, &mut problems)?;
+        let mut fields = ListFields::parse(query, body, &mut problems)?;
+        let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
+        let filter = ListFilter::read(&mut fields, "connection_id");
+        page.list_url = fields.done();
         check_problems(problems)?;
         let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id: filter.owner() };
         let section = if filter.asks_how_it_stands() {

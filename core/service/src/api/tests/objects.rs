@@ -200,3 +200,82 @@ fn the_objects_of_a_sync_without_a_catalogue_are_removed() {
     home.registry.damage(sync_id);
     assert_eq!(home.refused("DELETE", &of, Value::Null).0, 409);
 }
+
+#[test]
+fn a_list_takes_its_page_in_the_body() {
+    let home = Home::new();
+    let sync = home.sync();
+    fill(&home, sync.rsplit('/').next().unwrap());
+    let list = format!("{OBJECTS}/list");
+    // As the stock client asks, page by page.
+    let first = home.ok("POST", &list, json!({"page_size": 2}));
+    assert_eq!(first["results"].as_array().unwrap().len(), 2);
+    let cursor = &first["pagination"]["next_cursor"];
+    let rest = home.ok("POST", &list, json!({"page_size": 2, "cursor": cursor}));
+    assert_eq!(rest["results"][0]["source_key"], "notes.unknown");
+    // A link keeps everything, wherever it was asked for, and is followed with the same method.
+    let body = json!({"limit": 1, "prefix": "2024/", "include_total": true});
+    let first = home.ok("POST", &format!("{list}?return_presigned_urls=true"), body.clone());
+    let link = first["pagination"]["next_page"].as_str().unwrap();
+    assert_eq!(link, format!("{list}?include_total=true&prefix=2024%2F&return_presigned_urls=true&limit=1&offset=1"));
+    for again in [Value::Null, body] {
+        let second = home.ok("POST", link, again);
+        assert_eq!((&second["pagination"]["total"], &second["pagination"]["page"]), (&2.into(), &2.into()));
+        assert!(second["results"][0]["blobs"][0]["presigned_url"].is_string(), "{second}");
+        assert_eq!(second["results"][0]["source_key"], "2024/動画/🎬.mov");
+    }
+    // A body that names another page than the link does not bring the page before again.
+    assert_eq!(home.wrong("POST", link, json!({"limit": 1, "page": 1})), ["body.page"]);
+    assert_eq!(home.wrong("POST", link, json!({"limit": 2})), ["body.limit"]);
+}
+
+#[test]
+fn every_list_takes_the_same_in_query_and_body() {
+    let home = Home::new();
+    *home.jobs.borrow_mut() = (0..3).map(|n| job(&format!("job_{n}"), NOW, JobStatus::Failed)).collect();
+    let sync = home.sync();
+    home.connection("B");
+    home.ok("POST", SYNCS, json!({"connection_id": "B", "source_path": "my-videos"}));
+    let entry = |key: &str| Entry { key: key.into(), etag: "e".into(), size: 1, last_modified: Timestamp::default() };
+    let at = Timestamp::from_millis(NOW);
+    for position in 1..3 {
+        let change = created(position, entry(&position.to_string()));
+        home.letters.borrow_mut().refuse(&change, "No.", 3, at).unwrap();
+    }
+    let (connections, syncs) = (format!("{CONNECTIONS}/list"), format!("{SYNCS}/list"));
+    let (jobs, letters) = (format!("{sync}/jobs"), format!("{sync}/dlq"));
+    for (list, query, body) in [
+        (&connections, "status=ACTIVE&is_active=true&provider_type=backblaze", json!({"status": "ACTIVE"})),
+        (&syncs, "status=PENDING&is_active=true", json!({"status": "PENDING", "is_active": true})),
+        (&jobs, "status=failed", json!({"status": "failed"})),
+        (&letters, "error_types=delivery_refused&error_types=x", json!({"error_types": ["delivery_refused", "x"]})),
+    ] {
+        let total = |target: &str, body: Value| home.ok("POST", target, body)["total"].as_u64().unwrap();
+        let all = total(list, Value::Null);
+        assert!(all >= 2, "{list}");
+        assert_eq!(total(&format!("{list}?{query}"), Value::Null), all, "{list}");
+        assert_eq!(total(list, body.clone()), all, "{list}");
+        // The second page, by the link of the first and by the body.
+        let mut paged = body.clone();
+        paged["page_size"] = 1.into();
+        let first = home.ok("POST", list, paged.clone());
+        let link = first["pagination"]["next_page"].as_str().unwrap();
+        let second = home.ok("POST", link, Value::Null)["results"].clone();
+        assert_ne!(second, first["results"], "{list}");
+        paged["page"] = 2.into();
+        assert_eq!(home.ok("POST", list, paged)["results"], second, "{list}");
+        if body.get("status").is_some() {
+            assert_eq!(home.wrong("POST", &format!("{list}?status=none"), Value::Null), ["query.status"]);
+        }
+    }
+    for (list, query) in [
+        (&connections, "status=FAILED"),
+        (&connections, "is_active=false"),
+        (&syncs, "status=FAILED"),
+        (&syncs, "connection_id=conn_x"),
+        (&jobs, "status=running"),
+        (&letters, "error_types=x"),
+    ] {
+        assert_eq!(home.ok("POST", &format!("{list}?{query}"), Value::Null)["total"], 0, "{list} {query}");
+    }
+}

@@ -10,7 +10,7 @@ use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
         errors::{ApiError, problem_of},
-        pagination::check_problems,
+        query::check_problems,
     },
     registry::{FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, SyncMode, SyncRecord, usual_sinks},
     sinks::SinkSpec,

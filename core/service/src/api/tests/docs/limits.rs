@@ -4,9 +4,9 @@
 use super::page::{check_block, read, row};
 use crate::{
     api::{
-        body, nesting, pagination, render, request,
+        body, nesting, pagination, query, render, request,
         resources::{
-            changes, connections, jobs, objects,
+            changes, connections, dead_letters as dead_letter_list, jobs, objects,
             syncs::settings::{BATCH, CLASS_C_MAX, CONCURRENCY_MAX, INTERVAL_S},
         },
         routes,
@@ -118,13 +118,14 @@ fn of_the_api() {
             ("levels of lists and objects in a body", number(nesting::NESTING_MAX as u64)),
             ("`metadata` of a connection or a sync", format!("{} as JSON", bytes(body::METADATA_BYTES_MAX))),
             ("part of a path", format!("{}, decoded", bytes(routes::SEGMENT_BYTES_MAX))),
-            ("parameters of a query that are read", number(pagination::PARAMETERS_MAX as u64)),
+            ("parameters of a query that are read", number(query::PARAMETERS_MAX as u64)),
             ("items of a page", format!("1 to {}, default {}", number(max), number(default))),
             ("offset", number(offset)),
             ("strings in a list of a body", number(body::LIST_ITEMS_MAX)),
             ("namespace", format!("{} characters", request::NAMESPACE_CHARS_MAX)),
             ("name of a connection", format!("{} characters", connections::NAME_CHARS_MAX)),
             ("description, reason of a pause", format!("{} characters", body::DESCRIPTION_CHARS_MAX)),
+            ("`error_types` of a list of dead letters", number(dead_letter_list::LIST_TYPES_MAX as u64)),
             ("`prefix` of a list of objects", format!("{} characters", number(objects::PREFIX_CHARS_MAX))),
             ("`last_error`, `error`", format!("{} characters", number(render::ERROR_CHARS_MAX))),
             ("quoted input in a message", format!("{} characters", error::QUOTE_CHARS_MAX)),

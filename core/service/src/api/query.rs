@@ -1,0 +1,143 @@
+//! The parameters of a query, each read by name, with every problem reported at once.
+
+use percent_encoding::percent_decode_str;
+
+use super::{
+    body::KEY_CHARS_MAX,
+    errors::{ApiError, Problem},
+};
+
+/// The most parameters of a query that are looked at.
+pub(super) const PARAMETERS_MAX: usize = 64;
+
+/// The parameters that say which page of a list is asked for.
+pub(crate) const PAGE_PARAMETERS: [&str; 7] =
+    ["limit", "page_size", "offset", "page", "cursor", "next_cursor", "after"];
+
+/// The parameters of a query, decoded.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query {
+    /// The path that it stands behind, as it was sent, without a slash at the end.
+    path: String,
+    parameters: Vec<(String, String)>,
+}
+
+impl Query {
+    /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
+    pub(crate) fn parse(path: &str, query: &str) -> Self {
+        let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let pairs = query.split('&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX).map(|part| {
+            let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            (decode(name), decode(value))
+        });
+        Self { path: path.trim_end_matches('/').to_owned(), parameters: pairs.collect() }
+    }
+
+    /// The path that it stands behind.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// The last value of a parameter; an empty one counts as left out.
+    pub(crate) fn get(&self, name: &str) -> Option<&str> {
+        self.parameters
+            .iter()
+            .rev()
+            .find(|(n, _)| n == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
+    }
+
+    /// Every value of a parameter that may be repeated; empty ones count as left out.
+    pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        let values = self.parameters.iter().filter(|(n, value)| n == name && !value.is_empty());
+        values.map(|(_, value)| value.clone()).collect()
+    }
+
+    /// Reports parameters that are not in `names`, are sent twice, or are empty: one that is passed over would do
+    /// something else than was meant.
+    pub(crate) fn check_only(&self, names: &[&str], problems: &mut Vec<Problem>) {
+        for (index, (name, value)) in self.parameters.iter().enumerate() {
+            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
+            if !names.contains(&name.as_str()) {
+                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let message = format!("Unknown parameter {short:?}. Allowed: {allowed}.");
+                problem(problems, &short, "extra_forbidden", message);
+            } else if self.parameters.iter().take(index).any(|(other, _)| other == name) {
+                problem(problems, name, "value_error", format!("`{name}` is sent more than once: send it once."));
+            } else if value.is_empty() {
+                problem(problems, name, "value_error", format!("`{name}` is empty: send a value or leave it out."));
+            }
+        }
+    }
+
+    /// Fails if there is any parameter.
+    pub(crate) fn refuse_all(&self) -> Result<(), ApiError> {
+        let mut problems = Vec::new();
+        self.check_only(&[], &mut problems);
+        check_problems(problems)
+    }
+
+    /// A boolean parameter.
+    pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
+        let text = self.get(name)?;
+        match text.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => {
+                problem(problems, name, "bool_parsing", format!("`{name}` must be true or false."));
+                None
+            }
+        }
+    }
+
+    /// A string of at most that many characters.
+    pub(crate) fn text(&self, name: &str, chars_max: usize, problems: &mut Vec<Problem>) -> Option<String> {
+        let text = self.get(name)?;
+        let chars = text.chars().count();
+        if chars > chars_max {
+            let message = format!("`{name}` has {chars} characters; it must have at most {chars_max}.");
+            problem(problems, name, "string_too_long", message);
+            return None;
+        }
+        Some(text.to_owned())
+    }
+
+    /// One of `choices`.
+    pub(crate) fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)], problems: &mut Vec<Problem>) -> Option<T> {
+        let text = self.get(name)?;
+        let chosen = choices.iter().find(|(choice, _)| *choice == text);
+        if chosen.is_none() {
+            let names: Vec<&str> = choices.iter().map(|(choice, _)| *choice).collect();
+            problem(problems, name, "enum", format!("`{name}` must be one of {}.", names.join(", ")));
+        }
+        chosen.map(|(_, value)| *value)
+    }
+
+    /// An integer between bounds, both included.
+    pub(crate) fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
+        let text = self.get(name)?;
+        let kind = match text.parse::<i128>() {
+            Ok(number) if number < i128::from(min) => "greater_than_equal",
+            Ok(number) if number > i128::from(max) => "less_than_equal",
+            Ok(number) => return u64::try_from(number).ok(),
+            Err(_) => "int_parsing",
+        };
+        problem(problems, name, kind, format!("`{name}` must be an integer from {min} to {max}."));
+        None
+    }
+}
+
+pub(crate) fn problem(problems: &mut Vec<Problem>, name: &str, kind: &'static str, message: String) {
+    problems.push(Problem { location: vec!["query".to_owned(), name.to_owned()], kind, message });
+}
+
+/// A part of a URL, encoded.
+pub(crate) fn encode(segment: &str) -> String {
+    percent_encoding::utf8_percent_encode(segment, b2sync_core::b2::url::RESERVED).to_string()
+}
+
+/// Fails with what was collected.
+pub(crate) fn check_problems(problems: Vec<Problem>) -> Result<(), ApiError> {
+    if problems.is_empty() { Ok(()) } else { Err(ApiError::Invalid(problems)) }
+}
