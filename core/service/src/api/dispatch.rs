@@ -3,12 +3,13 @@
 use serde_json::{Value, json};
 
 use super::{
+    body::{Fields, parse_object},
     errors::{Answered, ApiError, ApiResponse},
     idempotency::Repeatable,
-    query::Query,
+    query::{Query, check_problems},
     request::ApiRequest,
-    resources::{connections, syncs::refuse_fields},
-    routes::{self, Operation},
+    resources::connections,
+    routes::{self, Operation, Route},
     service::{Coordinators, Service},
 };
 use crate::{catalogue::Objects, registry::Registry};
@@ -21,6 +22,22 @@ async fn once(is_repeatable: bool, create: impl AsyncFn() -> Answered) -> Answer
         Err(ApiError::Failed(error)) if is_repeatable && error.kind() == ErrorKind::Conflict => create().await,
         result => result,
     }
+}
+
+/// Refuses parameters and fields that an operation does not read: one that is passed over does not do what was meant.
+/// The body of a `GET` means nothing except to lists, and beside the path of `/` and `/healthz` nothing matters.
+fn refuse_unread(request: &ApiRequest, route: &Route, query: &Query) -> Result<(), ApiError> {
+    if route.is_public {
+        return Ok(());
+    }
+    let mut problems = Vec::new();
+    if !route.operation.reads_query() {
+        query.check_only(&[], &mut problems);
+    }
+    if !route.operation.reads_body() && !matches!(request.method.as_str(), "GET" | "HEAD") {
+        Fields::of_body(parse_object(&request.body)?, &mut problems).done();
+    }
+    check_problems(problems)
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
@@ -45,6 +62,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let (route, at) = found?;
         let query = &Query::parse(&request.path, &request.query);
         let body = request.body.as_slice();
+        refuse_unread(request, route, query)?;
         let sync_row = async || self.find_sync_row(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
         let sync = async || Ok::<_, ApiError>(sync_row().await?.read()?);
         match route.operation {
@@ -70,16 +88,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::SyncGet => self.get_sync(&sync().await?).await,
             Operation::SyncUpdate => self.update_sync(sync().await?, body).await,
             Operation::SyncDelete => self.delete_sync(sync_row().await?, query).await,
-            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query, body).await,
+            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await,
             Operation::SyncPause => self.pause_sync(sync().await?, body).await,
-            Operation::SyncResume => {
-                refuse_fields(body)?;
-                self.resume_sync(sync().await?).await
-            }
-            Operation::SyncUnlock => {
-                refuse_fields(body)?;
-                self.unlock_sync(&sync().await?).await
-            }
+            Operation::SyncResume => self.resume_sync(sync().await?).await,
+            Operation::SyncUnlock => self.unlock_sync(&sync().await?).await,
             Operation::SyncMetrics => self.sync_metrics(&sync().await?).await,
             Operation::ChangeList => self.read_changes(&sync().await?, query).await,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await,
@@ -89,15 +101,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await,
             Operation::ObjectList => self.list_objects(request.namespace()?, at.bucket_id, query, body).await,
             Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await,
-            Operation::ObjectDelete => {
-                query.refuse_all()?;
-                refuse_fields(body)?;
-                self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await
-            }
-            Operation::ObjectsDelete => {
-                refuse_fields(body)?;
-                self.delete_objects(&request.namespace()?, &at.bucket_id, query).await
-            }
+            Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await,
+            Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await,
         }
     }
 

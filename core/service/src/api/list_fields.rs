@@ -16,6 +16,10 @@ pub(crate) struct ListFields<'a> {
     body: Fields<'a>,
     /// Those of the query.
     problems: Vec<Problem>,
+    /// What may stand in the query.
+    names: Vec<&'static str>,
+    /// Those that may be repeated there.
+    repeated: Vec<&'static str>,
     /// What the body has.
     in_body: Vec<&'static str>,
     /// What links to other pages repeat.
@@ -26,7 +30,8 @@ impl<'a> ListFields<'a> {
     /// Of a request.
     pub(crate) fn parse(query: &'a Query, body: &[u8], problems: &'a mut Vec<Problem>) -> Result<Self, ApiError> {
         let body = Fields::of_body(parse_object(body)?, problems);
-        Ok(Self { query, body, problems: Vec::new(), in_body: Vec::new(), kept: Vec::new() })
+        let (names, repeated, in_body, kept) = Default::default();
+        Ok(Self { query, body, problems: Vec::new(), names, repeated, in_body, kept })
     }
 
     /// Reports a problem where the field stands.
@@ -40,6 +45,7 @@ impl<'a> ListFields<'a> {
 
     /// The value that stands in the query or in the body.
     fn either<T: PartialEq>(&mut self, name: &'static str, in_query: Option<T>, in_body: Option<T>) -> Option<T> {
+        self.names.push(name);
         if in_body.is_some() {
             self.in_body.push(name);
         }
@@ -96,6 +102,7 @@ impl<'a> ListFields<'a> {
     pub(crate) fn texts(&mut self, name: &'static str, items_max: usize) -> Option<Vec<String>> {
         let in_query = Some(self.query.all(name)).filter(|texts| !texts.is_empty());
         let in_body = self.body.texts(name);
+        self.repeated.push(name);
         let texts = self.either(name, in_query, in_body)?;
         if texts.len() > items_max {
             self.problem(name, "too_long", format!("`{name}` has more than {items_max} items."));
@@ -121,10 +128,12 @@ impl<'a> ListFields<'a> {
         }
     }
 
-    /// Declares that nothing else is accepted: reports what is left. Answers what links to other pages begin with: the
-    /// path, and what is asked for besides the page.
+    /// Declares that nothing else is accepted: reports what is left, in both. Answers what links to other pages begin
+    /// with: the path, and what is asked for besides the page.
     pub(crate) fn done(self) -> String {
-        let Self { query, mut body, problems, kept, .. } = self;
+        let Self { query, mut body, mut problems, mut names, repeated, kept, .. } = self;
+        names.sort_unstable();
+        query.check_names(&names, &repeated, &mut problems);
         let link = |url: String, (name, value): &(&str, String)| format!("{url}{name}={}&", encode(value));
         problems.into_iter().for_each(|problem| body.report(problem));
         body.done();

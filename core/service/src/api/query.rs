@@ -7,7 +7,7 @@ use super::{
     errors::{ApiError, Problem},
 };
 
-/// The most parameters of a query that are looked at.
+/// The most parameters of a query.
 pub(super) const PARAMETERS_MAX: usize = 64;
 
 /// The parameters that say which page of a list is asked for.
@@ -20,17 +20,21 @@ pub(crate) struct Query {
     /// The path that it stands behind, as it was sent, without a slash at the end.
     path: String,
     parameters: Vec<(String, String)>,
+    /// Whether there are parameters beyond [`PARAMETERS_MAX`].
+    has_more: bool,
 }
 
 impl Query {
     /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
     pub(crate) fn parse(path: &str, query: &str) -> Self {
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
-        let pairs = query.split('&').filter(|part| !part.is_empty()).take(PARAMETERS_MAX).map(|part| {
+        let mut parts = query.split('&').filter(|part| !part.is_empty());
+        let pairs = parts.by_ref().take(PARAMETERS_MAX).map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
             (decode(name), decode(value))
         });
-        Self { path: path.trim_end_matches('/').to_owned(), parameters: pairs.collect() }
+        let parameters = pairs.collect();
+        Self { path: path.trim_end_matches('/').to_owned(), parameters, has_more: parts.next().is_some() }
     }
 
     /// The path that it stands behind.
@@ -57,25 +61,31 @@ impl Query {
     /// Reports parameters that are not in `names`, are sent twice, or are empty: one that is passed over would do
     /// something else than was meant.
     pub(crate) fn check_only(&self, names: &[&str], problems: &mut Vec<Problem>) {
-        for (index, (name, value)) in self.parameters.iter().enumerate() {
-            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
-            if !names.contains(&name.as_str()) {
-                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
-                let message = format!("Unknown parameter {short:?}. Allowed: {allowed}.");
-                problem(problems, &short, "extra_forbidden", message);
-            } else if self.parameters.iter().take(index).any(|(other, _)| other == name) {
-                problem(problems, name, "value_error", format!("`{name}` is sent more than once: send it once."));
-            } else if value.is_empty() {
+        self.check_names(names, &[], problems);
+        for (name, value) in &self.parameters {
+            if names.contains(&name.as_str()) && value.is_empty() {
                 problem(problems, name, "value_error", format!("`{name}` is empty: send a value or leave it out."));
             }
         }
     }
 
-    /// Fails if there is any parameter.
-    pub(crate) fn refuse_all(&self) -> Result<(), ApiError> {
-        let mut problems = Vec::new();
-        self.check_only(&[], &mut problems);
-        check_problems(problems)
+    /// Reports parameters that are not in `names`, or are sent twice and are not `repeated`.
+    pub(crate) fn check_names(&self, names: &[&str], repeated: &[&str], problems: &mut Vec<Problem>) {
+        if self.has_more {
+            let message = format!("The query has more than {PARAMETERS_MAX} parameters. Send fewer.");
+            problems.push(Problem { location: vec!["query".to_owned()], kind: "too_long", message });
+        }
+        for (index, (name, _)) in self.parameters.iter().enumerate() {
+            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
+            let may_repeat = repeated.contains(&name.as_str());
+            if !names.contains(&name.as_str()) {
+                let allowed = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let message = format!("Unknown parameter {short:?}. Allowed: {allowed}.");
+                problem(problems, &short, "extra_forbidden", message);
+            } else if !may_repeat && self.parameters.iter().take(index).any(|(other, _)| other == name) {
+                problem(problems, name, "value_error", format!("`{name}` is sent more than once: send it once."));
+            }
+        }
     }
 
     /// A boolean parameter.

@@ -44,6 +44,52 @@ pub(super) enum Operation {
     ObjectsDelete,
 }
 
+impl Operation {
+    /// Whether it reads parameters of the query, and refuses those that it does not know.
+    pub(super) const fn reads_query(self) -> bool {
+        use Operation::{
+            ChangeList, ConnectionList, DeadLetterList, JobList, ObjectGet, ObjectList, ObjectsDelete, SyncDelete,
+            SyncList, SyncTrigger,
+        };
+        matches!(
+            self,
+            ConnectionList
+                | SyncList
+                | SyncDelete
+                | SyncTrigger
+                | ChangeList
+                | JobList
+                | DeadLetterList
+                | ObjectList
+                | ObjectGet
+                | ObjectsDelete
+        )
+    }
+
+    /// Whether it reads the body, and refuses fields that it does not know.
+    pub(super) const fn reads_body(self) -> bool {
+        use Operation::{
+            ConnectionCreate, ConnectionList, ConnectionUpdate, DeadLetterList, DeadLetterMarkFailed,
+            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncPause, SyncUpdate,
+        };
+        matches!(
+            self,
+            ConnectionCreate
+                | ConnectionList
+                | ConnectionUpdate
+                | SyncCreate
+                | SyncList
+                | SyncUpdate
+                | SyncPause
+                | JobList
+                | DeadLetterList
+                | DeadLetterRequeue
+                | DeadLetterMarkFailed
+                | ObjectList
+        )
+    }
+}
+
 /// A row of the table.
 #[derive(Debug)]
 pub(super) struct Route {

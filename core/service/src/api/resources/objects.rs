@@ -95,7 +95,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         query: &Query,
     ) -> Answered {
         let mut problems = Vec::new();
+        query.check_only(&["return_presigned_urls", "include_document_count"], &mut problems);
         let presign = query.flag("return_presigned_urls", &mut problems).unwrap_or(false);
+        // Clients ask for it, or ask to go without: there are no documents here.
+        let _ = query.flag("include_document_count", &mut problems);
         check_problems(problems)?;
         match self.objects.get(namespace_id, bucket_id, object_id).await? {
             Some(object) => {

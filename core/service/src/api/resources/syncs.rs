@@ -300,11 +300,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.watched(&sync.sync_id, self.render_sync(&sync, Command::Resume)).await
     }
 
-    pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {
         let mut problems = Vec::new();
         query.check_only(&["full_sync", "confirm_deletes"], &mut problems);
-        // What is to be asked for is a parameter: a field would be passed over.
-        Fields::of_body(parse_object(body)?, &mut problems).done();
         // Every listing is a full one: asking for it matters only where files are to be handed over again.
         let full_sync = query.flag("full_sync", &mut problems).unwrap_or(false);
         let confirm_deletes = query.flag("confirm_deletes", &mut problems).unwrap_or(false);
@@ -391,13 +389,6 @@ fn deleted_message(sync: &SyncRow, removed: Option<u64>, kept: Option<u64>) -> S
         encode(&sync.bucket_id),
         sync.sync_id
     )
-}
-
-/// Refuses a body with fields, for calls that read none.
-pub(in crate::api) fn refuse_fields(body: &[u8]) -> Result<(), ApiError> {
-    let mut problems = Vec::new();
-    Fields::of_body(parse_object(body)?, &mut problems).done();
-    check_problems(problems)
 }
 
 /// The optional body of a pause: `{"reason": …}`.

@@ -3,6 +3,51 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::api::routes::ROUTES;
+
+/// A path of a route at which there is something.
+fn real(home: &Home, path: &str, sync: &str) -> String {
+    let id = sync.rsplit('/').next().unwrap();
+    let object = b2sync_core::ids::object_id(id, "notes.unknown");
+    let connection = home.record(sync).connection_id;
+    [("{connection_id}", connection.as_str()), ("{bucket_id}", "bkt_1"), ("{sync_config_id}", id)]
+        .into_iter()
+        .chain([("{sync_job_id}", "job_1"), ("{object_id}", object.as_str())])
+        .fold(path.to_owned(), |path, (name, value)| path.replace(name, value))
+}
+
+#[test]
+fn nothing_that_is_asked_for_is_passed_over() {
+    let home = Home::new();
+    *home.jobs.borrow_mut() = vec![job("job_1", NOW, JobStatus::Completed)];
+    let sync = home.sync();
+    fill(&home, sync.rsplit('/').next().unwrap());
+    for route in ROUTES.iter().filter(|route| !route.is_public) {
+        for method in route.methods {
+            let target = real(&home, route.path, &sync);
+            let wrong = home.wrong(method, &format!("{target}?bogus=1"), Value::Null);
+            assert!(wrong.contains(&"query.bogus".to_owned()), "{method} {target}: {wrong:?}");
+            if *method != "GET" {
+                let wrong = home.wrong(method, &target, json!({"bogus": 1}));
+                let found = wrong.iter().any(|it| it == "body.bogus" || it == "query.sync_id");
+                assert!(found, "{method} {target}: {wrong:?}");
+            }
+        }
+    }
+    assert_eq!(home.call("GET", &sync, json!({"bogus": 1})).0, 200, "the body of a GET means nothing");
+    for path in ["/", "/healthz"] {
+        assert_eq!(home.call("GET", &format!("{path}?at=1"), Value::Null).0, 200, "{path}");
+    }
+    // A wrong spelling deletes nothing, and is told what is right.
+    let (_, _, message) = home.refused("DELETE", &format!("{sync}?delete_object=true"), Value::Null);
+    assert_eq!(message, "Unknown parameter \"delete_object\". Allowed: delete_objects.");
+    let (_, _, message) = home.refused("GET", &format!("{SYNCS}?state=ACTIVE"), Value::Null);
+    assert!(message.ends_with("is_active, limit, next_cursor, offset, page, page_size, status."), "{message}");
+    let (_, _, message) = home.refused("GET", &format!("{sync}/metrics?days=1"), Value::Null);
+    assert!(message.ends_with("Allowed: none."), "{message}");
+    assert_eq!(home.wrong("GET", &format!("{OBJECTS}?limit=1&limit=2"), Value::Null), ["query.limit"]);
+    assert_eq!(home.wrong("GET", &format!("{OBJECTS}?{}", "limit=&".repeat(65)), Value::Null)[0], "query");
+}
 
 /// What a home sends on, as the Worker will: any bytes.
 fn any_request() -> impl Strategy<Value = ApiRequest> {

@@ -118,7 +118,7 @@ fn of_the_api() {
             ("levels of lists and objects in a body", number(nesting::NESTING_MAX as u64)),
             ("`metadata` of a connection or a sync", format!("{} as JSON", bytes(body::METADATA_BYTES_MAX))),
             ("part of a path", format!("{}, decoded", bytes(routes::SEGMENT_BYTES_MAX))),
-            ("parameters of a query that are read", number(query::PARAMETERS_MAX as u64)),
+            ("parameters of a query", number(query::PARAMETERS_MAX as u64)),
             ("items of a page", format!("1 to {}, default {}", number(max), number(default))),
             ("offset", number(offset)),
             ("strings in a list of a body", number(body::LIST_ITEMS_MAX)),
