@@ -220,7 +220,7 @@ impl Service {
         Ok((answer.status, answer.body))
     }
 
-    /// One call with the API key; any status is an answer.
+    /// One call with the API key; any status is an answer. That of a 204 is `null`.
     ///
     /// # Errors
     /// There is no answer, or it is no JSON.
@@ -229,6 +229,9 @@ impl Service {
         let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
         let body = body.map(Value::to_string).unwrap_or_default();
         let (status, bytes) = self.send(method, path, &headers, body.as_bytes())?;
+        if status == 204 && bytes.is_empty() {
+            return Ok((status, Value::Null));
+        }
         let json = serde_json::from_slice(&bytes).map_err(|error| {
             let text = String::from_utf8_lossy(&bytes);
             self.error(format!("{method} {path} answered {status} with no JSON ({error}): {text}"))

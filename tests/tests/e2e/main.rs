@@ -9,6 +9,7 @@ mod cuts;
 mod docs;
 mod feed;
 mod filters;
+mod objects;
 mod poll;
 mod reconcile;
 mod refusals;
