@@ -56,6 +56,10 @@ pub enum Mutation {
     AlwaysMoveRoot,
     /// The root does not count its generations.
     SameGeneration,
+    /// Deletions that are held back are forgotten.
+    ForgetHeld,
+    /// A job goes on with the listing of an earlier one, and counts what that one appended as its own.
+    CountTwice,
     /// Batches that a dead step stored stay.
     KeepOrphans,
     /// What is left of a deleted sync stays.

@@ -410,6 +410,8 @@ fn further_rules_catch_a_defect_each() {
         (Mutation::SameGeneration, Rule::RootNeverRegresses),
         (Mutation::KeepForgotten, Rule::NothingIsLeft),
         (Mutation::KeepOrphans, Rule::NoOrphans),
+        (Mutation::ForgetHeld, Rule::FeedIsSnapshot),
+        (Mutation::CountTwice, Rule::CountsItsOwn),
     ] {
         assert_caught(defect, &[rule]);
     }

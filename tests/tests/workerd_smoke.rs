@@ -36,6 +36,21 @@ fn it_is_healthy_and_lets_nobody_in_without_the_key() -> Outcome {
 }
 
 #[test]
+fn a_variable_that_cannot_be_used_is_told_by_every_route() -> Outcome {
+    let secrets = [("API_KEY", API_KEY), ("MASTER_KEY", MASTER_KEY)];
+    for (name, value) in [("B2_API_URL", "notaurl"), ("STEP_BUDGET", "garbage")] {
+        let (_folder, workerd) = start(&[secrets[0], secrets[1], (name, value)])?;
+        for path in ["/healthz", "/", "/v1/organizations/connections"] {
+            let answer = workerd.get(path)?;
+            let text = answer.text();
+            assert_eq!(answer.status, 500, "{path}: {text}");
+            assert!(text.contains("\"misconfigured\"") && text.contains(name), "{path}: {text}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
 fn a_missing_secret_is_named_with_the_command_that_sets_it() -> Outcome {
     let too_short = [("API_KEY", API_KEY), ("MASTER_KEY", "k1:AAAA")];
     let cases: [(&[(&str, &str)], &str); 3] = [

@@ -145,7 +145,7 @@ const TABLE: &[Row] = &[
         status_min: 401,
         status_max: 401,
         codes: &["expired_auth_token"],
-        kind: ErrorKind::BadCredentials,
+        kind: ErrorKind::KeyExpired,
         message: "B2 says that the credentials have expired.",
         advice: CHECK_KEY,
         ..ANY
@@ -566,7 +566,7 @@ mod tests {
                 "key id or the application key is incorrect",
             ),
             (a, json(401, "unauthorized", ""), BadCredentials, Permanent, "expired or been deleted"),
-            (a, json(401, "expired_auth_token", ""), BadCredentials, Permanent, "have expired"),
+            (a, json(401, "expired_auth_token", ""), KeyExpired, Permanent, "have expired"),
             (a, json(401, "unsupported", "v4"), BadCredentials, Permanent, "version 4"),
             (a, response(401, ""), BadCredentials, Permanent, "incorrect"),
             (a, json(403, "access_denied", ""), AccessDenied, Permanent, "suspended"),

@@ -196,7 +196,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// The deletions that are held back, as the next root keeps them.
     pub(super) fn parts_held_back(&self) -> Vec<KnownPart> {
         let deletions = &self.job.deletions;
-        if deletions.held_back.is_none() {
+        if deletions.held_back.is_none() || mutation::is_on(Mutation::ForgetHeld) {
             return Vec::new();
         }
         let all = deletions.parts.iter().cloned().chain(document::encode_known(&deletions.held)).collect();

@@ -17,6 +17,7 @@ use crate::{
     entry::Entry,
     error::Error,
     job::JobCounts,
+    mutation::{self, Mutation},
     snapshot::{
         ContentHash,
         cut::Begins,
@@ -67,7 +68,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Takes up the checkpoint, if there is one.
     pub(in crate::engine) async fn resume(&mut self) -> Result<Resumed, Error> {
         let Some(mut checkpoint) = self.job.stored.document.checkpoint.clone() else { return Ok(self.begin()) };
-        if checkpoint.job_id != self.spec.job_id {
+        if checkpoint.job_id != self.spec.job_id && !mutation::is_on(Mutation::CountTwice) {
             // An earlier job read so far. What that one appended is not this one's.
             (checkpoint.counts, checkpoint.objects_found) = (checkpoint.counts.of_listing(), 0);
         }

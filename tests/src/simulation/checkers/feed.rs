@@ -278,6 +278,12 @@ impl FeedLog {
         (*objects, *deletions)
     }
 
+    /// How many changes a job has appended.
+    pub(super) fn appended_by(&self, job: &str) -> u64 {
+        let deletions = self.deletions.iter().filter(|((by, _), _)| by == job).map(|(_, count)| count);
+        self.objects.get(job).copied().unwrap_or(0) + deletions.sum::<u64>()
+    }
+
     /// What is replayed is what root and checkpoint count. Answers how many files that are.
     pub(super) fn check_counted(&self, counted: &Counted) -> Result<u64, Violation> {
         let Reconcile { on_delete, on_update, on_filter_drift } = self.reconcile;

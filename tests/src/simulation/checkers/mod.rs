@@ -16,6 +16,7 @@ use std::collections::HashSet;
 use b2sync_core::change::Change;
 use b2sync_core::entry::{Entry, KeyOrder};
 use b2sync_core::filter::FilterSpec;
+use b2sync_core::job::JobRecord;
 use b2sync_core::policy::{DeletionLimit, Reconcile};
 use b2sync_core::source_path::SourcePath;
 use b2sync_service::sinks::SinkRecord;
@@ -197,6 +198,16 @@ impl Checks {
             }
             None => Ok(()),
         }
+    }
+
+    /// A job ended: it counts no change that it has not appended.
+    pub fn job_ended(&self, job: &JobRecord) -> Result<(), Violation> {
+        let (counted, appended) = (job.counts.changes(), self.feed.appended_by(&job.job_id));
+        if counted <= appended {
+            return Ok(());
+        }
+        let message = format!("{} counts {counted} changes, and has appended {appended}", job.job_id);
+        Err(Violation::new(Rule::CountsItsOwn, message))
     }
 
     /// A blob is deleted: nothing that is stored may name it, also if what is stored is about to be replaced.

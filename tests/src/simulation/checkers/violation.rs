@@ -87,6 +87,8 @@ pub enum Rule {
     QuietPoll,
     /// Of a sync that was deleted nothing is left.
     NothingIsLeft,
+    /// A job counts more changes than it has appended.
+    CountsItsOwn,
     /// A batch of the feed is stored, and neither the document nor a list of what is to be deleted names it.
     NoOrphans,
     /// Left alone, a sync comes to rest.
