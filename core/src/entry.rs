@@ -19,7 +19,7 @@ pub struct Entry {
     pub last_modified: Timestamp,
 }
 
-/// An [`Entry`] that somebody else holds.
+/// An [`Entry`] that borrows its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryRef<'a> {
     /// As [`Entry::key`].

@@ -89,7 +89,7 @@ impl ErrorKind {
 /// Whether the same call may succeed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Retry {
-    /// The same call will fail again until somebody changes something.
+    /// The same call fails again until something is changed.
     Permanent,
     /// The same call may succeed in a moment.
     Temporary,

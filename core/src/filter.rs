@@ -39,7 +39,7 @@ use crate::{
 pub const LIST_ITEMS_MAX: usize = 100;
 /// The longest item of a list, in bytes.
 pub const ITEM_BYTES_MAX: usize = 1_024;
-/// What the patterns of one list take together at most, in bytes, but for those without a wildcard: each byte of the
+/// What the patterns of one list take together at most, in bytes, except those without a wildcard: each byte of the
 /// others takes several hundred while they are compiled. A hundred patterns of 160 bytes fit.
 pub const WILDCARD_PATTERNS_BYTES_MAX: usize = 16 << 10;
 
@@ -190,7 +190,7 @@ pub enum Verdict<'f> {
 }
 
 impl Verdict<'_> {
-    /// One of each kind, but for [`Self::Accepted`].
+    /// One of each kind, except [`Self::Accepted`].
     pub(crate) const REFUSALS: [Self; 9] = [
         Self::FolderMarker,
         Self::TooSmall,

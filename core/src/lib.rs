@@ -1,7 +1,7 @@
 //! The portable core of b2sync: it watches a Backblaze B2 bucket and appends each file that is created,
 //! updated or deleted to an ordered feed, once.
 //!
-//! **The contract.** This crate performs no I/O, reads no clock and draws no randomness. Whatever it needs from the
+//! **The contract.** This crate performs no I/O, reads no clock and draws no randomness. What it needs from the
 //! world it takes through a trait that each home implements: [`http::HttpClient`], [`store::BlobStore`],
 //! [`store::DocumentStore`], [`time::Clock`], [`entropy::Entropy`]. [`sink::Sink`] is what takes a feed: the
 //! pumps of the service call it. The homes are a Cloudflare

@@ -3,7 +3,7 @@
 //! A table of what media buckets hold, by [IANA's names](https://www.iana.org/assignments/media-types/) where it has
 //! one, and `mime_guess` for all other extensions. It is a guess and nothing more: the bytes are never looked at.
 
-/// Differs when a name may be taken for another type than before: a filter by type then compares anew.
+/// Differs when a name may be taken for another type than before: a filter by type then compares everything again.
 pub const TABLE_VERSION: &str = "1, mime_guess 2.0.5";
 
 /// What a name without a known extension is taken for.

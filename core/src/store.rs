@@ -42,7 +42,7 @@ pub struct Document {
 pub enum Swapped {
     /// Written; the document's new revision.
     Done(u64),
-    /// Somebody else moved it first: nothing was written.
+    /// Another writer moved it first: nothing was written.
     Conflict,
 }
 

@@ -197,7 +197,7 @@ impl fmt::Debug for Timestamp {
 
 /// A month, in years that begin with March.
 struct Month {
-    /// How many days it has, but for a leap day; 0: there is no such month.
+    /// How many days it has, without a leap day; 0: there is no such month.
     days: u32,
     /// 1 where the year that it belongs to began in the calendar year before.
     years_before: u32,

@@ -12,7 +12,7 @@ use worker::{
 
 /// The size of the first read where the sender gives no length, in bytes: a page of 1,000 keys of usual length.
 const READ_BYTES: usize = 256 << 10;
-/// The largest size of one read, in bytes, whatever length the sender gives.
+/// The largest size of one read, in bytes, also if the sender gives a larger length.
 const READ_BYTES_MAX: usize = 1 << 20;
 const CONTENT_LENGTH: &str = "content-length";
 

@@ -7,7 +7,7 @@
 //!   a sync and some shards that read for it, one catalogue a target bucket;
 //! - KV holds the segments of snapshots and the job history: what never changes, or is only read by people.
 //!
-//! Invariants: nothing here panics, since a panic also fails whatever else the same isolate is doing; and every error
+//! Invariants: nothing here panics, since a panic also fails everything else that the isolate is doing; and every error
 //! becomes an answer in the API's own envelope.
 
 #![allow(missing_docs)] // `#[durable_object]` generates public methods that it does not document.

@@ -115,7 +115,7 @@ fn failed(error: impl std::fmt::Display) -> Error {
     storage_error("registry", error)
 }
 
-/// Each method is one run of statements without an await: nobody else's come in between.
+/// Each method is one run of statements without an await: no other call's come in between.
 impl Registry {
     /// Creates the tables at the first call of an instance. The storage treats each `CREATE` as a write even if the
     /// table exists: it opens a transaction, and the answer waits for it.

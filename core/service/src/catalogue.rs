@@ -4,7 +4,7 @@
 //! through [`CatalogueCall`]; the SQL lives there. What it must do is written here, as [`MemoryCatalogue`].
 //!
 //! **Invariants.** Each change of a sync is applied exactly once: the catalogue keeps the position of the last change
-//! that it has applied, in the transaction of the rows, and passes over whatever comes again. It refuses nothing. A
+//! that it has applied, in the transaction of the rows, and passes over what comes again. It refuses nothing. A
 //! deleted key has no row, and neither has one whose object was removed, until a change creates it again.
 //! Objects are ordered by (key, object id), in UTF-8 byte order, which is also SQLite's.
 

@@ -122,7 +122,7 @@ pub struct PutOff {
 /// than the interval.
 ///
 /// So the jobs that begin by themselves within any 24 hours make at most `cap` calls and those of one more job. Jobs
-/// that somebody starts are not held back; they put off the next poll.
+/// that a user starts are not held back; they put off the next poll.
 pub fn put_off(interval_s: u64, jobs: impl Iterator<Item = (Timestamp, u64)>, cap: u64) -> Option<PutOff> {
     let reserved = jobs.filter_map(|(start, class_c)| {
         let interval_s = stretched_interval(interval_s, class_c, cap)?;

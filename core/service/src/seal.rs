@@ -5,7 +5,7 @@
 //! associated data are the format, the master key's id and what the secret is bound to (the id of its connection), so a
 //! ciphertext that is copied into another connection does not open.
 //!
-//! Rotation: put a new key in front, keep the old one behind it until everything is sealed anew
+//! Rotation: put a new key in front, keep the old one behind it until everything is sealed again
 //! ([`MasterKeys::is_current`]), then drop it. No error and no `Debug` here shows a key or a plaintext.
 
 use std::fmt;
@@ -161,7 +161,7 @@ impl MasterKeys {
         String::from_utf8(plaintext).map(SecretString::from).map_err(|_| corrupt("is not text"))
     }
 
-    /// Whether `sealed` was sealed with the current master key; otherwise it is time to seal it anew.
+    /// Whether `sealed` was sealed with the current master key; otherwise it should be sealed again.
     pub fn is_current(&self, sealed: &Sealed) -> bool {
         sealed.v == FORMAT_VERSION && sealed.kid == self.current.id
     }

@@ -414,7 +414,7 @@ pub fn is_error_document(response: &Response) -> bool {
     response.status().is_success() && body.trim_ascii_start().starts_with(b"<Error>")
 }
 
-/// The error that a failed exchange stands for: temporary, but for a body that is too large.
+/// The error that a failed exchange stands for: temporary, except for a body that is too large.
 pub fn classify_transport(call: Call<'_>, error: &TransportError) -> Error {
     let what = match error.fault {
         TransportFault::TimedOut => "B2 did not answer in time",
@@ -432,7 +432,8 @@ pub fn classify_transport(call: Call<'_>, error: &TransportError) -> Error {
         .with_retry(Retry::Temporary)
 }
 
-/// Whether authorizing anew may help after `error`: endpoint, region or rights may have changed since they were cached.
+/// Whether authorizing again may help after `error`: endpoint, region or rights may have changed since they were
+/// cached.
 ///
 /// True for what a wrong endpoint or region looks like, and for refusals; never for an error of `b2_authorize_account`
 /// itself, which has just been asked. Worth one more authorization, not a loop.

@@ -1,7 +1,7 @@
 //! The two calls to B2 that a listing needs, with retries.
 //!
 //! The only file here that awaits: it joins request, signature, exchange, classification and parsing, and decides
-//! nothing. Each attempt is signed anew with the time it is made at. Everything that costs money or budget is counted
+//! nothing. Each attempt is signed with the time at which it is made. Everything that costs money or budget is counted
 //! in [`SourceCost`], failed attempts included, because B2 bills them and the platform counts them.
 
 use std::cell::Cell;

@@ -1,6 +1,6 @@
 //! One page of a listing: S3 `ListObjectsV2`, its request and its answer.
 //!
-//! [`scan_list_page`] reads the one shape in which B2 writes its answer, fast. Whatever it is not sure about is read as
+//! [`scan_list_page`] reads the one shape in which B2 writes its answer, fast. What it is not sure about is read as
 //! a stream of XML events, which alone says what is wrong with a page. Names come with
 //! `encoding-type=url`, because XML 1.0 cannot carry every character that a B2 name may hold. Whether B2 writes a space
 //! as `+` or `%20` there is not documented; AWS writes `+`. Both are read: a literal plus sign is always sent as `%2B`.

@@ -37,7 +37,7 @@ pub struct Assembly {
     last: Option<(ContentHash, Vec<u8>)>,
     /// Segments of the snapshot before that were taken apart here, or met again amid others that were: they are stored.
     reopened: BTreeSet<ContentHash>,
-    /// So many leaves, from the first on, are as they were when this was set.
+    /// How many leaves, from the first on, are as they were when this was set.
     pub leaves_as_before: usize,
     /// Blobs of this job that were taken apart again, and may have been stored.
     pub dropped: Vec<String>,

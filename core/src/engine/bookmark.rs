@@ -16,7 +16,7 @@ pub struct Bookmark {
     pub(in crate::engine) fingerprint: String,
     /// Of the root that was compared with.
     pub(in crate::engine) generation: u64,
-    /// So many of its leaves, from the first on, are as before.
+    /// How many of its leaves, from the first on, are as before.
     pub(in crate::engine) leaves: usize,
     /// The first key of the leaf behind them.
     pub(in crate::engine) covered_to: String,

@@ -17,7 +17,7 @@ struct Held {
 }
 
 /// Holds a job that has found nothing so far from one step to the next; one job at a time. It may be lost at any time:
-/// the job then goes on from its latest bookmark, or begins anew, and nothing else is lost.
+/// the job then goes on from its latest bookmark, or begins again, and nothing else is lost.
 #[derive(Debug, Default)]
 pub struct Memory(RefCell<Option<Held>>);
 
@@ -27,9 +27,8 @@ impl Memory {
         Self::default()
     }
 
-    /// For the step of that number, behind the one numbered `before`. Steps are numbered by whoever sees to it that
-    /// there is one at a time, in any way that tells all of a sync apart, whoever runs them: what is held is worth
-    /// something only as long as nobody else has begun a step.
+    /// Handle for the step `step`, which follows `before`. The held job is valid only if no other step has begun in
+    /// between. Numbers must be unique for each sync, wherever its steps run.
     pub fn for_step(&self, before: Option<u64>, step: u64) -> Holding<'_> {
         Holding { memory: self, before, step }
     }

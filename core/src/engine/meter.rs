@@ -115,7 +115,7 @@ pub struct Spent {
 }
 
 impl Spent {
-    /// As if so many pages that are on their way had come, as large as they may be, with all their retries. Where more
+    /// As if `pages` pages that are on their way had come, as large as they may be, with all their retries. Where more
     /// are on their way than there are connections, the others are read elsewhere.
     #[must_use]
     pub fn with_in_flight(self, pages: u64) -> Self {

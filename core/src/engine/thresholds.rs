@@ -18,10 +18,10 @@ pub struct Thresholds {
     /// Bytes that the document itself holds of a segment that is not complete; more go into a blob. Together with the
     /// lists that is less than the 2 MB that a Durable Object stores as one value.
     pub tail_bytes_max: usize,
-    /// A step whose job has found nothing answers a bookmark if it came past so many leaves: where the job is not held,
-    /// what was read behind the last of them is read again.
+    /// A step whose job has found nothing answers a bookmark if it came past this many leaves: where the job is not
+    /// held, what was read behind the last of them is read again.
     pub bookmark_leaves_min: usize,
-    /// A job whose readers hold more bytes than so many is not held in memory between two steps.
+    /// A job whose readers hold more bytes than this is not held in memory between two steps.
     pub held_bytes_max: usize,
 }
 

@@ -22,7 +22,7 @@ pub const PAGE_READS_MAX: u64 = 100;
 pub struct PageLimits {
     /// Changes.
     pub changes: usize,
-    /// Reads of the store, for batches and lists of batches. The first change is read whatever it takes.
+    /// Reads of the store, for batches and lists of batches. The first change is read however many reads it takes.
     pub reads: u64,
 }
 

@@ -8,7 +8,7 @@
 
 use std::cell::OnceCell;
 
-/// At most so many shapes are tried one after another: with more, globset's tables are faster.
+/// The most shapes that are tried one after another: with more, globset's tables are faster.
 const SHAPES_MAX: usize = 24;
 
 /// A key as seen from the source root, taken apart at most once for all patterns.
@@ -17,7 +17,7 @@ pub(super) struct Path<'k> {
     pub(super) whole: &'k str,
     /// The last eight bytes, the very last one lowest; `None` if there are fewer.
     tail: Option<u64>,
-    /// Where the name begins, once somebody has asked.
+    /// Where the name begins, once it was looked for.
     name_start: OnceCell<usize>,
 }
 

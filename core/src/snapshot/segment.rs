@@ -252,7 +252,7 @@ mod tests {
         assert_eq!(decode(&most), Err(DecodeError::Truncated));
     }
 
-    /// So many of the longest keys, all alike: two bytes each.
+    /// That many of the longest keys, all alike: two bytes each.
     fn longest_keys(count: usize) -> Vec<Entry> {
         let key = "k".repeat(KEY_BYTES_MAX);
         vec![Entry { key, etag: String::new(), size: 0, last_modified: Timestamp::default() }; count]

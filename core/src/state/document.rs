@@ -102,7 +102,7 @@ pub struct KnownPart {
     pub first_key: String,
     /// How many files are in it.
     pub count: u64,
-    /// So many of them are dealt with, from the first on.
+    /// How many of them are dealt with, from the first on.
     #[serde(skip_serializing_if = "is_default")]
     pub skip: u64,
     /// The blob with them, an encoded segment.
@@ -227,7 +227,7 @@ impl Root {
 }
 
 impl SnapshotDocument {
-    /// The blobs in `scratch/` that it names, but for [`Checkpoint::scratch`]: those that are still needed.
+    /// The blobs in `scratch/` that it names, except [`Checkpoint::scratch`]: those that are still needed.
     pub fn scratch_named(&self) -> impl Iterator<Item = &str> {
         let root = &self.root;
         let lists = root.retired.blobs.iter().chain(&root.garbage.blobs);
@@ -289,7 +289,7 @@ pub fn encode_known(entries: &[Known]) -> Option<KnownPart> {
     Some(KnownPart { first_key, count: entries.len() as u64, skip: 0, blob: None, tail })
 }
 
-/// Decodes what [`encode_known`] wrote, all of it, whatever is to be skipped.
+/// Decodes what [`encode_known`] wrote, all of it, also what is to be skipped.
 ///
 /// # Errors
 /// [`DecodeError`] on any other text.

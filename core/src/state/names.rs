@@ -84,7 +84,7 @@ impl Names {
         Ok(self.tail.pop())
     }
 
-    /// Deletes blobs, from the last name on, but for those that are `named`, as long as `allows` says so. Answers
+    /// Deletes blobs, from the last name on, except those that are `named`, as long as `allows` says so. Answers
     /// whether none is left.
     pub(crate) async fn delete<B: BlobStore, D: DocumentStore>(
         &mut self,

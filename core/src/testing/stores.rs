@@ -21,15 +21,15 @@ pub trait Watcher {
     fn swapped(&self, _: &MemoryBlobs, _: &MemoryDocuments) {}
 }
 
-/// Nobody watches.
+/// No watcher.
 impl Watcher for () {}
 
 /// Blobs and documents that break off at the n-th effect, before or after it happened.
 #[derive(Debug, Default)]
 pub struct BreakingStores<W = ()> {
-    /// The blobs, for whoever looks without being counted.
+    /// The blobs, for looks that are not counted.
     pub blobs: MemoryBlobs,
-    /// The documents, for whoever looks without being counted.
+    /// The documents, for looks that are not counted.
     pub documents: MemoryDocuments,
     /// Who is told of every write.
     pub watcher: W,

@@ -27,7 +27,7 @@ pub(super) fn panics(code: &str) -> Vec<Finding> {
     findings
 }
 
-/// Absolute paths that exist only on the machine of whoever wrote them.
+/// Absolute paths that exist only on the machine of the author.
 pub(super) fn paths_of_one_machine(text: &str) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (line, content) in (1..).zip(text.lines()) {

@@ -350,7 +350,7 @@ impl<'p> Fields<'p> {
         Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
     }
 
-    /// Declares that nothing else is accepted: reports whatever is left.
+    /// Declares that nothing else is accepted: reports what is left.
     pub(crate) fn done(mut self) {
         let accepted = if self.accepted.is_empty() {
             "no fields".to_owned()

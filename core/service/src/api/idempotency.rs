@@ -1,6 +1,6 @@
 //! `Idempotency-Key`: a request that creates something may be sent again, and creates it once.
 //!
-//! The registry keeps for a day which id a key stands for. The first request draws it; whoever sends the key again gets
+//! The registry keeps for a day which id a key stands for. The first request draws it; a request with the same key gets
 //! what was created under it, or creates it under the same id, should the first have failed.
 
 use super::{

@@ -107,7 +107,7 @@ pub(super) struct State {
     /// Where the running job goes on, if it has found nothing so far.
     #[serde(default)]
     pub(super) bookmark: Option<Bookmark>,
-    /// Which step took the lease last, whatever became of it.
+    /// Which step took the lease last, also if it died.
     #[serde(default)]
     pub(super) last_step: Option<u64>,
 }

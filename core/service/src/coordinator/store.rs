@@ -50,7 +50,7 @@ impl<H: Home> Coordinator<'_, H> {
         answer.ok_or_else(|| Error::internal("A change of the coordinator's document decided nothing."))
     }
 
-    /// [`Self::update`] for a decision of whatever type: compiled once, and not for each of them.
+    /// [`Self::update`] for a decision of any type: compiled once, and not for each of them.
     pub(super) async fn update_by(
         &self,
         sync_id: &str,

@@ -175,7 +175,7 @@ impl ConnectionRecord {
     }
 
     /// Notes a use that failed and was the connection's fault. The fifth in a row suspends it; a master key that is
-    /// missing does not count, since whoever deploys must mend that and B2 is not asked. One that is switched off
+    /// missing does not count, since the operator must mend that and B2 is not asked. One that is switched off
     /// counts nothing.
     pub fn note_failure(&mut self, error: &Error) {
         self.last_error = Some(error.to_string().chars().take(LAST_ERROR_CHARS_MAX).collect());
@@ -243,7 +243,7 @@ pub struct Echoed {
     pub reconcile: Map<String, Value>,
 }
 
-/// 32 hexadecimal digits that decide where a sync's segments begin. Whoever knows them can choose names that never
+/// 32 hexadecimal digits that decide where a sync's segments begin. A user who knows them can choose names that never
 /// begin one, so nothing shows them.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]

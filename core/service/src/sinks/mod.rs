@@ -199,7 +199,7 @@ impl SinkRecord {
         Some(self.next_attempt_at.unwrap_or(now).max(now))
     }
 
-    /// Gets what is behind `after` again, whatever failed before. A cursor only goes back, except that of a sink that
+    /// Gets what is behind `after` again, also after failures. A cursor only goes back, except that of a sink that
     /// is switched off: that one may leave out what is no longer in the feed.
     pub(crate) fn replay(&mut self, after: u64) {
         if self.is_active() {

@@ -3,7 +3,7 @@
 //! A poll of a bucket in which nothing changed does little else than read pages, and every page that an S3 service
 //! sends has one shape: elements without attributes, no comments, names in `encoding-type=url` and so all
 //! of it ASCII. [`scan_list_page`] reads that shape and no other. **It checks everything that it assumes**, and answers
-//! `None` for whatever it is not sure about, be it broken or only unusual: [`super::parse_list_page`] then asks the
+//! `None` for anything it is not sure about, broken or only unusual: [`super::parse_list_page`] then asks the
 //! parser of XML events, which alone says what is an error and which. So this module has no errors of its own, and a
 //! page that it does read it reads as that parser does; the tests hold it to that with the parser as the oracle.
 //! Of an entry as S3 documents it, it looks at long stretches at once, and at any other field by field.

@@ -1,8 +1,8 @@
 //! Reading several ranges of one listing side by side, and handing their pieces on in the order of keys.
 //!
 //! A lane reads one range. Pieces of the first lane are handed on as they come; those of the others wait until all
-//! before them are handed on. So whoever takes them need not know how many lanes there are, and what comes of it is the
-//! same.
+//! before them are handed on. So the code that takes them need not know how many lanes there are, and what comes of it
+//! is the same.
 
 use std::{
     collections::VecDeque,
@@ -163,7 +163,7 @@ impl<'f, S: Source> Lanes<'f, S> {
     }
 
     /// Gives the lanes up for another step to go on with, once no page is on its way. `None`, and they stay, where one
-    /// of them cannot go on, or they hold more than so many bytes.
+    /// of them cannot go on, or they hold more than `bytes_max` bytes.
     pub async fn pause(&mut self, bytes_max: usize) -> Option<PausedLanes> {
         poll_fn(|context| self.poll_rest(context)).await;
         let weight: usize = self.lanes.iter().map(Lane::weight).sum();

@@ -262,11 +262,11 @@ pub struct RangeReader {
     pub(super) done: bool,
 }
 
-/// A range that nothing is known of is not split before so many pages of it are read: most buckets are smaller.
+/// Pages of an unknown range that are read before it is split: most buckets are smaller.
 pub const SPLIT_PAGES_FIRST: u32 = 4;
-/// The filters leave much out where fewer than one key in so many passes them.
+/// The filters leave much out if fewer than one key in this many passes them.
 const SPARSE_KEYS: u64 = 16;
-/// A range is not split again before so many more pages of it are read.
+/// Further pages of a range that are read before it is split again.
 pub const SPLIT_PAGES_AGAIN: u32 = 16;
 
 impl RangeReader {
@@ -308,7 +308,7 @@ impl RangeReader {
         }
     }
 
-    /// The snapshot knows so many files more in the range than its leaves list.
+    /// How many files the snapshot knows in the range beside those of its leaves.
     #[must_use]
     pub fn knows(self, files: u64) -> Self {
         Self { before: self.before.saturating_add(files), ..self }

@@ -39,7 +39,7 @@ pub trait Source {
     /// Reads one page. Retries are inside.
     ///
     /// # Errors
-    /// Whatever [`crate::b2`] makes of the failure.
+    /// What [`crate::b2`] makes of the failure.
     async fn page(&self, start: PageStart<'_>) -> Result<Page, Error>;
 
     /// What the calls so far have cost.
@@ -64,7 +64,7 @@ pub trait Source {
     /// Asked before each page and before each swap that appends changes. An error ends the step there.
     ///
     /// # Errors
-    /// Whatever the step is to end with, because the job is not wanted any more.
+    /// The error with which the step ends, because the job is no longer wanted.
     async fn still_wanted(&self) -> Result<(), Error> {
         Ok(())
     }

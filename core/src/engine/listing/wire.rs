@@ -1,7 +1,8 @@
 //! A [`RangeReader`] as JSON: a range is read elsewhere, where there are connections free, and comes back. Both sides
 //! are of the same deployment, so this is no stored format.
 //!
-//! A reader holds no reference to where it is read and no state, so whoever has it goes on as if it had never left.
+//! A reader holds no reference to where it is read and no state, so the place that has it goes on as if it had never
+//! left.
 
 use serde::{Deserialize, Serialize};
 
@@ -133,8 +134,8 @@ impl ReaderWire {
         })
     }
 
-    /// [`Self::of`] without the pieces that are complete, and without the keys that were read: whoever asks for the
-    /// range to be read on keeps them, for [`RangeReader::go_on_as`].
+    /// [`Self::of`] without the pieces that are complete, and without the keys that were read: the place that asks for
+    /// the range to be read on keeps them, for [`RangeReader::go_on_as`].
     ///
     /// # Errors
     /// As [`Self::of`].

@@ -59,7 +59,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         next.looked_into.note_leaves(next.assembly.take_looked_into());
     }
 
-    /// Whether so many changes wait for the next swap that they should be appended.
+    /// Whether enough changes wait for the next swap to append them.
     pub(super) fn is_outbox_full(&self) -> bool {
         self.job.outbox.len() >= self.spec.thresholds.flush_changes_min.max(1)
     }
