@@ -501,7 +501,8 @@ fn check_list(list: &str, items: &[String]) -> Result<(), Error> {
             )
         };
         if item.trim().is_empty() {
-            return Err(wrong("is empty".to_owned()));
+            let message = format!("{} is empty.", quoted(item));
+            return Err(invalid(format!("{list}[{index}]"), message, "Remove it."));
         }
         if item.len() > ITEM_BYTES_MAX {
             return Err(wrong(format!("is {} bytes long; at most {ITEM_BYTES_MAX} are allowed", item.len())));

@@ -141,15 +141,15 @@ pub fn of_overlaps(source: &SourcePath, others: &[(String, SourcePath)]) -> Opti
     ))
 }
 
-/// Of deletions that a job holds back; `known` files were there before.
+/// Of deletions that a job holds back; `known` files were there when deletions were first held.
 pub fn of_deletions(held: &HeldBack, known: u64) -> Warning {
     let count = held.count;
     let first = held.keys.first().map_or_else(String::new, |key| format!(" The first is {}.", quoted(key)));
     Warning::new(
         WarningCode::DeletionsHeld,
         format!(
-            "{count} of the {known} files that were there before are gone, or no longer match the filters. That is \
-             more than deletion_limit allows, so their deletions are held; everything else was synced.{first}"
+            "{count} of {known} known files are gone, or no longer match the filters. That is more than \
+             deletion_limit allows, so their deletions are held; everything else was synced.{first}"
         ),
         "If the files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, \
          the source path and the filters: what is there again is no longer held.",

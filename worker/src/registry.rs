@@ -361,7 +361,10 @@ impl CoreRegistry for Registry {
         let Claim { key, fingerprint, id, at } = &claim;
         let columns = [key, fingerprint, id].map(|text| text.as_str().into());
         let bindings = columns.into_iter().chain([at.as_millis().into()]).collect();
-        let query = "INSERT INTO claims (key, fingerprint, id, at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO NOTHING";
+        let query = "INSERT INTO claims (key, fingerprint, id, at) VALUES (?, ?, ?, ?) ON CONFLICT (key) DO UPDATE \
+            SET fingerprint = excluded.fingerprint \
+            WHERE NOT EXISTS (SELECT 1 FROM connections WHERE connection_id = claims.id) \
+            AND NOT EXISTS (SELECT 1 FROM syncs WHERE sync_id = claims.id)";
         self.exec(query, bindings)?;
         let query = "SELECT key, fingerprint, id, at FROM claims WHERE key = ?";
         self.first(query, vec![key.as_str().into()])?.ok_or_else(|| failed("a claim is not there"))

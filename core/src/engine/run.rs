@@ -92,8 +92,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 let stopped_after = limited.then(|| counts.created.saturating_add(counts.updated));
                 let done = warning::Done { listed: counts.listed, matched: counts.matched, stopped_after };
                 let held = self.job.deletions.held_back.as_ref();
-                let mut warnings: Vec<_> =
-                    held.iter().map(|held| warning::of_deletions(held, stored.known_before)).collect();
+                let mut warnings: Vec<_> = held
+                    .iter()
+                    .map(|held| warning::of_deletions(held, stored.document.root.entries_to_guard()))
+                    .collect();
                 warnings.extend(warning::of_job(self.spec.filter, &self.spec.seen.record(), done));
                 warnings
             }

@@ -350,6 +350,13 @@ impl<'p> Fields<'p> {
         Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
     }
 
+    /// Refuses a field that other calls take.
+    pub(crate) fn refuse(&mut self, name: &'static str, message: String) {
+        if self.map.remove(name).is_some() {
+            self.problem(name, "value_error", message);
+        }
+    }
+
     /// Declares that nothing else is accepted: reports what is left.
     pub(crate) fn done(mut self) {
         let accepted = if self.accepted.is_empty() {

@@ -95,7 +95,7 @@ impl Query {
             "true" | "1" => Some(true),
             "false" | "0" => Some(false),
             _ => {
-                problem(problems, name, "bool_parsing", format!("`{name}` must be true or false."));
+                problem(problems, name, "bool_parsing", format!("`{name}` must be true or false (or 1 or 0)."));
                 None
             }
         }

@@ -350,9 +350,13 @@ async fn a_claim_is_kept_for_a_day(registry: &impl Registry) -> Outcome {
         id: id.to_owned(),
         at: Timestamp::from_millis(at),
     };
-    let first = claim("POST /ü", "sync_a", 1_000);
-    check("the first is kept", registry.claim(first.clone()).await, first.clone())?;
-    check("and answered to a later one", registry.claim(claim("POST /ü", "sync_b", 2_000)).await, first.clone())?;
+    let failed = claim("POST /ü", "sync_a", 1_000);
+    check("the first is kept", registry.claim(failed.clone()).await, failed.clone())?;
+    let first = Claim { fingerprint: "of sync_b".to_owned(), ..failed };
+    let changed = registry.claim(claim("POST /ü", "sync_b", 2_000)).await;
+    check("while it has created nothing, it may be changed, and keeps its id", changed, first.clone())?;
+    ok("insert", registry.insert_sync(sync("sync_a", "bkt", "conn_a", 1)?).await)?;
+    check("and answered to a later one", registry.claim(claim("POST /ü", "sync_c", 2_000)).await, first.clone())?;
     let other = claim("POST /other", "sync_b", CLAIM_MS);
     check("another key is another claim", registry.claim(other.clone()).await, other)?;
     check("after a day less a moment", registry.claim(claim("POST /ü", "sync_c", CLAIM_MS + 1_000)).await, first)?;

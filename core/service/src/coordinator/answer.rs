@@ -189,7 +189,7 @@ pub(super) fn being_deleted(sync_id: &str) -> Error {
     Error::new(
         ErrorKind::NotFound,
         format!("The sync {sync_id} is being deleted."),
-        "If that does not end within a minute, send the DELETE again.",
+        "If you delete it and that does not end within a minute, send the DELETE again.",
     )
 }
 

@@ -221,7 +221,12 @@ impl Registry for MemoryRegistry {
         let mut tables = self.0.borrow_mut();
         let since = plan::plan_claims_since(claim.at);
         tables.claims.retain(|_, claim| claim.at >= since);
-        Ok(tables.claims.entry(claim.key.clone()).or_insert(claim).clone())
+        let Tables { connections, syncs, claims, .. } = &mut *tables;
+        let kept = claims.entry(claim.key.clone()).or_insert_with(|| claim.clone());
+        if !connections.contains_key(&kept.id) && !syncs.contains_key(&kept.id) {
+            kept.fingerprint = claim.fingerprint;
+        }
+        Ok(kept.clone())
     }
 
     async fn purge(&self, archived_until: Timestamp, limit: usize) -> Result<u64, Error> {

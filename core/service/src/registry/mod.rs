@@ -125,7 +125,8 @@ pub trait Registry {
     /// [`ErrorKind::NotFound`].
     async fn set_poke_after(&self, sync_id: &str, at: Option<Timestamp>) -> Result<(), Error>;
 
-    /// Keeps a claim for [`CLAIM_MS`], unless there is one of the same key, and answers the one that is kept.
+    /// Keeps a claim for [`CLAIM_MS`], unless there is one of the same key, and answers the one that is kept. While no
+    /// record has the id that is kept, its fingerprint becomes that of `claim`: what failed may be sent again changed.
     async fn claim(&self, claim: Claim) -> Result<Claim, Error>;
 
     /// Removes at most `limit` connections that were archived at that time or before it and that no sync names; says

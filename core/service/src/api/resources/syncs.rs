@@ -314,7 +314,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         };
         let id = &job.job_id;
         let (status, message) = if started {
-            ("triggered", format!("Job {id} was started. Follow it with GET …/jobs/{id}."))
+            let ignored = if full_sync && sync.skip_duplicates {
+                " It ignores full_sync=true, because skip_duplicates is true: set skip_duplicates to false to get \
+                 every file again."
+            } else {
+                ""
+            };
+            ("triggered", format!("Job {id} was started. Follow it with GET …/jobs/{id}.{ignored}"))
         } else {
             let ignored = match confirm_deletes {
                 true => {
@@ -334,8 +340,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             "message": message,
             "job": jobs::render(sync, &job, self.clock.now()),
         });
-        if let (Value::Object(answer), true, false) = (&mut answer, confirm_deletes, started) {
-            answer.insert("confirm_deletes_ignored".to_owned(), true.into());
+        if let Value::Object(answer) = &mut answer {
+            if confirm_deletes && !started {
+                answer.insert("confirm_deletes_ignored".to_owned(), true.into());
+            }
+            if full_sync && (!started || sync.skip_duplicates) {
+                answer.insert("full_sync_ignored".to_owned(), true.into());
+            }
         }
         Ok(answer)
     }

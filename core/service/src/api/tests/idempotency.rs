@@ -50,6 +50,20 @@ fn a_key_counts_for_a_day_and_not_beyond_what_it_created() {
 }
 
 #[test]
+fn what_failed_may_be_corrected_and_sent_with_the_same_key() {
+    let home = Home::new();
+    home.ok("POST", CONNECTIONS, new_connection("A"));
+    with_key(&home, "k");
+    let body = |path: &str| json!({"connection_id": "A", "source_path": path});
+    *home.list.borrow_mut() = Some((404, "<Error><Code>NoSuchBucket</Code></Error>".into()));
+    assert_eq!(home.refused("POST", SYNCS, body("my-vidoes")).0, 400);
+    *home.list.borrow_mut() = Some((200, PAGE.into()));
+    let created = home.ok("POST", SYNCS, body("my-videos"));
+    assert_eq!(home.ok("POST", SYNCS, body("my-videos"))["sync_config_id"], created["sync_config_id"]);
+    assert_eq!(home.refused("POST", SYNCS, body("my-vidoes")).0, 422);
+}
+
+#[test]
 fn a_key_that_is_none_says_so() {
     let home = Home::new();
     for key in ["", " ", "a b", "ü", &"k".repeat(256)] {

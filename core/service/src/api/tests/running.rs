@@ -36,6 +36,9 @@ fn a_sync_is_paused_and_resumed() {
     assert_eq!(home.wrong("PATCH", &sync, json!({"status": "PAUSED"})), ["body.status"]);
     assert_eq!(home.wrong("PATCH", &sync, json!({"status": "ACTIVE", "is_active": false})), ["body.is_active"]);
     assert_eq!(home.wrong("POST", &format!("{sync}/pause"), json!({"why": "x"})), ["body.why"]);
+    let (status, _, message) = home.refused("PATCH", &sync, json!({"source_path": "b2://other"}));
+    assert_eq!(status, 422);
+    assert!(message.contains("cannot be changed. Delete the sync and create a new one"), "{message}");
 }
 
 #[test]
@@ -49,7 +52,8 @@ fn a_sync_is_triggered_once() {
         1,
         "the cron looks after the job"
     );
-    check_keys(&answer, "sync_config_id sync_job_id status message job");
+    check_keys(&answer, "sync_config_id sync_job_id status message job full_sync_ignored");
+    assert!(answer["message"].as_str().unwrap().contains("set skip_duplicates to false"), "{answer}");
     assert_eq!((&answer["sync_job_id"], &answer["status"]), (&"job_now".into(), &"triggered".into()));
     let command = home.commands.borrow().last().cloned();
     assert_eq!(command, Some(Command::Trigger { trigger: Trigger::Manual, confirm_deletes: true, full_sync: true }));
@@ -97,7 +101,8 @@ fn a_running_sync_shows_its_progress() {
         "sync_config_id status is_active paused total_files_discovered total_files_synced total_files_failed \
          batches_created sync_run_counter consecutive_failures last_error last_sync_at next_sync_at \
          seconds_since_last_sync is_stale intervals_since_last_sync stale_after_seconds failure_rate healthy dlq_total \
-         dlq_by_error running_job stalled stalled_reason last_job stretched cost warnings",
+         dlq_by_error running_job stalled stalled_reason last_job stretched cost warnings \
+         deletions_held",
     );
     assert_eq!(
         (&metrics["stale_after_seconds"], &metrics["is_stale"], &metrics["healthy"]),

@@ -316,6 +316,7 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
         "consecutive_failures": render::integer(status.consecutive_failures),
         "last_error": status.last_error.as_ref().map(|error| render::error(&error.message)),
         "warnings": render::warnings(&warnings(record, status)),
+        "deletions_held": render::integer(status.deletions_held),
         "last_sync_at": render::time(status.last_sync_at),
         "next_sync_at": render::time(status.next_sync_at),
         "seconds_since_last_sync": since_s.map(render::integer),

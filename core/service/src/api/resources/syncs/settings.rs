@@ -138,6 +138,10 @@ pub(super) fn parse_patch(body: &[u8]) -> Result<SyncPatch, ApiError> {
         }
         patch.activate = Some(is_active);
     }
+    for name in ["source_path", "connection_id", "sync_mode"] {
+        let message = format!("`{name}` cannot be changed. Delete the sync and create a new one.");
+        fields.refuse(name, message);
+    }
     fields.done();
     check_problems(problems)?;
     Ok(patch)
