@@ -103,6 +103,22 @@ fn a_store_that_is_down_for_half_an_hour_is_asked_few_times_and_nothing_is_lost(
     assert_eq!(sim.inner.rows().len(), 401);
 }
 
+#[test]
+fn a_store_that_refuses_every_call_ends_the_job_and_the_next_one_has_it_all() {
+    for (fault, words) in [(Fault::slow_down(1), "fewer requests"), (Fault::status(429), "too many requests")] {
+        let mut sim = story(4);
+        sim.inner.fake.inject(Rule::next(Target::List, fault).times(Rule::ALWAYS));
+        let began = sim.time();
+        let job = ended(&mut sim);
+        let error = job.error.as_ref().map_or("", |error| error.message.as_str());
+        assert!(job.status == JobStatus::Failed && error.contains(words), "{job:?}");
+        assert!(sim.time().millis_since(began) < 8 * 60_000);
+        sim.inner.fake.clear_faults();
+        sim.come_to_rest().unwrap_or_else(|violation| panic!("{violation}"));
+        assert_eq!(sim.inner.rows().len(), 40);
+    }
+}
+
 /// The first page takes 35 s.
 #[test]
 fn a_slow_page_is_waited_for() {

@@ -153,12 +153,7 @@ fn storms() -> Outcome {
         ("unavailable", &|name| {
             fails(name, &unavailable, "service_unavailable", &["busy", "usually passes", "status.backblaze.com"])
         }),
-        ("slow-down", &|name| {
-            fails(name, &Fault::slow_down(1), "rate_limited", &["fewer requests", "status.backblaze.com"])
-        }),
-        ("too-many", &|name| {
-            fails(name, &Fault::status(429), "rate_limited", &["too many requests", "status.backblaze.com"])
-        }),
+        // One that refuses calls as too many is asked for minutes: tests/tests/patience.rs, in virtual time.
         ("resets", &|name| fails(name, &Fault::Reset, "transport", &["usually passes", "status.backblaze.com"])),
         ("garbage", &|name| fails(name, &Fault::Garbage, "malformed_response", &["cannot be read", "proxy"])),
         ("no-token", &|name| fails(name, &Fault::NoToken, "listing_stuck", &["Nothing was"])),

@@ -124,7 +124,10 @@ fn what_is_wrong_from_the_start_is_refused_at_once() -> Outcome {
     assert_eq!(listed["total"], 0, "nothing of that was kept: {listed}");
 
     // A key that may do too little also fails the test of its connection.
-    let tested = service.call("POST", &format!("{CONNECTIONS}/{}/test", connections["no listFiles"]), None)?;
+    let mut untested = connection_body("untested", &no_list.key_id, &no_list.secret);
+    untested["test_before_save"] = json!(false);
+    let untested = text(&service.call("POST", CONNECTIONS, Some(&untested))?, "connection_id")?;
+    let tested = service.call("POST", &format!("{CONNECTIONS}/{untested}/test"), None)?;
     assert_eq!(tested["success"], false, "{tested}");
     check_words("test", tested["message"].as_str(), &["listFiles", "Create a new key"])?;
     let tested = service.call("POST", &format!("{CONNECTIONS}/{}/test", connections["unrestricted"]), None)?;
