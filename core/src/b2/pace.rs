@@ -1,8 +1,10 @@
 //! How fast calls to B2 follow each other, learned from its answers.
 //!
 //! B2 does not say how many calls it allows. Until it refuses one as too many, nothing is held back. When it grants
-//! calls again after a refusal, the calls that it granted since the time before, and how long that took, give a rate.
-//! From then on calls keep that distance: more each time it refuses again, a little less with each call that it grants.
+//! calls again, they keep a distance: the one that they had before, twice as much for each refusal in a row after the
+//! first, and at most the one at which B2 has granted calls with all the waiting. So one refusal, as a busy server gives
+//! at random, costs little, and a limit of calls a minute is found out at once. Each call that B2 grants shortens the
+//! distance a little.
 
 use std::cell::Cell;
 
@@ -23,6 +25,8 @@ const LINED_UP_MAX: u64 = 24;
 /// Each granted call takes this part of the distance off, and in calm times [`SHRINKS_CALM`].
 const SHRINKS: u64 = 32;
 const SHRINKS_CALM: u64 = 16;
+/// Refusals in a row beyond this double nothing more.
+const DOUBLINGS_MAX: u32 = 10;
 
 /// The distance that calls to B2 have to keep, as it is stored with a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,8 +42,10 @@ struct State {
     interval_ms: u64,
     /// No call begins before.
     next_at: Timestamp,
-    /// B2 has refused a call, and has granted none since.
-    is_refused: bool,
+    /// Calls that B2 has refused since it granted one.
+    refusals: u32,
+    /// When it refused the first of them.
+    first_refused_at: Timestamp,
     /// When B2 granted calls again, or the first call.
     since: Option<Timestamp>,
     granted: u64,
@@ -63,7 +69,7 @@ impl Pacer {
     pub fn reserve(&self, now: Timestamp) -> u64 {
         let mut state = self.0.get();
         // A clock that was set back must not hold anything for as long.
-        let longest_ms = state.interval_ms * LINED_UP_MAX + if state.is_refused { INTERVAL_MS_MAX * 2 } else { 0 };
+        let longest_ms = state.interval_ms * LINED_UP_MAX + if state.refusals > 0 { INTERVAL_MS_MAX * 2 } else { 0 };
         let begins = if state.next_at.millis_since(now) > longest_ms { now } else { state.next_at.max(now) };
         state.since.get_or_insert(begins);
         state.next_at = begins.plus_millis(millis(state.interval_ms));
@@ -74,7 +80,10 @@ impl Pacer {
     /// B2 refused a call as too many: none begins for `wait_ms`.
     pub fn refused(&self, now: Timestamp, wait_ms: u64) {
         let mut state = self.0.get();
-        (state.is_refused, state.refused_at) = (true, Some(now));
+        if state.refusals == 0 {
+            state.first_refused_at = now;
+        }
+        (state.refusals, state.refused_at) = (state.refusals.saturating_add(1), Some(now));
         state.next_at = state.next_at.max(now.plus_millis(millis(wait_ms)));
         self.0.set(state);
     }
@@ -82,13 +91,16 @@ impl Pacer {
     /// B2 answered a call.
     pub fn granted(&self, now: Timestamp) {
         let mut state = self.0.get();
-        if state.is_refused {
-            let span_ms = now.millis_since(state.since.unwrap_or(now));
-            let seen_ms = span_ms / state.granted.max(1);
-            let more_ms = state.interval_ms.saturating_add(state.interval_ms / 2);
-            state.interval_ms = seen_ms.max(more_ms).clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX);
+        if state.refusals > 0 {
+            let (since, granted) = (state.since.unwrap_or(now), state.granted.max(1));
+            let called_ms = (state.first_refused_at.millis_since(since) / granted).max(state.interval_ms);
+            let doublings = if state.refusals == 1 { 0 } else { state.refusals.min(DOUBLINGS_MAX) };
+            let more_ms = called_ms.max(INTERVAL_MS_MIN).saturating_mul(1 << doublings);
+            let granted_ms = now.millis_since(since) / granted;
+            let most_ms = granted_ms.saturating_add(granted_ms / 4);
+            state.interval_ms = more_ms.min(most_ms).clamp(INTERVAL_MS_MIN, INTERVAL_MS_MAX);
             state.next_at = now.plus_millis(millis(state.interval_ms));
-            (state.is_refused, state.since, state.granted, state.has_learned) = (false, Some(now), 1, true);
+            (state.refusals, state.since, state.granted, state.has_learned) = (0, Some(now), 1, true);
         } else {
             state.granted += 1;
             let is_calm = state.refused_at.is_none_or(|at| now.millis_since(at) > CALM_CALLS * state.interval_ms);
@@ -102,10 +114,10 @@ impl Pacer {
 
     /// What is to be stored in place of `before`; `None`: it holds as it is, or nearly.
     pub fn learned(&self, before: Option<Pace>, now: Timestamp) -> Option<Pace> {
-        let State { interval_ms, is_refused, has_learned, .. } = self.0.get();
+        let State { interval_ms, refusals, has_learned, .. } = self.0.get();
         let known_ms = before.map_or(0, |pace| pace.interval_ms);
         let is_near = interval_ms.abs_diff(known_ms) <= known_ms / 4;
-        (has_learned && !is_refused && !is_near).then_some(Pace { interval_ms, noted_at: now })
+        (has_learned && refusals == 0 && !is_near).then_some(Pace { interval_ms, noted_at: now })
     }
 }
 
@@ -167,6 +179,24 @@ mod tests {
         let pacer = Pacer::new(None, Timestamp::from_millis(0));
         let (pages, refusals) = pages_in(60_000, 1_000, 2, &pacer);
         assert!(pages >= 70 && refusals <= pages, "{pages} pages, {refusals} refusals");
+    }
+
+    #[test]
+    fn a_server_that_refuses_one_call_in_twenty_at_random_is_hardly_slowed_down() {
+        let pacer = Pacer::new(None, Timestamp::from_millis(0));
+        let (mut now, mut pages, mut wait_ms, mut draw) = (0_i64, 0, 500, 7_u64);
+        while now < 60_000 {
+            now += pacer.reserve(Timestamp::from_millis(now)) as i64 + 40;
+            draw = draw.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            if (draw >> 33).is_multiple_of(20) {
+                pacer.refused(Timestamp::from_millis(now), wait_ms);
+                wait_ms *= 4;
+            } else {
+                pacer.granted(Timestamp::from_millis(now));
+                (pages, wait_ms) = (pages + 1, 500);
+            }
+        }
+        assert!(pages > 300, "{pages} pages in a minute");
     }
 
     #[test]
