@@ -2,9 +2,9 @@
 //!
 //! B2 does not say how many calls it allows. Until it refuses one as too many, nothing is held back. When it grants
 //! calls again, they keep a distance: the one that they had before, twice as much for each refusal in a row after the
-//! first, and at most the one at which B2 has granted calls with all the waiting. So one refusal, as a busy server gives
-//! at random, costs little, and a limit of calls a minute is found out at once. Each call that B2 grants shortens the
-//! distance a little.
+//! first, and at most the one at which B2 has granted calls with all the waiting. So one refusal, as a busy server
+//! gives at random, costs little, and a limit of calls a minute is found out at once. Each call that B2 grants shortens
+//! the distance a little.
 
 use std::cell::Cell;
 
