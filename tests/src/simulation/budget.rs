@@ -70,7 +70,10 @@ impl Seam {
                     LEASE_MARGIN_MS,
                 )
             } else {
-                (step.internal + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms + INTERVAL_MS_MAX)
+                // Just before a page, the coordinator's own document is asked whether the job is still wanted: that is
+                // no call of the engine's.
+                let internal = step.internal.saturating_sub(1);
+                (internal + INTERNAL_REQUESTS_RESERVED, step.bytes, skew_ms + INTERVAL_MS_MAX)
             };
             let signals = u64::from(step.signalled && !ranges);
             [

@@ -132,7 +132,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// before.
     async fn look_for_all(&mut self, presence: &mut Presence<'_, S>, must: &mut bool) -> Result<bool, Error> {
         while self.job.deletions.checked < self.job.deletions.found {
-            if self.job.deletions.checked > 0 && !self.goes_on(must).await? {
+            // Before the first, the checkpoint is saved already.
+            let goes_on = match self.job.deletions.checked {
+                0 => mem::take(must) || self.allows(Reads::default()),
+                _ => self.goes_on(must).await?,
+            };
+            if !goes_on {
                 return Ok(false);
             }
             let known = self.deletions_from(self.job.deletions.checked).await?;
