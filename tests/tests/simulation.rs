@@ -25,7 +25,7 @@ fn worlds_keep_every_rule() {
     // deleted. 234820: a job was done unheard, began anew under other filters, and delivered as much as it may once
     // more. 6839: a tick that had read a paused sync cleared the alarm of its resume. 202169: a deletion that was sent
     // back. 181: deliveries began while a poll was due.
-    let pinned = [181, 6_839, 11_428, 17_283, 29_061, 202_169, 234_820];
+    let pinned = [181, 6_839, 11_428, 17_283, 19_881, 29_061, 202_169, 234_820];
     for seed in (0..150).chain(pinned) {
         let outcome = run_seed(seed, ALL);
         total.add(&outcome.tally);

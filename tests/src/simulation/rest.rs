@@ -176,6 +176,10 @@ impl Sim {
             }
             if let Some(job) = status.last_job.filter(|job| !old.contains(&job.job_id)) {
                 match (job.status, job.error.as_ref().map(|error| error.kind.as_str())) {
+                    // It went on with the listing of an earlier job: the next one, which is due at once, lists all.
+                    (JobStatus::Completed, _) if status.current_job.is_none() && job.continued => {
+                        old.insert(job.job_id);
+                    }
                     (JobStatus::Completed, _) if status.current_job.is_none() && job.limited => {
                         old.insert(job.job_id);
                         self.trigger(false)?;
