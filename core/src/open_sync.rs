@@ -62,7 +62,7 @@ impl<'a> OpenSync<'a> {
                 if let Err(error) = account.check(path, client.now()) {
                     return Err(Unopened { error, cost: client.cost(), account: Some(account) });
                 }
-                B2Source::authorized(client, api_url, credentials, path, account)
+                B2Source::new(client, api_url, credentials, path, account).just_authorized()
             }
         };
         let opening = Opening { cost: source.cost(), began };

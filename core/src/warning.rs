@@ -402,7 +402,7 @@ mod tests {
         FilterSpec { include_patterns: strings(include), exclude_patterns: strings(exclude), ..FilterSpec::default() }
     }
 
-    /// What a job says that lists `keys`, of 9 bytes each, but for those that end with `/`.
+    /// The warnings of a job that lists `keys`. Each file has 9 bytes; a key that ends with `/` has none.
     fn job(spec: &FilterSpec, source: &str, keys: &[&str]) -> Vec<Warning> {
         let source = SourcePath::parse(source).unwrap();
         let filter = Filter::compile(spec, &source).unwrap();

@@ -54,15 +54,10 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         Self { client, api_url, credentials, path, account, may_refresh: Cell::new(true), learned: Cell::new(false) }
     }
 
-    /// Lists `path` with the account as `client` has just been told it.
-    pub fn authorized(
-        client: B2Client<'a, H, C, E>,
-        api_url: &'a str,
-        credentials: &'a Credentials,
-        path: &'a SourcePath,
-        account: Account,
-    ) -> Self {
-        Self { learned: Cell::new(true), ..Self::new(client, api_url, credentials, path, account) }
+    /// The same source, whose account the client was told a moment ago: what is cached elsewhere is older.
+    #[must_use]
+    pub fn just_authorized(self) -> Self {
+        Self { learned: Cell::new(true), ..self }
     }
 
     /// The account, if B2 described it for this source; `None`: what was cached is still right.

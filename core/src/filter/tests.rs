@@ -325,7 +325,7 @@ fn a_fingerprint_is_stable() {
     let other = FilterSpec { exclude_patterns: strings(&["a", "b"]), ..FilterSpec::default() };
     assert_eq!(spec.fingerprint(), same.fingerprint());
     assert_ne!(spec.fingerprint(), other.fingerprint());
-    // A change of this value makes every sync compare its filters anew: change the version in it too.
+    // Where this value changes, every sync compares its whole listing again: change the version in it too.
     assert_eq!(FilterSpec::default().fingerprint(), "ecad092550537ea9cef5a97c36f421db421d31e7c689f2a0fa081673861cb93b");
 }
 

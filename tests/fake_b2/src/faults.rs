@@ -171,7 +171,7 @@ pub struct Chance {
     pub faults: Vec<Fault>,
 }
 
-/// So many requests are served in each stretch of time, and the others are struck.
+/// Serves a number of requests in each stretch of time, and strikes the others.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Quota {

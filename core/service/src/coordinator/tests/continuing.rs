@@ -100,7 +100,7 @@ fn a_full_sync_that_breaks_off_hands_over_the_rest() {
     assert!((1..60).contains(&first), "{first}");
     let (job, _) = goes_on(&world);
     assert_eq!((job.continued, first + job.counts.updated), (true, 60));
-    // One that is asked for anew begins anew.
+    // A second trigger with full_sync begins again at the first key.
     broken_off(&world, DOWN);
     world.ask(full);
     world.run();
