@@ -12,7 +12,11 @@ use b2sync_service::catalogue::{
 use serde::Deserialize;
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, State, durable_object};
 
-use crate::{bindings::reply, failure::storage_error, sql};
+use crate::{
+    bindings::reply,
+    failure::storage_error,
+    sql::{self, Conditions},
+};
 
 const SCHEMA: [&str; 3] = [
     "CREATE TABLE IF NOT EXISTS applied (sync_id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
@@ -44,10 +48,10 @@ const PUT: &str = "INSERT INTO objects (object_id, bucket_id, sync_id, connectio
 /// Durable Object's SQLite at most 2 MB.
 const STATEMENT_BYTES: usize = 1 << 20;
 
-/// JavaScript's numbers are not exact beyond 2^53 - 1: a larger size is read as text.
-const COLUMNS: &str = "object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, \
-    CASE WHEN size > 9007199254740991 THEN CAST(size AS TEXT) ELSE size END AS size, last_modified, \
-    change_id, version, created_at, updated_at";
+/// An [`ObjectRecord`] as JSON: its fields in their order. JSON's numbers are exact; JavaScript's are not beyond
+/// 2^53 - 1.
+const OBJECT: &str = "json_array(object_id, bucket_id, sync_id, connection_id, source_bucket, key, etag, size, \
+    last_modified, change_id, version, created_at, updated_at)";
 
 #[derive(Deserialize)]
 struct Count {
@@ -86,32 +90,34 @@ impl Catalogue {
                 CatalogueAnswer::Applied { refusals: vec![None; apply.changes.len()] }
             }
             CatalogueCall::Get { object_id } => CatalogueAnswer::Object {
-                object: sql::first(
+                object: sql::json_rows(
                     &self.sql,
-                    &format!("SELECT {COLUMNS} FROM objects WHERE object_id = ?"),
+                    &format!("SELECT {OBJECT} FROM objects WHERE object_id = ?"),
                     vec![object_id.into()],
                 )?
+                .pop()
                 .map(Box::<ObjectRecord>::new),
             },
             CatalogueCall::List { query } => CatalogueAnswer::Page { page: self.list(&query)? },
-            CatalogueCall::Count { sync_id } => {
-                CatalogueAnswer::Count { count: self.count("(?1 IS NULL OR sync_id = ?1)", vec![optional(sync_id)])? }
-            }
-            CatalogueCall::Remove { object_id } => self.remove("object_id = ?1", object_id)?,
-            CatalogueCall::ClearSync { sync_id } => self.remove("sync_id = ?1", sync_id)?,
+            CatalogueCall::Count { sync_id } => CatalogueAnswer::Count {
+                count: self.count(&Conditions::new("true", Vec::new()).and("sync_id = ?", sync_id))?,
+            },
+            CatalogueCall::Remove { object_id } => self.remove("object_id = ?", object_id)?,
+            CatalogueCall::ClearSync { sync_id } => self.remove("sync_id = ?", sync_id)?,
             CatalogueCall::DropSync { sync_id } => {
                 // A delivery that comes late is behind it, and is passed over.
                 self.sql.exec(MOVE_APPLIED, vec![sync_id.clone().into(), DROPPED.into()])?;
-                self.remove("sync_id = ?1", sync_id)?
+                self.remove("sync_id = ?", sync_id)?
             }
         })
     }
 
     /// Removes the objects that meet the condition, and says how many there were.
     fn remove(&self, condition: &str, id: String) -> Result<CatalogueAnswer> {
-        let count = self.count(condition, vec![id.clone().into()])?;
+        let conditions = Conditions::new(condition, vec![id.into()]);
+        let count = self.count(&conditions)?;
         if count > 0 {
-            self.sql.exec(&format!("DELETE FROM objects WHERE {condition}"), vec![id.into()])?;
+            self.sql.exec(&format!("DELETE FROM objects WHERE {condition}"), conditions.bindings)?;
         }
         Ok(CatalogueAnswer::Count { count })
     }
@@ -174,49 +180,39 @@ impl Catalogue {
     }
 
     fn list(&self, query: &ObjectQuery) -> Result<ObjectPage> {
-        let (key, object_id) = query.cursor.clone().map(|cursor| (cursor.key, cursor.object_id)).unzip();
         // A prefix is a range of keys: from itself to before the first text that sorts behind all it begins.
-        let prefix_end = query.prefix.as_deref().and_then(after_prefix);
-        let statement = format!(
-            "SELECT {COLUMNS} FROM objects WHERE (?1 IS NULL OR (key, object_id) > (?1, ?2)) AND (?3 IS NULL OR key >= \
-             ?3) AND (?4 IS NULL OR key < ?4) ORDER BY key, object_id LIMIT ?5 OFFSET ?6"
-        );
+        let prefix = query.prefix.as_deref();
+        let end = Conditions::new("true", Vec::new()).and("key < ?", prefix.and_then(after_prefix));
+        let whole = end.clone().and("key >= ?", prefix);
+        let total = query.include_total.then(|| self.count(&whole)).transpose()?;
+        // One lower bound, the higher of both: with two of them SQLite would seek the lower and read what lies between.
+        let range = match &query.cursor {
+            Some(ObjectCursor { key, object_id }) if prefix.is_none_or(|prefix| key.as_str() >= prefix) => {
+                let mut range = end;
+                range.sql += " AND (key, object_id) > (?, ?)";
+                range.bindings.extend([key.as_str().into(), object_id.as_str().into()]);
+                range
+            }
+            _ => whole,
+        };
         let limit = query.limit.max(1);
-        let mut objects: Vec<ObjectRecord> = sql::rows(
-            &self.sql,
-            &statement,
-            vec![
-                optional(key),
-                optional(object_id),
-                optional(query.prefix.clone()),
-                optional(prefix_end.clone()),
-                (i64::from(limit) + 1).into(),
-                i64::from(query.offset).into(),
-            ],
-        )?;
+        let Conditions { sql, mut bindings } = range;
+        bindings.extend([(i64::from(limit) + 1).into(), i64::from(query.offset).into()]);
+        let statement = format!("SELECT {OBJECT} FROM objects WHERE {sql} ORDER BY key, object_id LIMIT ? OFFSET ?");
+        let mut objects: Vec<ObjectRecord> = sql::json_rows(&self.sql, &statement, bindings)?;
         let more = objects.len() > limit as usize;
         objects.truncate(limit as usize);
         let next = objects
             .last()
             .filter(|_| more)
             .map(|last| ObjectCursor { key: last.key.clone(), object_id: last.object_id.clone() });
-        let total = if query.include_total {
-            let range = "(?1 IS NULL OR key >= ?1) AND (?2 IS NULL OR key < ?2)";
-            Some(self.count(range, vec![optional(query.prefix.clone()), optional(prefix_end)])?)
-        } else {
-            None
-        };
         Ok(ObjectPage { objects, next, total })
     }
 
-    fn count(&self, condition: &str, bindings: Vec<worker::SqlStorageValue>) -> Result<u64> {
-        let statement = format!("SELECT count(*) AS count FROM objects WHERE {condition}");
-        Ok(sql::first::<Count>(&self.sql, &statement, bindings)?.map_or(0, |row| row.count))
+    fn count(&self, range: &Conditions) -> Result<u64> {
+        let statement = format!("SELECT count(*) AS count FROM objects WHERE {}", range.sql);
+        Ok(sql::first::<Count>(&self.sql, &statement, range.bindings.clone())?.map_or(0, |row| row.count))
     }
-}
-
-fn optional(text: Option<String>) -> worker::SqlStorageValue {
-    text.map_or(worker::SqlStorageValue::Null, Into::into)
 }
 
 /// The first text that sorts, by UTF-8 bytes, behind everything that begins with `prefix`; `None` when nothing does.

@@ -18,7 +18,11 @@ use serde::{
 };
 use worker::{DurableObject, Env, Request, Response, Result, SqlStorage, SqlStorageValue, State, durable_object};
 
-use crate::{bindings::reply, failure::storage_error, sql};
+use crate::{
+    bindings::reply,
+    failure::storage_error,
+    sql::{self, Conditions},
+};
 
 const SCHEMA: [&str; 11] = [
     "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, \
@@ -77,27 +81,6 @@ pub struct Registry {
     sql: SqlStorage,
     /// Whether this instance has created the tables. Nothing drops them.
     opened: Cell<bool>,
-}
-
-/// Conditions that rows must all meet, and what is bound to their `?`.
-struct Conditions {
-    sql: String,
-    bindings: Vec<SqlStorageValue>,
-}
-
-impl Conditions {
-    fn new(condition: &str, bindings: Vec<SqlStorageValue>) -> Self {
-        Self { sql: condition.to_owned(), bindings }
-    }
-
-    /// Adds a condition, if there is a value for it.
-    fn and(mut self, condition: &str, value: Option<impl Into<SqlStorageValue>>) -> Self {
-        if let Some(value) = value {
-            self.sql = format!("{} AND {condition}", self.sql);
-            self.bindings.push(value.into());
-        }
-        self
-    }
 }
 
 /// The largest number that JavaScript counts exactly.

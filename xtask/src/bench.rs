@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Instant;
 
 /// The groups of the bench, as `tests/bench/src/main.rs` has them.
-const GROUPS: [&str; 6] = ["poll_path", "end_to_end", "memory", "workerd", "cron", "parallel"];
+const GROUPS: [&str; 7] = ["poll_path", "end_to_end", "memory", "workerd", "cron", "api", "parallel"];
 
 /// What is built for it: the bench, and its peers that are Rust.
 const PACKAGES: [&str; 2] = ["b2sync-bench", "b2sync-bench-peers"];
@@ -67,7 +67,7 @@ pub(crate) fn bench(workspace: &Workspace, args: &[String]) -> Result<()> {
         pass("node", node);
         pass("wasm", Ok(poll_path_wasm(workspace)?));
     }
-    if options.wants("workerd") || options.wants("cron") {
+    if ["workerd", "cron", "api"].iter().any(|group| options.wants(group)) {
         build::run(workspace, &build::Options::WORKER)?;
         pass("worker", Ok(workspace.root().join("worker/build/index.js")));
     }

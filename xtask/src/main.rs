@@ -39,7 +39,7 @@ Usage: cargo xtask <command> [options]
       --survey         go on after a world that breaks a rule
   bench [options]  Measure b2sync beside its peers on this machine; figures also go to target/bench.json
       --quick          fewer keys and repetitions: about 3 minutes
-      <group>…         only poll_path, end_to_end, memory, workerd, cron, parallel
+      <group>…         only poll_path, end_to_end, memory, workerd, cron, api, parallel
   build [options]  Build the Worker (into worker/build) and the WASI component; what is fresh is not built again
       --worker         only the Worker
       --component      only the component

@@ -9,6 +9,7 @@
 
 #![forbid(unsafe_code)]
 
+mod api;
 mod clients;
 mod coordinated;
 mod cron;
@@ -32,7 +33,7 @@ use report::{Report, say};
 const HELP: &str = "\
 Usage: b2sync-bench [--quick] [--json <file>] [--tool <name>=<path>]… [--missing <name>=<why>]… [group…]
 
-Groups: poll_path, end_to_end, memory, workerd, cron, parallel; all without a name.
+Groups: poll_path, end_to_end, memory, workerd, cron, api, parallel; all without a name.
 Tools: node, wasm (the poll path as WebAssembly), rclone, boto3 (a folder of Python packages), worker.";
 
 /// What is measured together.
@@ -45,12 +46,13 @@ struct Group {
 }
 
 /// The groups, in the order in which they run.
-const GROUPS: [Group; 6] = [
+const GROUPS: [Group; 7] = [
     Group { name: "poll_path", figures: &poll_path::FIGURES, run: poll_path::run },
     Group { name: "end_to_end", figures: &end_to_end::FIGURES, run: end_to_end::run },
     Group { name: "memory", figures: &memory::FIGURES, run: memory::run },
     Group { name: "workerd", figures: &workerd::FIGURES, run: workerd::run },
     Group { name: "cron", figures: &cron::FIGURES, run: cron::run },
+    Group { name: "api", figures: &api::FIGURES, run: api::run },
     Group { name: "parallel", figures: &parallel::FIGURES, run: parallel::run },
 ];
 

@@ -44,13 +44,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     /// Answers a request. Never fails: an error is an answer too.
     pub async fn handle(&self, request: ApiRequest) -> ApiResponse {
         match self.answer(&request).await {
-            Ok(Value::Null) => ApiResponse::empty(),
-            Ok(body) => ApiResponse::json(200, &body),
+            Ok(None) => ApiResponse::empty(),
+            Ok(Some(body)) => ApiResponse::json(200, body),
             Err(error) => error.into_response(),
         }
     }
 
-    async fn answer(&self, request: &ApiRequest) -> Answered {
+    /// The JSON of the answer, if there is something to say.
+    async fn answer(&self, request: &ApiRequest) -> Result<Option<String>, ApiError> {
         let found = routes::find(&request.method, &request.path);
         let is_public = match &found {
             Ok((route, _)) => route.is_public,
@@ -65,45 +66,48 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         refuse_unread(request, route, query)?;
         let sync_row = async || self.find_sync_row(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
         let sync = async || Ok::<_, ApiError>(sync_row().await?.read()?);
-        match route.operation {
-            Operation::Root => Ok(self.root()),
-            Operation::Health => Ok(json!({"status": "ok", "service": "b2sync", "version": self.version})),
+        let answer: Value = match route.operation {
+            Operation::Root => self.root(),
+            Operation::Health => json!({"status": "ok", "service": "b2sync", "version": self.version}),
             Operation::ConnectionCreate => {
                 let repeatable = Repeatable::of(request)?;
                 let create = async || self.create_connection(repeatable.as_ref(), body).await;
-                once(repeatable.is_some(), create).await
+                once(repeatable.is_some(), create).await?
             }
-            Operation::ConnectionList => self.list_connections(query, body).await,
-            Operation::ConnectionGet => Ok(connections::render(&self.find_connection(&at.connection_id).await?)),
-            Operation::ConnectionUpdate => self.update_connection(&at.connection_id, body).await,
-            Operation::ConnectionDelete => self.delete_connection(&at.connection_id).await,
-            Operation::ConnectionTest => self.test_connection(&at.connection_id).await,
+            Operation::ConnectionList => self.list_connections(query, body).await?,
+            Operation::ConnectionGet => connections::render(&self.find_connection(&at.connection_id).await?),
+            Operation::ConnectionUpdate => self.update_connection(&at.connection_id, body).await?,
+            Operation::ConnectionDelete => self.delete_connection(&at.connection_id).await?,
+            Operation::ConnectionTest => self.test_connection(&at.connection_id).await?,
             Operation::SyncCreate => {
                 let repeatable = Repeatable::of(request)?;
                 let place = (request.namespace()?, at.bucket_id);
                 let create = async || self.create_sync(place.clone(), repeatable.as_ref(), body).await;
-                once(repeatable.is_some(), create).await
+                once(repeatable.is_some(), create).await?
             }
-            Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await,
-            Operation::SyncGet => self.get_sync(&sync().await?).await,
-            Operation::SyncUpdate => self.update_sync(sync().await?, body).await,
-            Operation::SyncDelete => self.delete_sync(sync_row().await?, query).await,
-            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await,
-            Operation::SyncPause => self.pause_sync(sync().await?, body).await,
-            Operation::SyncResume => self.resume_sync(sync().await?).await,
-            Operation::SyncUnlock => self.unlock_sync(&sync().await?).await,
-            Operation::SyncMetrics => self.sync_metrics(&sync().await?).await,
-            Operation::ChangeList => self.read_changes(&sync().await?, query).await,
-            Operation::JobList => self.list_jobs(&sync().await?, query, body).await,
-            Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await,
-            Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await,
-            Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await,
-            Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await,
-            Operation::ObjectList => self.list_objects(request.namespace()?, at.bucket_id, query, body).await,
-            Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await,
-            Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await,
-            Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await,
-        }
+            Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await?,
+            Operation::SyncGet => self.get_sync(&sync().await?).await?,
+            Operation::SyncUpdate => self.update_sync(sync().await?, body).await?,
+            Operation::SyncDelete => self.delete_sync(sync_row().await?, query).await?,
+            Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await?,
+            Operation::SyncPause => self.pause_sync(sync().await?, body).await?,
+            Operation::SyncResume => self.resume_sync(sync().await?).await?,
+            Operation::SyncUnlock => self.unlock_sync(&sync().await?).await?,
+            Operation::SyncMetrics => self.sync_metrics(&sync().await?).await?,
+            Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Some),
+            Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
+            Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await?,
+            Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await?,
+            Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await?,
+            Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await?,
+            Operation::ObjectList => {
+                return self.list_objects(request.namespace()?, at.bucket_id, query, body).await.map(Some);
+            }
+            Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await?,
+            Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await?,
+            Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await?,
+        };
+        Ok((!answer.is_null()).then(|| answer.to_string()))
     }
 
     fn root(&self) -> Value {

@@ -3,6 +3,7 @@
 //! What B2 refuses is never 401 or 403 here: those speak of the API key of the request. It is a 400, whose `code` is
 //! the kind.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use super::render;
@@ -52,6 +53,16 @@ impl From<Error> for ApiError {
 /// What an operation answers; `null` is an answer without a body.
 pub(super) type Answered = Result<Value, ApiError>;
 
+/// What an operation with a large answer answers: the JSON. To build it as a [`Value`] first takes several times as
+/// long.
+pub(super) type AnsweredText = Result<String, ApiError>;
+
+/// The JSON of an answer.
+pub(super) fn json_text(answer: &impl Serialize) -> AnsweredText {
+    serde_json::to_string(answer)
+        .map_err(|error| Error::internal(format!("An answer does not encode: {error}.")).into())
+}
+
 /// An HTTP answer; the body is JSON.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResponse {
@@ -65,7 +76,7 @@ pub struct ApiResponse {
 
 impl ApiResponse {
     /// An answer with that JSON.
-    pub(crate) fn json(status: u16, body: &Value) -> Self {
+    pub(crate) fn json(status: u16, body: String) -> Self {
         Self {
             status,
             headers: vec![
@@ -73,7 +84,7 @@ impl ApiResponse {
                 ("cache-control", "no-store".to_owned()),
                 ("x-content-type-options", "nosniff".to_owned()),
             ],
-            body: body.to_string().into_bytes(),
+            body: body.into_bytes(),
         }
     }
 
@@ -201,11 +212,12 @@ fn invalid(problems: &[Problem]) -> ApiResponse {
 fn envelope(status: u16, name: &str, code: &str, message: &str, details: Value) -> ApiResponse {
     ApiResponse::json(
         status,
-        &json!({
+        json!({
             "success": false,
             "status": status,
             "error": {"message": message, "type": name, "code": code, "details": details},
-        }),
+        })
+        .to_string(),
     )
 }
 

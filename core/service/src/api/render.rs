@@ -1,5 +1,6 @@
 //! Values that every answer renders the same way.
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::cost::NANODOLLARS;
@@ -12,9 +13,25 @@ pub(super) const ERROR_CHARS_MAX: usize = 1_000;
 const TIME_MIN: Timestamp = Timestamp::from_millis(-62_135_596_800_000);
 const TIME_MAX: Timestamp = Timestamp::from_millis(253_402_300_799_999);
 
+/// A time as RFC 3339.
+pub(super) struct Shown(Timestamp);
+
+impl Shown {
+    /// `None` for a time that the client cannot hold.
+    pub(super) fn of(at: Timestamp) -> Option<Self> {
+        (TIME_MIN..=TIME_MAX).contains(&at).then_some(Self(at))
+    }
+}
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
 /// RFC 3339, or `null`.
 pub(super) fn time(at: impl Into<Option<Timestamp>>) -> Value {
-    at.into().filter(|at| (TIME_MIN..=TIME_MAX).contains(at)).map_or(Value::Null, |at| at.to_string().into())
+    at.into().and_then(Shown::of).map_or(Value::Null, |shown| shown.0.to_string().into())
 }
 
 /// At most [`ERROR_CHARS_MAX`] characters of `text`.
@@ -39,7 +56,12 @@ pub(super) fn decimal(number: f64) -> Value {
 
 /// An integer that every client's `int` takes.
 pub(super) fn integer(number: u64) -> Value {
-    number.min(i64::MAX as u64).into()
+    int(number).into()
+}
+
+/// As [`integer`], as a number.
+pub(super) fn int(number: u64) -> u64 {
+    number.min(i64::MAX as u64)
 }
 
 /// Dollars, as a number.

@@ -143,7 +143,7 @@ impl Coordinators for Home {
                     self.jobs.borrow().iter().filter(|job| status.is_none_or(|s| s == job.status)).cloned().collect();
                 let total = jobs.len() as u64;
                 let jobs = jobs.into_iter().skip(offset as usize).take(limit as usize).collect();
-                Answer::Jobs { jobs, total }
+                Answer::Jobs { jobs, total, has_all: self.archive.borrow().is_empty() }
             }
             Command::Changes { after, limit, .. } => self.changes(after, limit)?,
             Command::Job { job_id } => {

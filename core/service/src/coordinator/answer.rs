@@ -3,6 +3,7 @@
 use super::{
     Coordinator, Home,
     protocol::{Answer, Command},
+    state::JOBS_KEPT_MAX,
 };
 use crate::{
     registry::{Registry, SyncRecord},
@@ -77,8 +78,9 @@ impl<H: Home> Coordinator<'_, H> {
         let state = self.load(sync_id).await?;
         let all = state.status.current_job.iter().chain(&state.jobs).map(|job| state.pumps.shown(job));
         let jobs: Vec<_> = all.filter(|job| status.is_none_or(|status| job.status == status)).collect();
-        let jobs: Vec<_> = jobs.iter().collect();
-        Ok(Answer::Jobs { total: jobs.len() as u64, jobs: page_of(jobs, page) })
+        let total = jobs.len() as u64;
+        let jobs = page_of(jobs, page);
+        Ok(Answer::Jobs { jobs, total, has_all: state.jobs.len() < JOBS_KEPT_MAX })
     }
 
     async fn trigger(
@@ -202,7 +204,7 @@ pub(super) fn no_sync(sync_id: &str) -> Error {
 }
 
 /// A page of a list.
-pub(super) fn page_of<T: Clone>(items: Vec<&T>, (offset, limit): (u64, u64)) -> Vec<T> {
+pub(super) fn page_of<T>(items: Vec<T>, (offset, limit): (u64, u64)) -> Vec<T> {
     let [offset, limit] = [offset, limit].map(|number| usize::try_from(number).unwrap_or(usize::MAX));
-    items.into_iter().skip(offset).take(limit).cloned().collect()
+    items.into_iter().skip(offset).take(limit).collect()
 }

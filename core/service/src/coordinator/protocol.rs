@@ -138,6 +138,8 @@ pub enum Answer {
         jobs: Vec<JobRecord>,
         /// How many there are in all.
         total: u64,
+        /// Whether the coordinator still keeps every job that there ever was.
+        has_all: bool,
     },
     /// Of [`Command::Job`].
     Job {
@@ -286,7 +288,7 @@ mod tests {
         let answers = [
             Answer::Status(Box::default()),
             Answer::Poked { next: Some(Timestamp::from_millis(1)) },
-            Answer::Jobs { jobs: Vec::new(), total: 0 },
+            Answer::Jobs { jobs: Vec::new(), total: 0, has_all: true },
             Answer::Job { job: None },
             Answer::DeadLetters { letters: Vec::new(), total: 0 },
             Answer::Marked { letters: 2 },

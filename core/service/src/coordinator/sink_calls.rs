@@ -80,7 +80,7 @@ impl<H: Home> Coordinator<'_, H> {
             !(only_max_retries && letter.requeued)
                 && (error_types.is_empty() || error_types.contains(&letter.error_type))
         };
-        let mut letters: Vec<&DeadLetter> = letters.iter().filter(is_wanted).collect();
+        let mut letters: Vec<DeadLetter> = letters.iter().filter(is_wanted).cloned().collect();
         letters.sort_by(|a, b| (b.first_seen_at, &b.key).cmp(&(a.first_seen_at, &a.key)));
         Ok(Answer::DeadLetters { total: letters.len() as u64, letters: page_of(letters, page) })
     }

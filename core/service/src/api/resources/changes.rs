@@ -1,12 +1,12 @@
 //! The feed: what requests ask for, and what answers show.
 
-use serde_json::{Map, Value, json};
+use serde::Serialize;
 
 use crate::{
     api::{
-        errors::{Answered, ApiError, Problem, problem_of},
+        errors::{AnsweredText, ApiError, Problem, json_text, problem_of},
         query::{Query, check_problems},
-        render,
+        render::{self, Shown},
         service::{Coordinators, Service, unexpected},
     },
     catalogue::{ChangeWire, Objects},
@@ -53,7 +53,7 @@ impl ChangesRequest {
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
-    pub(in crate::api) async fn read_changes(&self, sync: &SyncRecord, query: &Query) -> Answered {
+    pub(in crate::api) async fn read_changes(&self, sync: &SyncRecord, query: &Query) -> AnsweredText {
         let mut problems = Vec::new();
         let asked = ChangesRequest::parse(query, &mut problems);
         check_problems(problems)?;
@@ -61,7 +61,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let read =
             |after, limit, wait_ms| self.coordinators.call(&sync.sync_id, Command::Changes { after, limit, wait_ms });
         match read(after, limit, wait_ms).await {
-            Ok(Answer::Changes { changes, first, last }) => Ok(render_page(&changes, first, last, asked)),
+            Ok(Answer::Changes { changes, first, last }) => json_text(&page(&changes, first, last, asked)),
             Ok(_) => Err(unexpected().into()),
             Err(error) if error.kind() == ErrorKind::FeedGap => match read(None, 1, 0).await? {
                 Answer::Changes { first, .. } => Err(ApiError::FeedGap { error, first }),
@@ -84,45 +84,68 @@ pub(super) fn refusal(error: Error) -> ApiError {
 }
 
 /// A page of the feed, as the client reads it.
-pub(super) fn render_page(changes: &[ChangeWire], first: u64, last: u64, asked: ChangesRequest) -> Value {
-    let newest = changes.last().map(|change| change.position);
-    let after = newest.or(asked.after).unwrap_or_else(|| first.saturating_sub(1));
-    json!({
-        "changes": changes.iter().map(render_change).collect::<Vec<_>>(),
-        "next_after": render::integer(after),
-        "has_more": after < last,
-        "first": render::integer(first),
-        "last": render::integer(last),
-    })
+#[derive(Serialize)]
+struct Page<'a> {
+    changes: Vec<ShownChange<'a>>,
+    next_after: u64,
+    has_more: bool,
+    first: u64,
+    last: u64,
 }
 
 /// One change, with the field names of every reader of the feed.
-fn render_change(change: &ChangeWire) -> Value {
-    let mut rendered = Map::new();
-    let all = json!({
-        "position": render::integer(change.position),
-        "id": change.id,
-        "kind": change.kind.as_str(),
-        "key": change.key,
-        "etag": change.etag,
-        "size": render::integer(change.size),
-        "last_modified": render::time(change.last_modified),
-        "found_at": render::time(change.found_at),
-        "job_id": change.job_id,
-    });
-    if let Value::Object(all) = all {
-        rendered.extend(all);
+#[derive(Serialize)]
+struct ShownChange<'a> {
+    position: u64,
+    id: &'a str,
+    kind: &'static str,
+    key: &'a str,
+    etag: &'a str,
+    size: u64,
+    last_modified: Option<Shown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    previous: Option<ShownPrevious>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    again: Option<bool>,
+    found_at: Option<Shown>,
+    job_id: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownPrevious {
+    size: u64,
+    last_modified: Option<Shown>,
+    tag: String,
+}
+
+fn page(changes: &[ChangeWire], first: u64, last: u64, asked: ChangesRequest) -> Page<'_> {
+    let newest = changes.last().map(|change| change.position);
+    let after = newest.or(asked.after).unwrap_or_else(|| first.saturating_sub(1));
+    Page {
+        changes: changes.iter().map(shown_change).collect(),
+        next_after: render::int(after),
+        has_more: after < last,
+        first: render::int(first),
+        last: render::int(last),
     }
-    if let Some(previous) = &change.previous {
-        let previous = json!({
-            "size": render::integer(previous.size),
-            "last_modified": render::time(previous.last_modified),
-            "tag": format!("{:016x}", previous.tag),
-        });
-        rendered.insert("previous".to_owned(), previous);
+}
+
+fn shown_change(change: &ChangeWire) -> ShownChange<'_> {
+    ShownChange {
+        position: render::int(change.position),
+        id: &change.id,
+        kind: change.kind.as_str(),
+        key: &change.key,
+        etag: &change.etag,
+        size: render::int(change.size),
+        last_modified: Shown::of(change.last_modified),
+        previous: change.previous.as_ref().map(|previous| ShownPrevious {
+            size: render::int(previous.size),
+            last_modified: Shown::of(previous.last_modified),
+            tag: format!("{:016x}", previous.tag),
+        }),
+        again: change.again.then_some(true),
+        found_at: Shown::of(change.found_at),
+        job_id: &change.job_id,
     }
-    if change.again {
-        rendered.insert("again".to_owned(), true.into());
-    }
-    Value::Object(rendered)
 }

@@ -37,6 +37,13 @@ const STATUSES: [(&str, JobStatus); 5] = [
     ("skipped", JobStatus::Skipped),
 ];
 
+/// Jobs as the coordinator keeps them: [`Answer::Jobs`].
+struct Kept {
+    jobs: Vec<JobRecord>,
+    total: u64,
+    has_all: bool,
+}
+
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
         let mut problems = Vec::new();
@@ -47,12 +54,15 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         check_problems(problems)?;
         let begin = page.begin();
         let end = begin.saturating_add(page.limit);
-        let (mut records, mut total) = self.kept_jobs(sync, status, begin, page.limit).await?;
-        if end >= total {
-            // The coordinator keeps only the latest: what it keeps, and what is archived beyond it.
+        let Kept { jobs: mut records, mut total, has_all } = self.kept_jobs(sync, status, begin, page.limit).await?;
+        if end >= total && !has_all {
+            // What the coordinator keeps, and what is archived beyond it.
             let (mut all, kept) = match begin {
                 0 => (records, total),
-                _ => self.kept_jobs(sync, status, 0, total.max(1)).await?,
+                _ => {
+                    let kept = self.kept_jobs(sync, status, 0, total.max(1)).await?;
+                    (kept.jobs, kept.total)
+                }
             };
             let archived = self.coordinators.archived_jobs(&sync.sync_id, ARCHIVED_JOBS_MAX as usize).await?;
             all.extend(archived.into_iter().filter(|job| status.is_none_or(|status| job.status == status)));
@@ -73,9 +83,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         status: Option<JobStatus>,
         offset: u64,
         limit: u64,
-    ) -> Result<(Vec<JobRecord>, u64), Error> {
+    ) -> Result<Kept, Error> {
         match self.coordinators.call(&sync.sync_id, Command::Jobs { status, offset, limit }).await? {
-            Answer::Jobs { jobs, total } => Ok((jobs, total)),
+            Answer::Jobs { jobs, total, has_all } => Ok(Kept { jobs, total, has_all }),
             _ => Err(unexpected()),
         }
     }

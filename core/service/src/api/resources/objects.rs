@@ -2,15 +2,16 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use crate::{
     api::{
-        errors::{Answered, ApiError, Problem},
+        errors::{Answered, AnsweredText, ApiError, Problem, json_text},
         list_fields::ListFields,
         pagination::{Cursor, Listing, PageRequest, render_pagination},
         query::{Query, check_problems},
-        render,
+        render::{self, Shown},
         service::{Coordinators, Service},
     },
     catalogue::{ObjectQuery, ObjectRecord, Objects},
@@ -45,7 +46,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         bucket_id: String,
         query: &Query,
         body: &[u8],
-    ) -> Answered {
+    ) -> AnsweredText {
         let mut problems = Vec::new();
         let mut fields = ListFields::parse(query, body, &mut problems)?;
         let mut page = PageRequest::read(&mut fields, Listing::Objects);
@@ -75,7 +76,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 include_total: page.include_total,
             })
             .await?;
-        let results = self.render_objects(&answer.objects, presign).await?;
+        let results = self.shown_objects(&answer.objects, presign).await?;
         let stats = json!({
             "total_objects": results.len(),
             "total_blobs": results.len(),
@@ -84,7 +85,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         });
         let next = answer.next.map(Cursor::Object);
         let pagination = render_pagination(&page, answer.total, next.as_ref());
-        Ok(json!({"results": results, "pagination": pagination, "stats": stats}))
+        json_text(&Page { results, pagination, stats })
     }
 
     pub(in crate::api) async fn get_object(
@@ -102,8 +103,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         check_problems(problems)?;
         match self.objects.get(namespace_id, bucket_id, object_id).await? {
             Some(object) => {
-                let mut rendered = self.render_objects(&[object], presign).await?;
-                rendered.pop().ok_or_else(|| Error::internal("An object was not rendered.").into())
+                let objects = [object];
+                let shown = self.shown_objects(&objects, presign).await?;
+                serde_json::to_value(shown.first())
+                    .map_err(|error| Error::internal(format!("An object does not encode: {error}.")).into())
             }
             None => Err(no_object(namespace_id, bucket_id, object_id)),
         }
@@ -141,9 +144,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Ok(json!({"sync_config_id": sync_id, "objects_deleted": render::integer(removed), "message": message}))
     }
 
-    async fn render_objects(&self, records: &[ObjectRecord], presign: bool) -> Result<Vec<Value>, ApiError> {
+    async fn shown_objects<'a>(
+        &self,
+        records: &'a [ObjectRecord],
+        presign: bool,
+    ) -> Result<Vec<ShownObject<'a>>, ApiError> {
         let mut accounts: BTreeMap<&str, Option<(Account, Credentials)>> = BTreeMap::new();
-        let mut rendered = Vec::with_capacity(records.len());
+        let mut shown = Vec::with_capacity(records.len());
         for record in records {
             if presign && !accounts.contains_key(record.connection_id.as_str()) {
                 accounts.insert(&record.connection_id, self.signer(&record.connection_id).await?);
@@ -157,9 +164,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                     Ok(presign_get(&url, credentials, &account.region, self.clock.now(), PRESIGNED_S)?)
                 }
             };
-            rendered.push(render(record, url.as_deref().map_err(|reason| *reason)));
+            shown.push(shown_object(record, url));
         }
-        Ok(rendered)
+        Ok(shown)
     }
 
     /// What signs URLs for a connection; `None` when it is gone or was never authorized.
@@ -236,45 +243,126 @@ fn blob_type(mime: &str) -> &'static str {
     }
 }
 
-/// An object, as the client reads it. Where there is no presigned URL, the reason, if one was asked for.
-pub(super) fn render(record: &ObjectRecord, presigned_url: Result<&str, Option<&str>>) -> Value {
+/// A page of objects, as the client reads it.
+#[derive(Serialize)]
+struct Page<'a> {
+    results: Vec<ShownObject<'a>>,
+    pagination: Value,
+    stats: Value,
+}
+
+/// An object, as the client reads it.
+#[derive(Serialize)]
+struct ShownObject<'a> {
+    object_id: &'a str,
+    bucket_id: &'a str,
+    key_prefix: &'a str,
+    blobs: [ShownBlob<'a>; 1],
+    source_details: [ShownSource<'a>; 1],
+    status: &'static str,
+    created_at: Option<Shown>,
+    updated_at: Option<Shown>,
+    source_bucket: &'a str,
+    source_key: &'a str,
+    source_url: FileUrl<'a>,
+    etag: &'a str,
+    size_bytes: u64,
+    last_modified: Option<Shown>,
+    sync_config_id: &'a str,
+    connection_id: &'a str,
+    version: u32,
+    change_id: &'a str,
+}
+
+/// The one blob of an object: its file.
+#[derive(Serialize)]
+struct ShownBlob<'a> {
+    blob_id: String,
+    property: &'static str,
+    key_prefix: &'a str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    properties: BlobProperties<'a>,
+    presigned_url: Option<String>,
+    /// Why there is none, if one was asked for.
+    presigned_url_reason: Option<&'static str>,
+    details: BlobDetails<'a>,
+}
+
+#[derive(Serialize)]
+struct BlobProperties<'a> {
+    url: FileUrl<'a>,
+}
+
+#[derive(Serialize)]
+struct BlobDetails<'a> {
+    filename: &'a str,
+    size_bytes: u64,
+    mime_type: &'static str,
+    hash: &'a str,
+}
+
+#[derive(Serialize)]
+struct ShownSource<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    source_id: &'a str,
+}
+
+/// `b2://bucket/key`
+#[derive(Clone, Copy)]
+struct FileUrl<'a> {
+    bucket: &'a str,
+    key: &'a str,
+}
+
+impl Serialize for FileUrl<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&format_args!("b2://{}/{}", self.bucket, self.key))
+    }
+}
+
+fn shown_object<'a>(record: &'a ObjectRecord, presigned_url: Result<String, Option<&'static str>>) -> ShownObject<'a> {
     let mime = mime::guess(&record.key);
-    let url = format!("b2://{}/{}", record.source_bucket, record.key);
-    let file_name = record.key.rsplit_once('/').map_or(record.key.as_str(), |(_, name)| name);
+    let url = FileUrl { bucket: &record.source_bucket, key: &record.key };
     let digits = record.object_id.strip_prefix("obj_").unwrap_or(&record.object_id);
-    json!({
-        "object_id": record.object_id,
-        "bucket_id": record.bucket_id,
-        "key_prefix": record.key,
-        "blobs": [{
-            "blob_id": format!("blob_{digits}"),
-            "property": "content",
-            "key_prefix": record.key,
-            "type": blob_type(mime),
-            "properties": {"url": url},
-            "presigned_url": presigned_url.ok(),
-            "presigned_url_reason": presigned_url.err().flatten(),
-            "details": {
-                "filename": file_name,
-                "size_bytes": render::integer(record.size),
-                "mime_type": mime,
-                "hash": record.etag,
+    let (presigned_url, presigned_url_reason) = match presigned_url {
+        Ok(url) => (Some(url), None),
+        Err(reason) => (None, reason),
+    };
+    ShownObject {
+        object_id: &record.object_id,
+        bucket_id: &record.bucket_id,
+        key_prefix: &record.key,
+        blobs: [ShownBlob {
+            blob_id: format!("blob_{digits}"),
+            property: "content",
+            key_prefix: &record.key,
+            kind: blob_type(mime),
+            properties: BlobProperties { url },
+            presigned_url,
+            presigned_url_reason,
+            details: BlobDetails {
+                filename: record.key.rsplit_once('/').map_or(record.key.as_str(), |(_, name)| name),
+                size_bytes: render::int(record.size),
+                mime_type: mime,
+                hash: &record.etag,
             },
         }],
-        "source_details": [{"type": "bucket", "source_id": record.source_bucket}],
+        source_details: [ShownSource { kind: "bucket", source_id: &record.source_bucket }],
         // It is in the catalogue, and nothing here processes it further.
-        "status": "ACTIVE",
-        "created_at": render::time(record.created_at),
-        "updated_at": render::time(record.updated_at),
-        "source_bucket": record.source_bucket,
-        "source_key": record.key,
-        "source_url": url,
-        "etag": record.etag,
-        "size_bytes": render::integer(record.size),
-        "last_modified": render::time(record.last_modified),
-        "sync_config_id": record.sync_id,
-        "connection_id": record.connection_id,
-        "version": record.version,
-        "change_id": record.change_id,
-    })
+        status: "ACTIVE",
+        created_at: Shown::of(record.created_at),
+        updated_at: Shown::of(record.updated_at),
+        source_bucket: &record.source_bucket,
+        source_key: &record.key,
+        source_url: url,
+        etag: &record.etag,
+        size_bytes: render::int(record.size),
+        last_modified: Shown::of(record.last_modified),
+        sync_config_id: &record.sync_id,
+        connection_id: &record.connection_id,
+        version: record.version,
+        change_id: &record.change_id,
+    }
 }
