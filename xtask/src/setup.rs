@@ -11,7 +11,8 @@ use std::process::Command;
 /// Everything.
 pub(crate) fn all(workspace: &Workspace) -> Result<()> {
     rust_target(COMPONENT_TARGET)?;
-    worker_tools(workspace)
+    worker_tools(workspace)?;
+    stock_client(workspace)
 }
 
 /// What the Worker is built, run and deployed with.
@@ -72,6 +73,35 @@ pub(crate) fn npm_tools(workspace: &Workspace) -> Result<()> {
     npm.current_dir(workspace.root()).args(["ci", "--no-audit", "--no-fund", "--loglevel=error"]);
     run(&mut npm)?;
     fs::write(&stamp_path, lock).map_err(|error| format!("{} cannot be written: {error}.", stamp_path.display()))
+}
+
+/// The stock client of the API, a PyPI package, in a virtual environment of its own.
+fn stock_client(workspace: &Workspace) -> Result<()> {
+    let list_path = workspace.root().join("tests/stock_client/requirements.txt");
+    let list = fs::read(&list_path).map_err(|error| format!("{} is not readable: {error}.", list_path.display()))?;
+    let folder = workspace.tools().join("stock-client");
+    let python = folder.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let stamp_path = folder.join("installed-requirements.txt");
+    // An environment is of the Python it was made with, which may be gone.
+    let runs = || output(Command::new(&python).arg("--version")).is_some();
+    if fs::read(&stamp_path).is_ok_and(|stamp| stamp == list) && runs() {
+        return Ok(());
+    }
+    if output(Command::new("python3").arg("--version")).is_none() {
+        println!("There is no python3: the tests leave the stock client of the API out, which is a Python package.");
+        return Ok(());
+    }
+    if output(Command::new("python3").args(["-c", "import ensurepip, venv"])).is_none() {
+        return Err(
+            "python3 is here without venv and pip. Get them with your system's packages (python3-venv).".to_owned()
+        );
+    }
+    println!("Installing the stock client of the API into target/tools with pip (75 MB, 20 seconds, once)…");
+    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"]).arg(&list_path);
+    run(&mut pip)?;
+    fs::write(&stamp_path, list).map_err(|error| format!("{} cannot be written: {error}.", stamp_path.display()))
 }
 
 fn check_node() -> Result<()> {
