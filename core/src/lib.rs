@@ -28,6 +28,7 @@ pub mod filter;
 pub mod http;
 pub mod ids;
 pub mod job;
+pub mod lookup;
 pub mod mime;
 #[cfg_attr(not(feature = "mutations"), doc(hidden))]
 pub mod mutation;

@@ -37,6 +37,17 @@ pub struct Page {
     pub last: u64,
 }
 
+/// Changes of one key.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyChanges {
+    /// Newest first.
+    pub changes: Vec<Change>,
+    /// The feed was searched back to this position.
+    pub searched_from: u64,
+    /// The position of the oldest change that is still there; `last + 1` where none is.
+    pub first: u64,
+}
+
 /// Reads the changes behind `after` (`None`: from the oldest that is there), at most `limit` of them, in at most
 /// [`PAGE_READS_MAX`] reads: at least one where there is one, and fewer than `limit` where they stand in many batches.
 ///
@@ -110,6 +121,40 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
         Ok(page)
     }
 
+    /// The changes of one key, newest first: the feed is read backwards, at least one batch of it, until it ends or
+    /// there are as many changes or reads as `limits` says.
+    ///
+    /// # Errors
+    /// Of the stores.
+    pub async fn of_key(&self, key: &str, limits: PageLimits) -> Result<KeyChanges, Error> {
+        let first = self.feed.first().map_err(|error| error.into_error("feed.tail"))?;
+        let mut found = KeyChanges { changes: Vec::new(), searched_from: self.feed.next, first };
+        let reads_max = self.state.reads().saturating_add(limits.reads);
+        while found.searched_from > first {
+            let batches = self.list_with_last(found.searched_from - 1).await?;
+            for batch in batches.iter().rev() {
+                let is_full = found.changes.len() >= limits.changes || self.state.reads() >= reads_max;
+                if is_full && found.searched_from < self.feed.next {
+                    return Ok(found);
+                }
+                let changes = self.changes(batch).await?;
+                found.changes.extend(changes.into_iter().rev().filter(|change| change.entry.key == key));
+                found.searched_from = batch.first;
+            }
+        }
+        Ok(found)
+    }
+
+    /// The batches of one list, up to the one that holds `position`.
+    async fn list_with_last(&self, position: u64) -> Result<Vec<BatchRef>, Error> {
+        let mut batches = self.list(position).await?;
+        batches.truncate(batches.partition_point(|batch| batch.first <= position));
+        match batches.last() {
+            Some(batch) if batch.next() > position => Ok(batches),
+            _ => Err(misplaced(position)),
+        }
+    }
+
     async fn changes(&self, batch: &BatchRef) -> Result<Vec<Change>, Error> {
         let name = batch.name();
         let changes = match self.fresh.iter().find(|fresh| fresh.batch.hash == batch.hash) {
@@ -122,15 +167,20 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
         if is_it { Ok(changes) } else { Err(misplaced(batch.first)) }
     }
 
+    /// The batches of the list that `position` is in.
+    async fn list(&self, position: u64) -> Result<Vec<BatchRef>, Error> {
+        let in_lists = self.feed.lists.partition_point(|list| list.next <= position);
+        match self.feed.lists.get(in_lists) {
+            Some(list) => {
+                decode_list(&self.state.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))
+            }
+            None => self.feed.tail().map_err(|error| error.into_error("feed.tail")),
+        }
+    }
+
     /// The batches of one list, from the one that holds `position` on.
     async fn list_with(&self, position: u64) -> Result<Vec<BatchRef>, Error> {
-        let in_lists = self.feed.lists.partition_point(|list| list.next <= position);
-        let mut batches = match self.feed.lists.get(in_lists) {
-            Some(list) => {
-                decode_list(&self.state.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))?
-            }
-            None => self.feed.tail().map_err(|error| error.into_error("feed.tail"))?,
-        };
+        let mut batches = self.list(position).await?;
         batches.drain(..batches.partition_point(|batch| batch.next() <= position));
         match batches.first() {
             Some(batch) if batch.first <= position => Ok(batches),
