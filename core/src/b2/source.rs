@@ -13,6 +13,7 @@ use crate::{
     cost::SourceCost,
     engine::listing::source::{Page, PageStart, Source},
     entropy::Entropy,
+    entry::Entry,
     error::{Error, ErrorKind},
     http::HttpClient,
     source_path::SourcePath,
@@ -92,6 +93,17 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         found.extend(page.common_prefixes);
         found.sort_unstable();
         Ok(FirstLook { found, is_all: !page.truncated })
+    }
+
+    /// The current version of one file, if there is one. One class C transaction an attempt.
+    ///
+    /// # Errors
+    /// As [`Source::page`].
+    pub async fn look_at(&self, key: &str) -> Result<Option<Entry>, Error> {
+        // Of the keys that begin with this one, it is the first.
+        let query = ListQuery { max_keys: 1, ..ListQuery::first(self.path.bucket().as_str(), key) };
+        let page = self.list(&query).await?;
+        Ok(page.entries.iter().find(|entry| entry.key == key).map(|entry| entry.to_entry()))
     }
 
     fn first_page(&self) -> ListQuery {

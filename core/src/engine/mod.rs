@@ -135,7 +135,7 @@ impl StepReport {
 }
 
 /// The most bytes of [`StepReport::appended`].
-pub const APPENDED_BYTES_MAX: usize = 4 << 20;
+pub const APPENDED_BYTES_MAX: usize = 2 << 20;
 
 /// The engine, and what it works with.
 #[derive(Clone, Copy, Debug)]

@@ -1,3 +1,5 @@
+//! What is stored of a key is what the feed says of it, after any jobs over any files.
+
 use std::collections::BTreeMap;
 
 use pollster::block_on;

@@ -7,6 +7,7 @@ mod at_once;
 mod bad_weather;
 mod cuts;
 mod docs;
+mod explain;
 mod feed;
 mod filters;
 mod objects;

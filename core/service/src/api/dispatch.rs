@@ -95,6 +95,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::SyncUnlock => self.unlock_sync(&sync().await?).await?,
             Operation::SyncMetrics => self.sync_metrics(&sync().await?).await?,
             Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Some),
+            Operation::KeyExplain => self.explain_key(&sync().await?, query).await?,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
             Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await?,
             Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await?,

@@ -33,6 +33,7 @@ pub(super) enum Operation {
     SyncUnlock,
     SyncMetrics,
     ChangeList,
+    KeyExplain,
     JobList,
     JobGet,
     DeadLetterList,
@@ -48,8 +49,8 @@ impl Operation {
     /// Whether it reads parameters of the query, and refuses those that it does not know.
     pub(super) const fn reads_query(self) -> bool {
         use Operation::{
-            ChangeList, ConnectionList, DeadLetterList, JobList, ObjectGet, ObjectList, ObjectsDelete, SyncDelete,
-            SyncList, SyncTrigger,
+            ChangeList, ConnectionList, DeadLetterList, JobList, KeyExplain, ObjectGet, ObjectList, ObjectsDelete,
+            SyncDelete, SyncList, SyncTrigger,
         };
         matches!(
             self,
@@ -58,6 +59,7 @@ impl Operation {
                 | SyncDelete
                 | SyncTrigger
                 | ChangeList
+                | KeyExplain
                 | JobList
                 | DeadLetterList
                 | ObjectList
@@ -132,6 +134,7 @@ const RESUME: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/resume";
 const UNLOCK: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/unlock";
 const METRICS: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/metrics";
 const CHANGES: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/changes";
+const EXPLAIN: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/explain";
 const JOBS: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/jobs";
 const JOB: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/jobs/{sync_job_id}";
 const DLQ: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/dlq";
@@ -143,7 +146,7 @@ const OBJECT: &str = "/v1/buckets/{bucket_id}/objects/{object_id}";
 
 /// Every route there is.
 #[rustfmt::skip] // One row a route.
-pub(super) static ROUTES: [Route; 31] = [
+pub(super) static ROUTES: [Route; 32] = [
     public("/", Operation::Root, "say what this service is"),
     public("/healthz", Operation::Health, r#"`{"service": "b2sync", "status": "ok", "version": "…"}`"#),
     route(&["POST"], CONNECTIONS, Operation::ConnectionCreate, "create a connection"),
@@ -166,6 +169,7 @@ pub(super) static ROUTES: [Route; 31] = [
     route(&["POST"], UNLOCK, Operation::SyncUnlock, "abort a running job; polling continues"),
     route(&["GET"], METRICS, Operation::SyncMetrics, "whether the sync is healthy, and what it costs"),
     route(&["GET"], CHANGES, Operation::ChangeList, "read the feed"),
+    route(&["GET"], EXPLAIN, Operation::KeyExplain, "say what happened to one file: `?key=…`"),
     route(&["GET", "POST"], JOBS, Operation::JobList, "list jobs, newest first"),
     route(&["GET"], JOB, Operation::JobGet, "read a job"),
     route(&["GET", "POST"], DLQ, Operation::DeadLetterList, "list the dead letters of the catalogue, newest first"),

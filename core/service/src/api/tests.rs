@@ -145,6 +145,7 @@ impl Coordinators for Home {
                 let jobs = jobs.into_iter().skip(offset as usize).take(limit as usize).collect();
                 Answer::Jobs { jobs, total, has_all: self.archive.borrow().is_empty() }
             }
+            Command::LookUp { .. } => Answer::Key(Box::default()),
             Command::Changes { after, limit, .. } => self.changes(after, limit)?,
             Command::Job { job_id } => {
                 Answer::Job { job: self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new) }

@@ -37,7 +37,12 @@ impl<H: Home> Coordinator<'_, H> {
             let _ = self.clean_up(sync_id, now).await;
             let _ = self.publish_jobs(sync_id).await;
         }
-        if let Answer::Status(status) = &mut answer {
+        let status = match &mut answer {
+            Answer::Status(status) => Some(status),
+            Answer::Key(key) => Some(&mut key.status),
+            _ => None,
+        };
+        if let Some(status) = status {
             // How the sync stands is worth knowing without them.
             status.sinks = self.sink_statuses(sync_id).await.ok();
         }
@@ -55,6 +60,7 @@ impl<H: Home> Coordinator<'_, H> {
                 Ok(Answer::Job { job: job.map(|job| Box::new(state.pumps.shown(job))) })
             }
             Command::Changes { after, limit, wait_ms } => self.changes(sync_id, after, limit, wait_ms, now).await,
+            Command::LookUp { key } => self.look_up(sync_id, &key).await,
             Command::Replay { sink_id, after } => self.replay(sync_id, &sink_id, after, now).await,
             Command::DeadLetters { only_max_retries, error_types, offset, limit } => {
                 self.dead_letters(only_max_retries, &error_types, (offset, limit)).await

@@ -10,7 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::ChangeWire,
-    sinks::{SinkState, dead_letters::DeadLetter},
+    sinks::{
+        SinkState,
+        dead_letters::{DeadLetter, PreviousWire},
+    },
 };
 use b2sync_core::{
     job::{ErrorRecord, JobCost, JobRecord, JobStatus, Trigger},
@@ -77,6 +80,11 @@ pub enum Command {
         limit: u64,
         /// Wait so long for the first one, in milliseconds, if there is none yet.
         wait_ms: u64,
+    },
+    /// What is stored of one key. Answer: [`Answer::Key`].
+    LookUp {
+        /// The whole key.
+        key: String,
     },
     /// Move the cursor of a sink back, so that it gets what is behind that position again.
     Replay {
@@ -155,6 +163,8 @@ pub enum Answer {
         /// The position of the newest change; 0: there never was one.
         last: u64,
     },
+    /// Of [`Command::LookUp`].
+    Key(Box<KeyAnswer>),
     /// Of [`Command::DeadLetters`].
     DeadLetters {
         /// Newest first.
@@ -170,6 +180,30 @@ pub enum Answer {
     /// Of [`Command::Forget`].
     Forgotten,
 }
+
+/// What is stored of one key: [`b2sync_core::lookup::KeyHistory`], the sinks and their dead letters.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyAnswer {
+    /// As the snapshot knows it.
+    pub known: Option<PreviousWire>,
+    /// As in [`b2sync_core::lookup::KeyHistory`].
+    pub is_undeleted: bool,
+    /// As in [`b2sync_core::lookup::KeyHistory`].
+    pub generation: u64,
+    /// Newest first, at most [`LOOK_UP_CHANGES_MAX`].
+    pub changes: Vec<ChangeWire>,
+    /// As in [`b2sync_core::lookup::KeyHistory`].
+    pub searched_from: u64,
+    /// As in [`b2sync_core::lookup::KeyHistory`].
+    pub first: u64,
+    /// How the sync stands.
+    pub status: Box<SyncStatus>,
+    /// What sinks have refused of the key for good.
+    pub dead_letters: Vec<DeadLetter>,
+}
+
+/// The most changes of a [`KeyAnswer`].
+pub const LOOK_UP_CHANGES_MAX: usize = 20;
 
 /// Whether a sync polls.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

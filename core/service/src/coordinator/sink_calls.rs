@@ -3,15 +3,21 @@
 use super::{
     Coordinator, Home,
     answer::{being_deleted, page_of},
-    protocol::{Answer, SinkStatus},
+    protocol::{Answer, KeyAnswer, LOOK_UP_CHANGES_MAX, SinkStatus},
 };
 use crate::{
     registry::SyncRecord,
     sinks::{CATALOGUE, SinkRecord, dead_letters::DeadLetter},
 };
 use b2sync_core::{
+    change::Previous,
     error::{Error, ErrorKind, Retry},
-    feed::{read::PAGE_CHANGES_MAX, read_changes},
+    feed::{
+        read::{PAGE_CHANGES_MAX, PAGE_READS_MAX, PageLimits},
+        read_changes,
+    },
+    lookup::look_up,
+    snapshot::Known,
     time::{Clock, Timestamp},
 };
 
@@ -45,6 +51,26 @@ impl<H: Home> Coordinator<'_, H> {
             }
             home.clock().sleep(CHANGES_LOOK_MS.min(wait_ms - waited_ms)).await;
         }
+    }
+
+    /// What is stored of one key.
+    pub(super) async fn look_up(&self, sync_id: &str, key: &str) -> Result<Answer, Error> {
+        let status = self.load(sync_id).await?.status;
+        let limits = PageLimits { changes: LOOK_UP_CHANGES_MAX, reads: PAGE_READS_MAX };
+        let blobs = self.home.blobs(sync_id);
+        let found = look_up(&blobs, self.home.documents(), sync_id, key, limits).await?;
+        let letters = SinkRecord::load(self.home.documents(), CATALOGUE).await?.value.dead_letters;
+        let previous = |known: Known| Previous { size: known.size, last_modified: known.last_modified, tag: known.tag };
+        Ok(Answer::Key(Box::new(KeyAnswer {
+            known: found.known.map(|known| previous(known).into()),
+            is_undeleted: found.is_undeleted,
+            generation: found.generation,
+            changes: found.changes.iter().take(LOOK_UP_CHANGES_MAX).map(Into::into).collect(),
+            searched_from: found.searched_from,
+            first: found.first,
+            status: Box::new(status),
+            dead_letters: letters.iter().filter(|letter| letter.key == key).cloned().collect(),
+        })))
     }
 
     /// Sends dead letters of a sink back: it is offered them at once.

@@ -95,7 +95,7 @@ struct Page<'a> {
 
 /// One change, with the field names of every reader of the feed.
 #[derive(Serialize)]
-struct ShownChange<'a> {
+pub(super) struct ShownChange<'a> {
     position: u64,
     id: &'a str,
     kind: &'static str,
@@ -130,7 +130,7 @@ fn page(changes: &[ChangeWire], first: u64, last: u64, asked: ChangesRequest) ->
     }
 }
 
-fn shown_change(change: &ChangeWire) -> ShownChange<'_> {
+pub(super) fn shown_change(change: &ChangeWire) -> ShownChange<'_> {
     ShownChange {
         position: render::int(change.position),
         id: &change.id,

@@ -30,7 +30,7 @@ use crate::{
 use b2sync_core::{
     b2::{
         account::{Account, StoredAccount},
-        source::FirstLook,
+        source::{B2Source, FirstLook},
     },
     entropy::Entropy,
     error::{Error, ErrorKind},
@@ -38,6 +38,7 @@ use b2sync_core::{
     ids,
     job::Trigger,
     open_sync::{OpenSync, Unopened},
+    source_path::SourcePath,
     time::{Clock, Timestamp},
     warning::{self, OVERLAPS_MAX, Warning},
 };
@@ -149,11 +150,24 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     /// told at once and not by the first job. If B2 does not answer in time, the sync is not created. Answers what the
     /// user should know of what is there.
     async fn first_look(&self, connection: ConnectionRecord, sync: &SyncRecord) -> Result<Vec<Warning>, ApiError> {
+        let outcome = self.look(connection, &sync.source, async |source| source.first_look().await).await?;
+        let FirstLook { found, is_all } = outcome.map_err(nothing_stored)?;
+        Ok(warning::of_first_look(&sync.source, &found, is_all))
+    }
+
+    /// Looks into the bucket of a sync. What B2 says of the account is stored with the connection. The inner result is
+    /// what B2 says.
+    pub(in crate::api) async fn look<T>(
+        &self,
+        connection: ConnectionRecord,
+        path: &SourcePath,
+        look: impl AsyncFnOnce(&B2Source<'_, H, K, E>) -> Result<T, Error>,
+    ) -> Result<Result<T, Error>, ApiError> {
         let credentials = connection.credentials(self.master_keys)?;
         let cached = connection.account.clone().and_then(|stored| Account::try_from(stored).ok());
-        let opening = OpenSync { api_url: self.b2_api_url, credentials: &credentials, path: &sync.source, cached };
+        let opening = OpenSync { api_url: self.b2_api_url, credentials: &credentials, path, cached };
         let (outcome, learned) = match opening.open(self.client()).await {
-            Ok((source, _)) => (source.first_look().await, source.learned()),
+            Ok((source, _)) => (look(&source).await, source.learned()),
             Err(Unopened { error, account, .. }) => (Err(error), account),
         };
         if let Some(account) = learned {
@@ -165,8 +179,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             })
             .await?;
         }
-        let FirstLook { found, is_all } = outcome.map_err(nothing_stored)?;
-        Ok(warning::of_first_look(&sync.source, &found, is_all))
+        Ok(outcome)
     }
 
     /// Looks for syncs that feed the same target bucket from the same files.

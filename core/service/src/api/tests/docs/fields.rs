@@ -129,7 +129,7 @@ fn what_lists_accept() {
 }
 
 #[test]
-fn what_jobs_changes_letters_and_objects_show() {
+fn what_jobs_changes_letters_explanations_and_objects_show() {
     let home = Home::new();
     *home.jobs.borrow_mut() = vec![job("job_1", NOW, JobStatus::Completed)];
     let sync = home.sync();
@@ -150,6 +150,14 @@ fn what_jobs_changes_letters_and_objects_show() {
     same("What a job shows", &names(API_PAGE, "## Jobs"), &keys(&job));
     let letters = home.ok("GET", &format!("{sync}/dlq"), Value::Null);
     same("What a dead letter shows", &names(API_PAGE, "## Dead letters"), &keys(&letters["results"][0]));
+    let explained = home.ok("GET", &format!("{sync}/explain?key=a"), Value::Null);
+    same("What an explanation shows", &names(API_PAGE, "## Explain"), &keys(&explained));
+    for name in ["filters", "snapshot"] {
+        let row = row(API_PAGE, "## Explain", name);
+        for field in keys(&explained[name]) {
+            assert!(row.contains(&format!("`{field}`")), "http-api.md: {name} has {field}");
+        }
+    }
     let objects = home.ok("GET", OBJECTS, Value::Null);
     same("What an object shows", &names(API_PAGE, "## Objects"), &keys(&objects["results"][0]));
     let page = home.ok("GET", &format!("{sync}/changes"), Value::Null);
