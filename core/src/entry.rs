@@ -6,7 +6,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
 
+/// The largest size of a file, in bytes: what SQL and JSON carry exactly.
+pub const SIZE_MAX: u64 = i64::MAX as u64;
+
 /// One visible file of a bucket, as a listing shows it.
+///
+/// Where the listing says something of a key that cannot be read (a size that is no number), the entry stands for the
+/// key alone: [`Self::unreadable`]. Such an entry keeps its place in pages and in the segments of a listing, so that
+/// everything before and behind it is read as always. No snapshot and no change ever holds one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The whole key, decoded, from the bucket's root.
@@ -17,6 +24,27 @@ pub struct Entry {
     pub size: u64,
     /// When the upload *started*; a file may appear long after this time.
     pub last_modified: Timestamp,
+}
+
+/// Last modified of an entry that cannot be read. No listing says that time: years have four digits.
+const UNREADABLE: Timestamp = Timestamp::from_millis(i64::MIN);
+
+/// Whether an entry with this time cannot be read.
+#[inline(always)]
+pub(crate) fn is_unreadable_at(last_modified: Timestamp) -> bool {
+    last_modified == UNREADABLE
+}
+
+impl Entry {
+    /// An entry that cannot be read, except for its key; `why` says what is wrong, and stands in for the ETag.
+    pub fn unreadable(key: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { key: key.into(), etag: why.into(), size: 0, last_modified: UNREADABLE }
+    }
+
+    /// As [`EntryRef::is_unreadable`].
+    pub fn is_unreadable(&self) -> bool {
+        EntryRef::from(self).is_unreadable()
+    }
 }
 
 /// An [`Entry`] that borrows its text.
@@ -33,6 +61,12 @@ pub struct EntryRef<'a> {
 }
 
 impl EntryRef<'_> {
+    /// Whether only its key is known: [`Entry::unreadable`].
+    #[inline(always)]
+    pub fn is_unreadable(&self) -> bool {
+        is_unreadable_at(self.last_modified)
+    }
+
     /// A copy that stands alone.
     pub fn to_entry(self) -> Entry {
         Entry {

@@ -25,7 +25,7 @@ mod shape;
 
 use std::fmt;
 
-pub use self::seen::{SIBLINGS_MAX, Seen, SeenRecord};
+pub use self::seen::{SIBLINGS_MAX, Seen, SeenRecord, UNREADABLE_SHOWN_MAX};
 use self::{patterns::PatternSet, shape::Path};
 use crate::{
     entry::EntryRef,
@@ -309,7 +309,7 @@ impl Filter {
         })
     }
 
-    /// Whether the sync takes `entry`.
+    /// Whether the sync takes `entry`. One that cannot be read is judged by its name alone.
     pub fn matches<'e>(&self, entry: impl Into<EntryRef<'e>>) -> bool {
         matches!(self.explain(entry), Verdict::Accepted)
     }
@@ -337,6 +337,10 @@ impl Filter {
 
     #[inline(always)]
     fn decide(&self, entry: EntryRef<'_>, seen: Option<&Seen>) -> Verdict<'_> {
+        // Of an entry that cannot be read, only the name can be judged.
+        if entry.is_unreadable() {
+            return self.decide_by_name(entry.key, seen);
+        }
         if entry.size == 0 && !self.include_folder_markers && is_folder_marker(entry) {
             return Verdict::FolderMarker;
         }
@@ -352,10 +356,15 @@ impl Filter {
         if self.modified_before.is_some_and(|before| entry.last_modified >= before) {
             return Verdict::TooNew;
         }
+        self.decide_by_name(entry.key, seen)
+    }
+
+    #[inline(always)]
+    fn decide_by_name(&self, key: &str, seen: Option<&Seen>) -> Verdict<'_> {
         if self.takes_any_name {
             return Verdict::Accepted;
         }
-        let path = Path::new(self.source.relative(entry.key));
+        let path = Path::new(self.source.relative(key));
         if !self.extensions.is_empty() && !self.has_extension(path.name()) {
             return Verdict::OtherExtension;
         }

@@ -83,6 +83,8 @@ pub struct JobCounts {
     pub matched: u64,
     /// Bytes of the files that passed the filters.
     pub matched_bytes: u64,
+    /// Keys whose names passed the filters, and whose entries in the listing cannot be read. Not in `matched`.
+    pub unreadable: u64,
     /// Created keys appended.
     pub created: u64,
     /// Updated keys appended.
@@ -104,14 +106,14 @@ impl JobCounts {
     /// Without what a listing found, for a job that lists again.
     #[must_use]
     pub const fn of_changes(self) -> Self {
-        Self { listed: 0, matched: 0, matched_bytes: 0, ..self }
+        Self { listed: 0, matched: 0, matched_bytes: 0, unreadable: 0, ..self }
     }
 
     /// What a listing found, without the changes.
     #[must_use]
     pub fn of_listing(self) -> Self {
-        let Self { listed, matched, matched_bytes, .. } = self;
-        Self { listed, matched, matched_bytes, ..Self::default() }
+        let Self { listed, matched, matched_bytes, unreadable, .. } = self;
+        Self { listed, matched, matched_bytes, unreadable, ..Self::default() }
     }
 
     /// Both together.
@@ -121,6 +123,7 @@ impl JobCounts {
             listed: self.listed.saturating_add(other.listed),
             matched: self.matched.saturating_add(other.matched),
             matched_bytes: self.matched_bytes.saturating_add(other.matched_bytes),
+            unreadable: self.unreadable.saturating_add(other.unreadable),
             created: self.created.saturating_add(other.created),
             updated: self.updated.saturating_add(other.updated),
             deleted: self.deleted.saturating_add(other.deleted),

@@ -56,6 +56,8 @@ pub enum Mutation {
     AlwaysMoveRoot,
     /// The root does not count its generations.
     SameGeneration,
+    /// A known file whose entry in the listing cannot be read counts as gone.
+    TakeUnreadableAsGone,
     /// Deletions that are held back are forgotten.
     ForgetHeld,
     /// A job goes on with the listing of an earlier one, and counts what that one appended as its own.

@@ -52,6 +52,8 @@ pub enum WarningCode {
     FilesBesideFolder,
     /// Another sync of the same target bucket reads files that this one reads too.
     OverlapsSync,
+    /// Entries of the listing cannot be read, so that nothing is said of these files.
+    EntriesUnreadable,
     /// The job stopped after `max_objects_per_run` files.
     ObjectsLimit,
     /// More files are gone than the limit of deletions allows, so that their deletions wait to be confirmed.
@@ -163,6 +165,8 @@ pub struct Done {
     pub listed: u64,
     /// Those that passed the filters.
     pub matched: u64,
+    /// Those whose names passed the filters, and whose entries cannot be read.
+    pub unreadable: u64,
     /// Whether it has stopped before the end of the listing, after this many created and updated files.
     pub stopped_after: Option<u64>,
 }
@@ -170,6 +174,7 @@ pub struct Done {
 /// Of a job that is done: what its listing has shown of the filters and the source path.
 pub fn of_job(filter: &Filter, seen: &SeenRecord, done: Done) -> Vec<Warning> {
     let mut warnings = beside_folder(filter.source(), seen.beside_folder());
+    warnings.extend(entries_unreadable(seen, done.unreadable));
     if let Some(count) = done.stopped_after {
         warnings.push(Warning::new(
             WarningCode::ObjectsLimit,
@@ -182,8 +187,9 @@ pub fn of_job(filter: &Filter, seen: &SeenRecord, done: Done) -> Vec<Warning> {
         warnings.push(no_files(filter.source()));
         return warnings;
     }
-    if done.matched == 0 {
-        warnings.push(nothing_matched(filter, seen, done.listed));
+    let judged = done.listed.saturating_sub(done.unreadable);
+    if done.matched == 0 && judged > 0 {
+        warnings.push(nothing_matched(filter, seen, judged));
     }
     let (include, exclude) = filter.unmatched(seen);
     // What no file comes as far as has matched nothing, and nothing is wrong with it.
@@ -257,6 +263,30 @@ fn beside_folder(source: &SourcePath, beside: &[String]) -> Vec<Warning> {
         format!("The source path {source} takes more than the folder: also {}.", names.join(", ")),
         format!("If only the folder is meant, create the sync with {source}/ instead."),
     )]
+}
+
+/// For `count` entries that cannot be read, of which the first were seen.
+fn entries_unreadable(seen: &SeenRecord, count: u64) -> Option<Warning> {
+    let shown: Vec<String> = seen.unreadable().iter().map(|(key, why)| format!("{} ({why})", quoted(key))).collect();
+    let count = count.max(shown.len() as u64);
+    if count == 0 {
+        return None;
+    }
+    let dots = if count > shown.len() as u64 { ", …" } else { "" };
+    let of = if count == 1 { "1 file cannot".to_owned() } else { format!("{count} files cannot") };
+    let (its, are, they) = if count == 1 { ("its entry", "is", "it") } else { ("their entries", "are", "they") };
+    Some(Warning::new(
+        WarningCode::EntriesUnreadable,
+        format!(
+            "{of} be synced, because {its} in the listing cannot be read: {}{dots}. Everything else was synced. A \
+             known file stays as it was; no deletion is reported for it.",
+            shown.join(", ")
+        ),
+        format!(
+            "Check that no proxy between b2sync and B2 changes answers, and report the message to Backblaze. Once \
+             {its} {are} readable, {they} will be synced."
+        ),
+    ))
 }
 
 fn nothing_matched(filter: &Filter, seen: &SeenRecord, listed: u64) -> Warning {
@@ -584,7 +614,7 @@ mod tests {
     #[test]
     fn a_limited_job_judges_no_pattern() {
         let filter = Filter::compile(&spec(&["x"], &[]), &SourcePath::parse("bucket").unwrap()).unwrap();
-        let done = Done { listed: 2, matched: 1, stopped_after: Some(1) };
+        let done = Done { listed: 2, matched: 1, stopped_after: Some(1), ..Done::default() };
         let warnings = of_job(&filter, &SeenRecord::default(), done);
         check(&warnings, &[(WarningCode::ObjectsLimit, "stopped after 1 file, the", "The next job continues.")]);
     }

@@ -5,6 +5,10 @@
 //! `encoding-type=url`, because XML 1.0 cannot carry every character that a B2 name may hold. Whether B2 writes a space
 //! as `+` or `%20` there is not documented; AWS writes `+`. Both are read: a literal plus sign is always sent as `%2B`.
 //!
+//! An entry whose size, time or the like cannot be read is set aside as [`Entry::unreadable`], so that it does not hide
+//! the others. An entry without a readable key makes the whole page unreadable: what is not named cannot be told from
+//! what is gone.
+//!
 //! This module judges whether a page is well-formed, not whether a listing makes sense: the order of keys, a repeated
 //! token, or "truncated" without a token are the engine's to judge.
 //!
@@ -19,7 +23,7 @@ use quick_xml::{Reader, events::Event};
 
 use super::{classify::resolve_entity, url::object_url};
 use crate::{
-    entry::{Entry, EntryBuffer},
+    entry::{Entry, EntryBuffer, SIZE_MAX},
     error::{Error, ErrorKind, quoted},
     http::{Method, Request},
     time::Timestamp,
@@ -68,7 +72,7 @@ impl ListQuery {
 /// One page of a listing.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ListPage {
-    /// In the order of the answer.
+    /// In the order of the answer, those that cannot be read included ([`Entry::unreadable`]).
     pub entries: EntryBuffer,
     /// Whether there are more pages.
     pub truncated: bool,
@@ -136,7 +140,8 @@ pub fn list_request(endpoint: &str, query: &ListQuery) -> Result<Request, Error>
 ///
 /// # Errors
 /// [`ErrorKind::MalformedResponse`], naming what is wrong: not UTF-8, not XML, cut off, another root element (HTML, an
-/// `<Error>` behind a 200), a field missing, doubled or unreadable, more than [`PAGE_ENTRIES_MAX`] entries.
+/// `<Error>` behind a 200), a field of the page or a key missing, doubled or unreadable, more than
+/// [`PAGE_ENTRIES_MAX`] entries.
 pub fn parse_list_page(body: &[u8]) -> Result<ListPage, Error> {
     match scan_list_page(body) {
         Some(page) => Ok(page),
@@ -216,6 +221,8 @@ struct RawEntry {
     etag: Option<String>,
     size: Option<String>,
     last_modified: Option<String>,
+    /// A field beside the key that is there twice.
+    doubled: Option<&'static str>,
 }
 
 /// Judges an element as it begins.
@@ -252,13 +259,20 @@ fn close(path: &[String], text: &str, page: &mut RawPage) -> Result<(), Error> {
         },
         [_, parent, name] if parent == "Contents" => {
             let Some(entry) = page.contents.last_mut() else { return Ok(()) };
-            match name.as_str() {
-                "Key" => (&mut entry.key, name),
-                "ETag" => (&mut entry.etag, name),
-                "Size" => (&mut entry.size, name),
-                "LastModified" => (&mut entry.last_modified, name),
+            let (slot, field) = match name.as_str() {
+                "Key" => (&mut entry.key, "Key"),
+                "ETag" => (&mut entry.etag, "ETag"),
+                "Size" => (&mut entry.size, "Size"),
+                "LastModified" => (&mut entry.last_modified, "LastModified"),
                 _ => return Ok(()),
+            };
+            if field != "Key" {
+                if slot.replace(text.to_owned()).is_some() {
+                    entry.doubled = Some(field);
+                }
+                return Ok(());
             }
+            (slot, name)
         }
         [_, parent, name] if parent == "CommonPrefixes" && name == "Prefix" => {
             page.common_prefixes.push(text.to_owned());
@@ -288,7 +302,7 @@ impl RawPage {
         let mut entries = EntryBuffer::with_capacity(self.contents.len(), 0);
         for (index, raw) in self.contents.into_iter().enumerate() {
             let entry = raw.finish(url_encoded).map_err(|what| malformed(format!("in entry {index}, {what}")))?;
-            entries.push(&entry.key, &entry.etag, entry.size, entry.last_modified);
+            entries.extend([(&entry).into()]);
         }
         let mut common_prefixes = Vec::with_capacity(self.common_prefixes.len());
         for prefix in self.common_prefixes {
@@ -301,22 +315,30 @@ impl RawPage {
 
 impl RawEntry {
     fn finish(self, url_encoded: bool) -> Result<Entry, String> {
-        let key = self.key.ok_or("<Key> is missing")?;
-        let key = decode_name(key, url_encoded)?;
+        let key = decode_name(self.key.clone().ok_or("<Key> is missing")?, url_encoded)?;
         if key.is_empty() {
             return Err("<Key> is empty".to_owned());
         }
-        let of_key = |what: String| format!("{what} (key {})", quoted(&key));
+        let (size, last_modified) = match (self.doubled, self.size(), self.last_modified()) {
+            (None, Ok(size), Ok(last_modified)) => (size, last_modified),
+            (Some(field), ..) => return Ok(Entry::unreadable(key, format!("<{field}> is there twice"))),
+            (None, Err(why), _) | (None, Ok(_), Err(why)) => return Ok(Entry::unreadable(key, why)),
+        };
         // A version without one is told from others by its size and time.
-        let etag = self.etag.unwrap_or_default();
-        let size = self.size.ok_or_else(|| of_key("<Size> is missing".to_owned()))?;
-        let size = size.trim().parse().map_err(|_| of_key(format!("<Size> is {}", quoted(&size))))?;
-        let time = self.last_modified.ok_or_else(|| of_key("<LastModified> is missing".to_owned()))?;
-        let last_modified = Timestamp::parse_rfc3339(time.trim())
-            .map_err(|error| of_key(format!("<LastModified> is {} ({error})", quoted(&time))))?;
-        let etag = etag.trim();
+        let etag = self.etag.as_deref().unwrap_or_default().trim();
         let etag = etag.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(etag).to_owned();
         Ok(Entry { key, etag, size, last_modified })
+    }
+
+    fn size(&self) -> Result<u64, String> {
+        let text = self.size.as_deref().ok_or("<Size> is missing")?;
+        let size = text.trim().parse().ok().filter(|&size| size <= SIZE_MAX);
+        size.ok_or_else(|| format!("<Size> is {}", quoted(text)))
+    }
+
+    fn last_modified(&self) -> Result<Timestamp, String> {
+        let text = self.last_modified.as_deref().ok_or("<LastModified> is missing")?;
+        Timestamp::parse_rfc3339(text.trim()).map_err(|_| format!("<LastModified> is {}", quoted(text)))
     }
 }
 
@@ -363,6 +385,36 @@ mod tests {
         let seen: Vec<_> = page.entries.iter().map(|entry| (entry.key.to_owned(), entry.size)).collect();
         assert_eq!(seen, [("a", 1), ("b", 1), ("c", 9_007_199_254_740_993)].map(|it| (it.0.to_owned(), it.1)));
         assert_eq!(page.entries.iter().nth(1).unwrap().etag, "");
+    }
+
+    #[test]
+    fn an_entry_that_cannot_be_read_is_set_aside_with_its_key() {
+        let size = |text: &str| CONTENTS.replace("<Size>1<", &format!("<Size>{text}<"));
+        let time = |text: &str| CONTENTS.replace("2024-01-01T00:00:00.000Z", text);
+        for (contents, why) in [
+            (size("9223372036854775808"), "<Size> is \"9223372036854775808\""),
+            (size("99999999999999999999"), "<Size> is \"99999999999999999999\""),
+            (size("-1"), "<Size> is \"-1\""),
+            (size("abc"), "<Size> is \"abc\""),
+            (size("1.0"), "<Size> is \"1.0\""),
+            (size(""), "<Size> is \"\""),
+            (CONTENTS.replace("<Size>1</Size>", ""), "<Size> is missing"),
+            (CONTENTS.replace("<Size>1<", "<Size>1</Size><Size>2<"), "<Size> is there twice"),
+            (CONTENTS.replace("<ETag>", "<ETag>x</ETag><ETag>"), "<ETag> is there twice"),
+            (time("2024-13-01T00:00:00.000Z"), "<LastModified> is \"2024-13-01T00:00:00.000Z\""),
+            (time("yesterday"), "<LastModified> is \"yesterday\""),
+            (CONTENTS.replace("LastModified>", "Modified>"), "<LastModified> is missing"),
+        ] {
+            let (before, behind) = (CONTENTS.replace("<Key>a", "<Key>0"), CONTENTS.replace("<Key>a", "<Key>b"));
+            let text = format!("<EncodingType>url</EncodingType>{before}{contents}{behind}");
+            let page = parse_list_page(document(&text).as_bytes()).unwrap();
+            let entries: Vec<Entry> = page.entries.iter().map(EntryRef::to_entry).collect();
+            assert_eq!(entries[1], Entry::unreadable("a", why));
+            let keys: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.is_unreadable())).collect();
+            assert_eq!(keys, [("0", false), ("a", true), ("b", false)]);
+        }
+        let most = parse_list_page(document(&size("9223372036854775807")).as_bytes()).unwrap();
+        assert_eq!(most.entries.iter().next().unwrap().size, SIZE_MAX);
     }
 
     #[test]
@@ -438,9 +490,7 @@ mod tests {
             (&format!("{}<a/>", document("")), "follows its end"),
             (&document("<Contents/>"), "entry 0, <Key> is missing"),
             (&document(&CONTENTS.replace("<Key>a</Key>", "<Key/>")), "<Key> is empty"),
-            (&document(&CONTENTS.replace(">1<", ">-1<")), "<Size> is \"-1\""),
-            (&document(&CONTENTS.replace(">1<", ">99999999999999999999<")), "<Size> is"),
-            (&document(&CONTENTS.replace("2024-01", "2024-13")), "<LastModified> is"),
+            (&document(&CONTENTS.replace("<Key>a<", "<Key>b</Key><Key>a<")), "<Key> twice"),
             (&document(&CONTENTS.replace(">a<", ">&x;<")), "unknown entity \"x\""),
             (&document("<EncodingType>base64</EncodingType>"), "encoding type \"base64\""),
             (
@@ -460,7 +510,7 @@ mod tests {
     fn entries() -> impl Strategy<Value = EntryBuffer> {
         let times = -62_000_000_000_000_i64..253_000_000_000_000;
         let one =
-            (any::<String>(), "[ -!#-~]{0,34}", any::<u64>(), times).prop_map(|(key, etag, size, millis)| Entry {
+            (any::<String>(), "[ -!#-~]{0,34}", 0..=SIZE_MAX, times).prop_map(|(key, etag, size, millis)| Entry {
                 key: format!("k{key}"),
                 etag: etag.trim().to_owned(),
                 size,

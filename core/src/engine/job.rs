@@ -24,6 +24,7 @@ pub(super) struct ResumePoint {
     pub(super) listed: u64,
     pub(super) matched: u64,
     pub(super) matched_bytes: u64,
+    pub(super) unreadable: u64,
 }
 
 /// At most one segment of the listing and one of the snapshot, one leaf, what is about to be stored and appended, and
@@ -160,8 +161,8 @@ impl JobState {
 
     /// Where the job would go on behind all that was taken so far, the last key listed being `start_after`.
     pub(super) fn mark_behind(&self, start_after: Option<String>) -> ResumePoint {
-        let JobCounts { listed, matched, matched_bytes, .. } = self.counts;
-        ResumePoint { start_after, listed, matched, matched_bytes }
+        let JobCounts { listed, matched, matched_bytes, unreadable, .. } = self.counts;
+        ResumePoint { start_after, listed, matched, matched_bytes, unreadable }
     }
 
     /// Makes the end of the latest piece a point to resume at, though a segment is open there: it is closed, and the

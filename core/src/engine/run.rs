@@ -90,7 +90,12 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let warnings = match outcome {
             Ok(Outcome::Done) => {
                 let stopped_after = limited.then(|| counts.created.saturating_add(counts.updated));
-                let done = warning::Done { listed: counts.listed, matched: counts.matched, stopped_after };
+                let done = warning::Done {
+                    listed: counts.listed,
+                    matched: counts.matched,
+                    unreadable: counts.unreadable,
+                    stopped_after,
+                };
                 let held = self.job.deletions.held_back.as_ref();
                 let mut warnings: Vec<_> = held
                     .iter()

@@ -1,11 +1,14 @@
 //! What a job has seen of its filters: which patterns have matched, which filters left files out, what lies beside the
-//! source path's folder.
+//! source path's folder; and which entries of the listing it could not read.
 //!
 //! All of it only grows, so it may be noted for keys that are read again, and joined from steps and shards in any
 //! order.
 //! Once a pattern has matched, no key is asked about it for this again.
 
-use std::cell::{Cell, RefCell};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +16,9 @@ use super::Verdict;
 
 /// How many files and folders beside the source path's folder are remembered.
 pub const SIBLINGS_MAX: usize = 3;
+
+/// How many entries that cannot be read are remembered: those whose keys are the first by their bytes.
+pub const UNREADABLE_SHOWN_MAX: usize = 5;
 
 /// Patterns of one list, by their places among the sorted ones: another order of the list changes nothing.
 #[derive(Debug, Default)]
@@ -51,6 +57,8 @@ pub struct Seen {
     left_out: Cell<u16>,
     in_folder: Cell<bool>,
     siblings: RefCell<Vec<String>>,
+    /// Keys, and why their entries cannot be read.
+    unreadable: RefCell<BTreeMap<String, String>>,
 }
 
 impl Seen {
@@ -61,6 +69,7 @@ impl Seen {
         self.left_out.set(self.left_out.get() | other.left_out);
         self.in_folder.set(self.in_folder.get() || other.in_folder);
         other.siblings.iter().for_each(|name| self.note_sibling(name));
+        other.unreadable.iter().for_each(|(key, why)| self.note_unreadable(key, why));
     }
 
     /// To be kept.
@@ -71,6 +80,20 @@ impl Seen {
             left_out: self.left_out.get(),
             in_folder: self.in_folder.get(),
             siblings: self.siblings.borrow().clone(),
+            unreadable: self.unreadable.borrow().clone(),
+        }
+    }
+
+    /// Notes that the entry of `key` cannot be read, and `why`.
+    pub fn note_unreadable(&self, key: &str, why: &str) {
+        let mut unreadable = self.unreadable.borrow_mut();
+        let is_full = unreadable.len() >= UNREADABLE_SHOWN_MAX;
+        if is_full && unreadable.last_key_value().is_some_and(|(last, _)| last.as_str() < key) {
+            return;
+        }
+        unreadable.insert(key.to_owned(), why.to_owned());
+        if unreadable.len() > UNREADABLE_SHOWN_MAX {
+            unreadable.pop_last();
         }
     }
 
@@ -113,6 +136,8 @@ pub struct SeenRecord {
     left_out: u16,
     pub(super) in_folder: bool,
     pub(super) siblings: Vec<String>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    unreadable: BTreeMap<String, String>,
 }
 
 impl SeenRecord {
@@ -125,6 +150,11 @@ impl SeenRecord {
     /// Whether some file was left out so.
     pub(crate) fn left_out(&self, verdict: Verdict<'_>) -> bool {
         self.left_out & (1 << verdict.place()) != 0
+    }
+
+    /// The first keys whose entries cannot be read, and why.
+    pub(crate) const fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
     }
 
     /// What lies beside the folder that the source path names, if files lie in the folder too.

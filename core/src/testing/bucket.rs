@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     future::poll_fn,
     rc::Rc,
     task::Poll,
@@ -31,6 +31,8 @@ pub struct MemoryBucket {
     pub page_size: Cell<usize>,
     /// The order in which it lists its keys; set before the entries are.
     pub order: Cell<KeyOrder>,
+    /// Keys that it shows with entries that cannot be read.
+    pub unreadable: RefCell<BTreeSet<String>>,
     /// Pages that were asked for.
     pub calls: Cell<u64>,
     /// Answers in place of its own, the last one first.
@@ -90,6 +92,12 @@ impl MemoryBucket {
         let (entries, order) = (self.entries.borrow(), self.order.get());
         let from = after.map_or(0, |after| entries.partition_point(|entry| order.compare(&entry.key, after).is_le()));
         let page: Vec<Entry> = entries.iter().skip(from).take(self.page_size.get().max(1)).cloned().collect();
+        let unreadable = self.unreadable.borrow();
+        let shown = |entry: Entry| {
+            let hidden = unreadable.contains(&entry.key);
+            if hidden { Entry::unreadable(entry.key, "<Size> is \"abc\"") } else { entry }
+        };
+        let page: Vec<Entry> = page.into_iter().map(shown).collect();
         let truncated = from + page.len() < entries.len();
         let next_token = page.last().filter(|_| truncated).map(|last| last.key.clone());
         Page { entries: packed(&page), truncated, next_token }

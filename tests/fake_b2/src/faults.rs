@@ -52,6 +52,12 @@ pub enum Fault {
     NoToken,
     /// A listing page whose next token leads to the same page again. Other operations answer normally.
     SameToken,
+    /// A listing page on which the size or the time of some entries cannot be read. Other operations answer normally.
+    UnreadableEntries {
+        /// Of these keys; empty for every second entry of the page.
+        #[serde(default)]
+        keys: Vec<String>,
+    },
 }
 
 impl Fault {
@@ -78,6 +84,7 @@ impl Fault {
             Self::EmptyListing => "empty_listing",
             Self::NoToken => "no_token",
             Self::SameToken => "same_token",
+            Self::UnreadableEntries { .. } => "unreadable_entries",
         }
     }
 }

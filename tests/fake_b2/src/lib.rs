@@ -218,9 +218,9 @@ impl FakeB2 {
                 Outcome::Respond(faults::truncated(answer(None)))
             }
             Some(Fault::Truncated) => Outcome::Respond(answer(None)),
-            Some(quirk @ (Fault::EmptyListing | Fault::NoToken | Fault::SameToken)) => {
-                Outcome::Respond(answer(Some(&quirk)))
-            }
+            Some(
+                quirk @ (Fault::EmptyListing | Fault::NoToken | Fault::SameToken | Fault::UnreadableEntries { .. }),
+            ) => Outcome::Respond(answer(Some(&quirk))),
         }
     }
 

@@ -121,7 +121,11 @@ pub(super) fn answer(
         _ => page.next.as_ref().map(token),
     };
     let truncated = next.is_some() || matches!(quirk, Some(Fault::NoToken));
-    let body = writer.document(bucket, &parameters, max_keys, &page, truncated, next.as_deref());
+    let mut body = writer.document(bucket, &parameters, max_keys, &page, truncated, next.as_deref());
+    if let Some(Fault::UnreadableEntries { keys }) = quirk {
+        let names: Vec<String> = keys.iter().map(|key| writer.name(key)).collect();
+        body = with_unreadable_entries(&body, &names);
+    }
     Ok(respond(StatusCode::OK, "application/xml", body.into()))
 }
 
@@ -144,6 +148,26 @@ fn parse_token(token: &str) -> Result<Position, Refusal> {
 fn check_bytes(bytes: &[u8]) -> [u8; 4] {
     let digest = Sha256::new().chain_update(b"fake-b2 token").chain_update(bytes).finalize();
     [digest[0], digest[1], digest[2], digest[3]]
+}
+
+/// The page, with what cannot be read in the entries of these names, as they are written; in every second entry where
+/// there is no name.
+fn with_unreadable_entries(document: &str, names: &[String]) -> String {
+    let mut pieces = document.split("<Contents>");
+    let mut out = pieces.next().unwrap_or_default().to_owned();
+    for (number, entry) in pieces.enumerate() {
+        out.push_str("<Contents>");
+        let is_named = names.iter().any(|name| entry.starts_with(&format!("<Key>{name}</Key>")));
+        let is_struck = if names.is_empty() { number % 2 == 1 } else { is_named };
+        out.push_str(&match (is_struck, number / 2 % 4) {
+            (false, _) => entry.to_owned(),
+            (true, 0) => entry.replace("<Size>", "<Size>abc"),
+            (true, 1) => entry.replace("<Size>", "<Size>-"),
+            (true, 2) => entry.replace("<Size>", "<Size>9223372036854775808"),
+            (true, _) => entry.replace("LastModified>", "Modified>"),
+        });
+    }
+    out
 }
 
 /// Writes names as the request wants them.
@@ -170,6 +194,12 @@ impl Writer {
                 }
             }
         }
+    }
+
+    fn name(&self, name: &str) -> String {
+        let mut out = String::new();
+        self.push_name(&mut out, name);
+        out
     }
 
     fn push_element(&self, out: &mut String, element: &str, name: &str) {

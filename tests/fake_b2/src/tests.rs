@@ -267,6 +267,13 @@ fn faults_of_the_answer() {
     let token = elements(&xml, "NextContinuationToken")[0];
     assert_eq!(elements(&get(&fake, &key, &format!("{list}&continuation-token={token}")).1, "Key"), ["k"]);
 
+    (0..9).for_each(|n| drop(fake.put(BUCKET, &format!("l{n}"), NewFile::bytes("xyz"), NOW).unwrap()));
+    let (_, xml) = strike(Fault::UnreadableEntries { keys: Vec::new() });
+    let sizes = ["1", "abc3", "3", "-3", "3", "92233720368547758083", "3", "3", "3", "abc3"];
+    assert_eq!((elements(&xml, "Size"), elements(&xml, "LastModified").len()), (sizes.to_vec(), 9));
+    let (_, xml) = strike(Fault::UnreadableEntries { keys: vec!["k".to_owned()] });
+    assert_eq!(elements(&xml, "Size")[..3], ["abc1", "3", "3"]);
+
     fake.inject(Rule::next(Target::Any, Fault::slow_down(7)));
     let response = fake.handle(&request(Method::GET, "/b2api/v4/b2_authorize_account"), NOW).into_response().unwrap();
     assert_eq!(response.headers()["retry-after"], "7");

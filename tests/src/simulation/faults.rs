@@ -54,10 +54,13 @@ pub enum Trouble {
     ExpiredToken,
     /// The credentials are refused, though they are right.
     Refused,
+    /// Half of the entries of a page cannot be read. Not one of [`Self::ALL`]: the listing goes on, and shows less than
+    /// there is.
+    UnreadableEntries,
 }
 
 impl Trouble {
-    /// One of each.
+    /// One of each that breaks a call.
     pub const ALL: [Self; 16] = [
         Self::TooManyRequests,
         Self::Internal,
@@ -87,7 +90,7 @@ impl Trouble {
                 list && !confirmed && !query.contains("continuation-token=") && !query.contains("start-after=")
             }
             Self::ExpiredToken => list && query.contains("continuation-token="),
-            Self::NoToken | Self::SameToken => list,
+            Self::NoToken | Self::SameToken | Self::UnreadableEntries => list,
             _ => true,
         }
     }
@@ -115,6 +118,7 @@ impl Trouble {
             Self::SameToken => Fault::SameToken,
             Self::ExpiredToken => refusal(400, "InvalidArgument"),
             Self::Refused => refusal(403, "InvalidAccessKeyId"),
+            Self::UnreadableEntries => Fault::UnreadableEntries { keys: Vec::new() },
         }
     }
 }

@@ -263,6 +263,7 @@ impl Plan {
         options.draw_sinks(&sinks);
         insert_events(&limits, &options, &mut events);
         insert_sink_events(&sinks, &options, &mut events);
+        insert_unreadable(&SeededEntropy::new(seed ^ 0x0bad_512e), &options, &mut events);
         for event in &mut events {
             if let Event::Call(Call::Trigger { full, .. }) = event {
                 *full = options.full_syncs && deliveries.chance(0.3);
@@ -290,6 +291,18 @@ fn insert_events(rng: &SeededEntropy, options: &Options, events: &mut Vec<Event>
     }
     if options.halves {
         (0..1 + rng.below(3)).for_each(|_| insert(Event::Halve(1 + byte(rng.below(3)))));
+    }
+}
+
+/// Pages in some worlds on which not every entry can be read, here and there in between.
+fn insert_unreadable(rng: &SeededEntropy, options: &Options, events: &mut Vec<Event>) {
+    if !options.troubled || rng.chance(0.7) {
+        return;
+    }
+    for _ in 0..1 + rng.below(4) {
+        let place = usize::try_from(rng.below(events.len() as u64)).unwrap_or(0);
+        let (skip, times) = (byte(rng.below(6)), 1 + byte(rng.below(20)));
+        events.insert(1 + place, Event::Trouble { skip, times, what: Trouble::UnreadableEntries });
     }
 }
 

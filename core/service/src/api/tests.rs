@@ -196,6 +196,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         updated_at: at.plus_millis(30_010),
         completed_at: over.then(|| at.plus_millis(60_010)),
         counts: JobCounts {
+            unreadable: 0,
             listed: 30,
             matched: 20,
             matched_bytes: 2_000,

@@ -9,11 +9,14 @@
 //! Of an entry as S3 documents it, it looks at long stretches at once, and at any other field by field.
 //!
 //! Not in the plain shape, among others: no `<EncodingType>url</EncodingType>` (it may stand before or behind the
-//! contents), `<CommonPrefixes>`, a field missing, doubled or empty, an entity other than a quote around an ETag, any
-//! byte outside ASCII, any attribute but one `xmlns` of the root.
+//! contents), `<CommonPrefixes>`, a field missing, doubled, empty or unreadable, an entity other than a quote around an
+//! ETag, any byte outside ASCII, any attribute but one `xmlns` of the root.
 
 use super::{ListPage, PAGE_ENTRIES_MAX};
-use crate::{entry::EntryBytes, time::Timestamp};
+use crate::{
+    entry::{EntryBytes, SIZE_MAX},
+    time::Timestamp,
+};
 
 /// How long one entry is at least in practice, in bytes of XML: the guess at how many entries a page has.
 const ENTRY_BYTES_USUAL: usize = 192;
@@ -274,7 +277,7 @@ impl<'a> Input<'a> {
         self.eat(b"&quot;") || self.eat(b"\"") || self.eat(b"&#34;")
     }
 
-    /// A decimal number of at most 19 digits, which cannot overflow.
+    /// A decimal number of at most 19 digits, which cannot overflow, up to [`SIZE_MAX`].
     #[inline(always)]
     fn size(&mut self) -> Option<u64> {
         let (first, count) = digits(self.rest)?;
@@ -291,7 +294,7 @@ impl<'a> Input<'a> {
             let digit = byte.wrapping_sub(b'0');
             if digit > 9 {
                 self.take(count)?;
-                return Some(size);
+                return (size <= SIZE_MAX).then_some(size);
             }
             // Only a twentieth digit, which ends in `None` whatever it is, can make this wrap.
             size = size.wrapping_mul(10).wrapping_add(u64::from(digit));
@@ -510,7 +513,7 @@ mod tests {
         <ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><Size>7</Size>\
         <Owner><ID>0123</ID><DisplayName></DisplayName></Owner><StorageClass>STANDARD</StorageClass></Contents>\
         <Contents><ETag>&#34;e&#34;</ETag><Key>a/2.mp4</Key><Owner><ID>0123</ID><DisplayName/></Owner>\
-        <LastModified>2024-01-01T00:00:00Z</LastModified><Size>9999999999999999999</Size></Contents>\
+        <LastModified>2024-01-01T00:00:00Z</LastModified><Size>9223372036854775807</Size></Contents>\
         <Name>bucket</Name><Prefix></Prefix><Delimiter/><MaxKeys>1000</MaxKeys><EncodingType>url</EncodingType>\
         <KeyCount>2</KeyCount><NextContinuationToken>YS8yLm1wNA==/+</NextContinuationToken></ListBucketResult>";
 
@@ -533,7 +536,7 @@ mod tests {
         let page = scan_list_page(OF_B2.as_bytes()).unwrap();
         assert_eq!(page.next_token.as_deref(), Some("YS8yLm1wNA==/+"));
         let keys: Vec<_> = page.entries.iter().map(|entry| (entry.key, entry.etag, entry.size)).collect();
-        assert_eq!(keys[1], ("a/2.mp4", "e", 9_999_999_999_999_999_999));
+        assert_eq!(keys[1], ("a/2.mp4", "e", SIZE_MAX));
     }
 
     #[test]
@@ -574,6 +577,10 @@ mod tests {
             ("<Size>7", "<Size>+7"),
             ("<Size>7", "<Size>7.0"),
             ("<Size>7", "<Size>18446744073709551615"),
+            ("<Size>7", "<Size>9223372036854775808"),
+            ("<Size>7", "<Size>9999999999999999999"),
+            ("<Size>7", "<Size>-7"),
+            ("<Size>7", "<Size>abc"),
             ("<LastModified>2024-01-01", "<LastModified>2024-02-30"),
             ("00:00:00.250Z", "23:59:60.000Z"),
             ("00:00:00.250Z", "00:00:00.2500Z"),
@@ -636,7 +643,7 @@ mod tests {
         let etag = (quote(), etag, any::<bool>(), quote()).prop_map(move |(before, etag, same, after)| {
             format!("{before}{etag}{}", if same || plain { before } else { after })
         });
-        let size = prop_oneof![30 => "[0-9]{1,19}", odd => "[ +-]?[0-9]{0,21} ?"];
+        let size = prop_oneof![30 => "0?[0-9]{1,18}", odd => "[ +-]?[0-9]{0,21} ?", odd => "9[0-9]{18}|[a-z]{0,3}"];
         let unknown = move || {
             one_of(
                 &[
@@ -667,7 +674,7 @@ mod tests {
             key.clone(),
             "20[0-9][0-9]-0[1-9]-[01][1-8]T[01][0-9]:[0-5][0-9]:[0-5][0-9]\\.[0-9]{3}Z",
             "[0-9a-f]{32}",
-            "[0-9]{1,19}",
+            "[0-9]{1,18}",
         );
         let usual = usual.prop_map(|(key, time, etag, size)| {
             format!(

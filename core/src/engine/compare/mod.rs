@@ -1,8 +1,12 @@
 //! Compares pieces of the listing with the snapshot, and says what changed.
 
 pub mod diff;
+mod unreadable;
 
-use self::diff::{Difference, diff};
+use self::{
+    diff::{Difference, diff},
+    unreadable::Carried,
+};
 use super::{
     listing::{
         Content, Mark, Open, Piece, RangeReader, SPLIT_PAGES_FIRST, Sealed,
@@ -15,8 +19,9 @@ use super::{
 use crate::{
     change::{Found, Previous},
     engine::previous::{Base, Chunk},
-    entry::{Entry, just_before},
+    entry::{Entry, is_unreadable_at, just_before},
     error::Error,
+    job::JobCounts,
     mutation::{self, Mutation},
     policy,
     snapshot::{
@@ -160,7 +165,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 Content::Segment(sealed) => entries_of(sealed)?,
                 _ => Vec::new(),
             };
-            self.stop_before(base, up_to, &entries, 0);
+            self.stop_before(base, up_to, &entries, 0, &Carried::default()).await?;
             return Ok(Taken::Stopped);
         }
         let is_leaf = matches!(content, Content::Leaf(_));
@@ -203,12 +208,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         // Where nothing was known before, all of it is new.
         let known = if equal { None } else { base.take_before(&self.state, end, self.job.place.watch.order).await? };
         if !equal && known.is_none() && self.takes_all_new() {
-            self.take_all_new(&sealed)?;
+            let is_readable = self.take_all_new(&sealed)?;
             self.job.next.assembly.keep_reopened(base.take_read());
-            self.job.next.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+            if is_readable {
+                self.job.next.assembly.append_segment(sealed.segment, Some(sealed.bytes));
+            } else {
+                self.push_readable(base, &entries_of(&sealed)?, &Carried::default()).await?;
+            }
             return Ok(Taken::All);
         }
         let entries = entries_of(&sealed)?;
+        let mut carried = Carried::default();
         let compared = if equal {
             match self.take_again(&entries) {
                 Some(stop) => {
@@ -218,21 +228,25 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 None => Compared::All,
             }
         } else {
-            self.compare(base, &entries, end, known).await?
+            self.compare(base, &entries, end, known, &mut carried).await?
         };
         match compared {
             Compared::All => {}
             Compared::Limited(stop) => {
-                self.stop_at(base, &entries, stop);
+                self.stop_at(base, &entries, stop, &carried).await?;
                 return Ok(Taken::Limited);
             }
             Compared::Stopped { dealt_with, up_to } => {
-                self.stop_before(base, up_to, &entries, dealt_with);
+                self.stop_before(base, up_to, &entries, dealt_with, &carried).await?;
                 return Ok(Taken::Stopped);
             }
         }
+        self.job.next.assembly.keep_reopened(base.take_read());
+        if entries.iter().any(Entry::is_unreadable) {
+            self.push_readable(base, &entries, &carried).await?;
+            return Ok(Taken::All);
+        }
         let (assembly, realign) = (&mut self.job.next.assembly, self.job.place.realign);
-        assembly.keep_reopened(base.take_read());
         match (equal, realign) {
             (true, false) => assembly.append_equal(sealed.segment, sealed.bytes),
             (true, true) => assembly.realign_equal(sealed.segment.hash, &entries),
@@ -250,6 +264,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         counts.listed += until.listed;
         counts.matched += until.matched;
         counts.matched_bytes = counts.matched_bytes.saturating_add(until.matched_bytes);
+        counts.unreadable += until.unreadable;
         let mark = self.job.mark_behind(until.after);
         let is_between = self.job.next.assembly.is_between_segments();
         let place = &mut self.job.place;
@@ -284,13 +299,14 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     }
 
     /// Compares `entries`, which are all that is listed up to `end`, with the snapshot.
-    /// `chunk` is what was known of the beginning.
+    /// `chunk` is what was known of the beginning. What stays as it was known is added to `carried`.
     async fn compare(
         &mut self,
         base: &mut Base,
         entries: &[Entry],
         end: Option<&str>,
         mut chunk: Option<Chunk>,
+        carried: &mut Carried,
     ) -> Result<Compared, Error> {
         let keys = self.job.place.watch.order;
         let mut done = 0;
@@ -303,7 +319,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 None => left.len(),
             };
             let listed = left.get(..here).unwrap_or_default();
-            if let Some(stop) = self.take_differences(listed, &known).await? {
+            if let Some(stop) = self.take_differences(listed, &known, carried).await? {
                 let key = listed.get(stop).map(|entry| entry.key.as_str());
                 let from =
                     key.map_or(known.len(), |key| known.partition_point(|it| keys.compare(&it.key, key).is_lt()));
@@ -329,18 +345,29 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             && !mutation::is_on(Mutation::Watermark)
     }
 
-    /// Takes all files of a segment as new.
-    fn take_all_new(&mut self, sealed: &Sealed) -> Result<(), Error> {
+    /// Takes all files of a segment as new; `false`: not all of them, because some cannot be read.
+    fn take_all_new(&mut self, sealed: &Sealed) -> Result<bool, Error> {
         let job = &mut self.job;
-        job.objects_found += sealed.segment.entries;
-        let outbox = &mut job.outbox;
-        let read = sealed.for_each(|key, etag, size, last_modified| outbox.created(key, etag, size, last_modified));
-        read.map_err(|error| error.into_error("a listed segment"))
+        let (outbox, mut taken) = (&mut job.outbox, 0);
+        let read = sealed.for_each(|key, etag, size, last_modified| {
+            if !is_unreadable_at(last_modified) {
+                outbox.created(key, etag, size, last_modified);
+                taken += 1;
+            }
+        });
+        read.map_err(|error| error.into_error("a listed segment"))?;
+        job.objects_found += taken;
+        Ok(taken == sealed.segment.entries)
     }
 
     /// Takes the differences between what is listed and what was known of the same range. Answers before which entry
     /// that ended, because the job may take no more files.
-    async fn take_differences(&mut self, listed: &[Entry], known: &[Known]) -> Result<Option<usize>, Error> {
+    async fn take_differences(
+        &mut self,
+        listed: &[Entry],
+        known: &[Known],
+        carried: &mut Carried,
+    ) -> Result<Option<usize>, Error> {
         let keys = self.job.place.watch.order;
         // Entries before this one are dealt with.
         let mut at = 0;
@@ -358,6 +385,13 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             at = place;
             match difference {
                 Difference::Vanished(known) => self.vanished(known).await?,
+                Difference::Appeared { entry, previous } if entry.is_unreadable() => {
+                    match previous {
+                        Some(known) if mutation::is_on(Mutation::TakeUnreadableAsGone) => self.vanished(known).await?,
+                        previous => carried.keep(previous),
+                    }
+                    at = place + 1;
+                }
                 Difference::Appeared { previous: Some(_), entry }
                     if !self.spec.reconcile.on_update
                         && !self.hands_over(&entry.key)
@@ -406,19 +440,27 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
 
     /// The budget is used up amid a piece: of its `entries`, that many are dealt with, and all that the snapshot knows
     /// before `up_to`. What is behind is listed again.
-    fn stop_before(&mut self, base: &mut Base, up_to: String, entries: &[Entry], dealt_with: usize) {
+    async fn stop_before(
+        &mut self,
+        base: &mut Base,
+        up_to: String,
+        entries: &[Entry],
+        dealt_with: usize,
+        carried: &Carried,
+    ) -> Result<(), Error> {
         let done = entries.get(..dealt_with).unwrap_or_default();
         // What an earlier step read of the segment was counted by it.
         let pending = std::mem::take(&mut self.job.place.pending_entries);
         let counted = entries.get(..pending).unwrap_or_default();
-        let (more, less) = (done.len() as u64, counted.len() as u64);
-        let bytes = |entries: &[Entry]| entries.iter().fold(0_u64, |sum, entry| sum.saturating_add(entry.size));
+        let (more, less) = (counts_of(done), counts_of(counted));
         let counts = &mut self.job.counts;
-        counts.listed = (counts.listed + more).saturating_sub(less);
-        counts.matched = (counts.matched + more).saturating_sub(less);
-        counts.matched_bytes = counts.matched_bytes.saturating_add(bytes(done)).saturating_sub(bytes(counted));
+        counts.listed = (counts.listed + more.listed).saturating_sub(less.listed);
+        counts.matched = (counts.matched + more.matched).saturating_sub(less.matched);
+        counts.unreadable = (counts.unreadable + more.unreadable).saturating_sub(less.unreadable);
+        counts.matched_bytes =
+            counts.matched_bytes.saturating_add(more.matched_bytes).saturating_sub(less.matched_bytes);
         self.job.next.assembly.keep_reopened(base.take_read());
-        done.iter().for_each(|entry| self.job.next.assembly.push_entry(entry.into()));
+        self.push_readable(base, done, carried).await?;
         self.note_leaves(base);
         let start_after = match (done.last(), counted.first(), &self.job.place.mark) {
             (Some(last), ..) => Some(last.key.clone()),
@@ -435,17 +477,21 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         if is_between {
             place.resume_point.clone_from(&place.mark);
         }
+        Ok(())
     }
 
     /// The job may take no more files: from the entry numbered `stop` on, the next snapshot is the one there is.
-    fn stop_at(&mut self, base: &mut Base, entries: &[Entry], stop: usize) {
+    async fn stop_at(
+        &mut self,
+        base: &mut Base,
+        entries: &[Entry],
+        stop: usize,
+        carried: &Carried,
+    ) -> Result<(), Error> {
+        let done = entries.get(..stop).unwrap_or_default();
+        self.push_readable(base, done, carried).await?;
+        self.job.counts = self.job.counts.plus(counts_of(done));
         let assembly = &mut self.job.next.assembly;
-        for entry in entries.get(..stop).unwrap_or_default() {
-            assembly.push_entry(entry.into());
-            self.job.counts.listed += 1;
-            self.job.counts.matched += 1;
-            self.job.counts.matched_bytes = self.job.counts.matched_bytes.saturating_add(entry.size);
-        }
         assembly.keep_reopened(base.take_read());
         append_rest(assembly, base);
         assembly.finish();
@@ -460,7 +506,20 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 resync.from = Some(entry.key.clone());
             }
         }
+        Ok(())
     }
+}
+
+/// What entries that passed the filters add to the counts of a listing.
+fn counts_of(entries: &[Entry]) -> JobCounts {
+    let mut counts = JobCounts { listed: entries.len() as u64, ..JobCounts::default() };
+    for entry in entries {
+        let (unreadable, matched) = if entry.is_unreadable() { (1, 0) } else { (0, 1) };
+        counts.unreadable += unreadable;
+        counts.matched += matched;
+        counts.matched_bytes = counts.matched_bytes.saturating_add(entry.size);
+    }
+    counts
 }
 
 fn entries_of(sealed: &Sealed) -> Result<Vec<Entry>, Error> {

@@ -96,7 +96,9 @@ pub struct PausedLanes {
 impl PausedLanes {
     /// Counts what was read and not handed on as listed.
     pub fn add_to(&self, counts: &mut JobCounts) {
-        for Mark { listed, matched, matched_bytes, .. } in self.lanes.iter().flat_map(|reader| reader.not_handed_on()) {
+        for mark in self.lanes.iter().flat_map(|reader| reader.not_handed_on()) {
+            let Mark { listed, matched, matched_bytes, unreadable, .. } = mark;
+            counts.unreadable += unreadable;
             counts.listed += listed;
             counts.matched += matched;
             counts.matched_bytes = counts.matched_bytes.saturating_add(*matched_bytes);

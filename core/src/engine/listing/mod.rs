@@ -1,6 +1,8 @@
 //! Reading a range of a listing: pages in, pieces of a snapshot out.
 //!
-//! A page is filtered, cut and encoded entry by entry, so that what is kept of a file is what a segment keeps of it.
+//! A page is filtered, cut and encoded entry by entry, so that what is kept of a file is what a segment keeps of it. An
+//! entry that cannot be read ([`Entry::unreadable`]) is in its segment like any other. No segment of a snapshot holds
+//! one, so the hashes differ and the comparison looks at both.
 //! Where the snapshot has a leaf that begins with the same key, the segments of the new leaf are held back until it is
 //! complete: if its hash is that of the old one, a reference is all that is left of it. Nothing here reads or writes
 //! state.
@@ -184,6 +186,8 @@ pub struct Mark {
     pub matched: u64,
     /// The sum of their sizes, in bytes.
     pub matched_bytes: u64,
+    /// Those whose names passed the filters, and that cannot be read otherwise; not in `matched`.
+    pub unreadable: u64,
     /// Whether the range ended amid a segment: what follows belongs to it, unless a key says otherwise.
     pub unfinished: bool,
 }
@@ -558,8 +562,13 @@ impl RangeReader {
             self.hold = self.known.pop_front_if(|leaf| leaf.first_key == entry.key);
         }
         self.open.push(entry);
-        self.since.matched += 1;
         self.matched += 1;
+        if entry.is_unreadable() {
+            self.since.unreadable += 1;
+            rules.seen.note_unreadable(entry.key, entry.etag);
+            return;
+        }
+        self.since.matched += 1;
         self.since.matched_bytes = self.since.matched_bytes.saturating_add(entry.size);
     }
 
@@ -598,6 +607,7 @@ impl RangeReader {
                 listed: until.listed + piece.until.listed,
                 matched: until.matched + piece.until.matched,
                 matched_bytes: until.matched_bytes.saturating_add(piece.until.matched_bytes),
+                unreadable: until.unreadable + piece.until.unreadable,
                 ..piece.until
             };
         }

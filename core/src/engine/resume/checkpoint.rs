@@ -209,12 +209,14 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             None
         } else if let Some(point) = &place.resume_point {
             (counts.listed, counts.matched, counts.matched_bytes) = (point.listed, point.matched, point.matched_bytes);
+            counts.unreadable = point.unreadable;
             point.start_after.clone()
         } else if let Some((open, since, begins)) = place.pending.take() {
             pending_begins = begins;
             counts.listed += since.listed;
             counts.matched += since.matched;
             counts.matched_bytes = counts.matched_bytes.saturating_add(since.matched_bytes);
+            counts.unreadable += since.unreadable;
             if let Some(sealed) = open.seal() {
                 pending = sealed.entries().map_err(|error| error.into_error("the open segment"))?;
             }

@@ -13,6 +13,7 @@ mod resume;
 mod retention;
 mod rules;
 mod snapshot;
+mod unreadable;
 
 use std::{
     cell::{Cell, RefCell},

@@ -23,6 +23,10 @@ fn story() {
         world.check();
         let poll = world.job(&Budget::UNLIMITED);
         assert_eq!(poll.cost.state_writes, 0, "a poll that finds nothing writes nothing");
+        // What cannot be read is there.
+        world.bucket.unreadable.borrow_mut().extend(["k00012", "k00040"].map(str::to_owned));
+        assert_eq!(world.job(&budget).counts.deleted, 0, "an entry that cannot be read is not gone");
+        world.bucket.unreadable.borrow_mut().clear();
         // What is taken and old goes, as later jobs move on.
         for round in 3..8 {
             world.clock.now_ms.set(round as i64 * 100);
@@ -93,6 +97,7 @@ fn each_defect_is_seen() {
         (Mutation::TrustLastModified, "no change tells why"),
         (Mutation::AdvanceOnError, "before the listing was read to its end"),
         (Mutation::RestUnwoken, "will wake it"),
+        (Mutation::TakeUnreadableAsGone, "is not gone"),
     ] {
         let told = mutation::with(defect, || catch_unwind(AssertUnwindSafe(story)));
         let told = told.map_err(|told| match told.downcast::<String>() {

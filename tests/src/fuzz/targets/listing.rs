@@ -1,5 +1,7 @@
 //! What B2 answers, and paths into it.
 
+use b2sync_core::entry::EntryRef;
+
 use super::*;
 
 pub(super) const CONTENTS: &str = "<Contents><Key>a/1%2B.mp4</Key><LastModified>2024-01-01T00:00:00.250Z</LastModified>\
@@ -40,6 +42,8 @@ pub(super) fn list_seeds() -> Vec<Vec<u8>> {
         page(&format!("<EncodingType>url</EncodingType>{}", CONTENTS.repeat(20))),
         page(&format!("{CONTENTS}<NextContinuationToken>a&amp;b=</NextContinuationToken><KeyCount>1</KeyCount>")),
         page("<CommonPrefixes><Prefix>a/</Prefix></CommonPrefixes><!-- c --><![CDATA[ d ]]>"),
+        plain(&CONTENTS.replace("<Size>7", "<Size>9223372036854775808")),
+        plain(&CONTENTS.replace("LastModified>", "Modified>")),
         page(&CONTENTS.replace("a/1%2B.mp4", "日本/<![CDATA[<🎬>]]>&#x1F3AC;&apos;")),
     ]
 }
@@ -74,18 +78,35 @@ pub(super) fn list_xml(input: &[u8], meter: &Meter) -> Outcome {
     }
     // A time near the year 10,000 or 0 can move out of what RFC 3339 writes with its offset.
     let times_of_four_digits = |page: &ListPage| {
-        page.entries.iter().all(|entry| Timestamp::parse_rfc3339(&entry.last_modified.to_string()).is_ok())
+        let is_written = |time: Timestamp| Timestamp::parse_rfc3339(&time.to_string()).is_ok();
+        page.entries.iter().all(|entry| entry.is_unreadable() || is_written(entry.last_modified))
     };
     if !times_of_four_digits(&page) {
         return taken(&format!("a page with a time that RFC 3339 does not write{plain}"));
     }
-    same(&page, parse_list_page(page_xml(&page).as_bytes()))?;
+    // Why an entry cannot be read is told in words, and not written again.
+    let unreadable = |page: &ListPage| {
+        page.entries.iter().filter(EntryRef::is_unreadable).map(|entry| entry.key.to_owned()).collect::<Vec<_>>()
+    };
+    let again = parse_list_page(page_xml(&page).as_bytes());
+    if let Ok(again) = &again
+        && unreadable(again) != unreadable(&page)
+    {
+        return Err(format!("{:?} cannot be read, and then {:?}", unreadable(&page), unreadable(again)));
+    }
+    same(&readable(page.clone()), again.map(readable))?;
     taken(&format!(
         "a page: {} {} {}{plain}",
         if page.truncated { "truncated" } else { "whole" },
         if page.entries.is_empty() { "empty" } else { "entries" },
         if page.common_prefixes.is_empty() { "" } else { "prefixes" },
     ))
+}
+
+/// The page without the entries that cannot be read.
+fn readable(page: ListPage) -> ListPage {
+    let entries = page.entries.iter().filter(|entry| !entry.is_unreadable()).collect();
+    ListPage { entries, ..page }
 }
 
 /// The page as an S3 server might have sent it.
@@ -97,6 +118,10 @@ pub(super) fn page_xml(page: &ListPage) -> String {
         let _ = write!(xml, "<NextContinuationToken>{}</NextContinuationToken>", escaped(token));
     }
     for entry in page.entries.iter() {
+        if entry.is_unreadable() {
+            let _ = write!(xml, "<Contents><Key>{}</Key><Size>-1</Size></Contents>", name(entry.key));
+            continue;
+        }
         let _ = write!(
             xml,
             "<Contents><Key>{}</Key><LastModified>{}</LastModified><ETag>\"{}\"</ETag><Size>{}</Size></Contents>",
