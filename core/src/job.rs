@@ -5,7 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{error::Error, time::Timestamp, warning::Warning};
+use crate::{
+    error::{Error, quoted},
+    time::Timestamp,
+    warning::Warning,
+};
 
 /// Why a job was started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
@@ -187,6 +191,44 @@ impl From<&Error> for ErrorRecord {
     }
 }
 
+/// Who or what ended a job that had not come to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr, strum::VariantArray)]
+#[strum(serialize_all = "snake_case")]
+pub enum Interruption {
+    /// The sync was paused.
+    Paused,
+    /// A user gave the job up: `unlock`.
+    Unlocked,
+    /// The sync was deleted.
+    Deleted,
+}
+
+impl Interruption {
+    /// In snake case, as the record's kind: `paused`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
+
+    /// What a record says of it. `reason`: why, in the user's words; `before`: why the job's latest step was to be
+    /// tried again.
+    pub fn record(self, reason: Option<&str>, before: Option<&ErrorRecord>) -> ErrorRecord {
+        let what = match self {
+            Self::Paused => "The sync was paused while the job ran.",
+            Self::Unlocked => "The job was aborted by unlock.",
+            Self::Deleted => "The sync was deleted while the job ran.",
+        };
+        let next = match self {
+            Self::Paused => " What the job appended stays in the feed. Resume the sync to start the next job.",
+            Self::Unlocked => " What the job appended stays in the feed. The next job lists again.",
+            Self::Deleted => "",
+        };
+        let reason = reason.map_or_else(String::new, |reason| format!(" The reason given: {}.", quoted(reason)));
+        let before = before.map_or_else(String::new, |it| format!(" Before that, a step had failed: {}", it.message));
+        let message = format!("{what}{reason}{next}{before}");
+        ErrorRecord { kind: self.as_str().to_owned(), message, transient: false }
+    }
+}
+
 /// One run of a sync.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobRecord {
@@ -219,7 +261,7 @@ pub struct JobRecord {
     /// How many files the snapshot held before it began: what progress is measured by.
     #[serde(default)]
     pub known_before: u64,
-    /// Why it failed; also why the latest step of a running job will be tried again.
+    /// Why it failed, or what interrupted it; also why the latest step of a running job will be tried again.
     #[serde(default)]
     pub error: Option<ErrorRecord>,
     /// What its user should know though it did not fail.

@@ -411,6 +411,7 @@ fn further_rules_catch_a_defect_each() {
         (Mutation::KeepForgotten, Rule::NothingIsLeft),
         (Mutation::KeepOrphans, Rule::NoOrphans),
         (Mutation::ForgetHeld, Rule::FeedIsSnapshot),
+        (Mutation::TakeUnreadableAsGone, Rule::DeletesOnlyAfterCompleteCoverage),
         (Mutation::CountTwice, Rule::CountsItsOwn),
     ] {
         assert_caught(defect, &[rule]);

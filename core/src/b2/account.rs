@@ -38,6 +38,10 @@ pub struct Credentials {
     application_key: SecretString,
 }
 
+/// Where the console shows which part.
+const COLUMNS: &str =
+    "Write the keyID of the Backblaze console into key_id, and the applicationKey into application_key.";
+
 impl Credentials {
     /// Checks both parts; white space around them, as copying leaves it, is dropped.
     ///
@@ -50,8 +54,8 @@ impl Credentials {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidInput`] with the field: empty, longer than [`CREDENTIAL_BYTES_MAX`], or with characters that
-    /// no header carries. The application key is never quoted.
+    /// [`ErrorKind::InvalidInput`] with the field: empty, longer than [`CREDENTIAL_BYTES_MAX`], with characters that no
+    /// header carries, or of the other part's kind. The application key is never quoted.
     pub fn new(key_id: &str, application_key: &str) -> Result<Self, Error> {
         let key_id = key_id.trim();
         let application_key = application_key.trim();
@@ -75,15 +79,28 @@ impl Credentials {
             )
             .with_field(format!("provider_config.credentials.{field}")));
         }
-        if is_application_key(key_id) && is_key_id(application_key) {
-            return Err(Error::new(
-                ErrorKind::InvalidInput,
-                "The key id and the application key are swapped.",
-                "Write the keyID of the Backblaze console into key_id, and the applicationKey into application_key.",
-            )
-            .with_field("provider_config.credentials.key_id"));
+        if let Some(error) = Self::swapped(key_id, application_key) {
+            return Err(error);
+        }
+        for (is_other, field, what) in [
+            (is_application_key(key_id), "key_id", "The key id looks like an application key."),
+            (is_key_id(application_key), "application_key", "The application key looks like a key id."),
+        ] {
+            if is_other {
+                return Err(Error::new(ErrorKind::InvalidInput, what, COLUMNS)
+                    .with_field(format!("provider_config.credentials.{field}")));
+            }
         }
         Ok(Self { key_id: key_id.to_owned(), application_key: SecretString::from(application_key) })
+    }
+
+    /// The error of credentials of which each part stands where the other belongs.
+    pub fn swapped(key_id: &str, application_key: &str) -> Option<Error> {
+        let are_swapped = is_application_key(key_id.trim()) && is_key_id(application_key.trim());
+        are_swapped.then(|| {
+            Error::new(ErrorKind::InvalidInput, "The key id and the application key are swapped.", COLUMNS)
+                .with_field("provider_config.credentials.key_id")
+        })
     }
 
     /// The key id (`keyID` in the console). Not a secret.

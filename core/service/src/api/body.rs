@@ -350,6 +350,11 @@ impl<'p> Fields<'p> {
         Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
     }
 
+    /// Takes a field that is not to be named among the allowed ones; `None` where it is absent or `null`.
+    pub(crate) fn take(&mut self, name: &str) -> Option<Value> {
+        self.map.remove(name).filter(|value| !value.is_null())
+    }
+
     /// Refuses a field that other calls take.
     pub(crate) fn refuse(&mut self, name: &'static str, message: String) {
         if self.map.remove(name).is_some() {

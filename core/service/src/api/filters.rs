@@ -2,25 +2,19 @@
 
 use super::list_fields::ListFields;
 
-/// Every status that the client knows, for filters of lists.
-const STATUSES: [(&str, &str); 16] = [
+/// The statuses that a sync may have. Clients know more; none of those would ever match.
+pub(super) const SYNC_STATUSES: [(&str, &str); 6] = [
     ("PENDING", "PENDING"),
-    ("QUEUED", "QUEUED"),
-    ("IN_PROGRESS", "IN_PROGRESS"),
-    ("PROCESSING", "PROCESSING"),
-    ("COMPLETED", "COMPLETED"),
-    ("COMPLETED_WITH_ERRORS", "COMPLETED_WITH_ERRORS"),
-    ("FAILED", "FAILED"),
-    ("CANCELED", "CANCELED"),
-    ("INTERRUPTED", "INTERRUPTED"),
-    ("UNKNOWN", "UNKNOWN"),
-    ("SKIPPED", "SKIPPED"),
-    ("DRAFT", "DRAFT"),
     ("ACTIVE", "ACTIVE"),
-    ("ARCHIVED", "ARCHIVED"),
     ("SUSPENDED", "SUSPENDED"),
-    ("DEACTIVATED", "DEACTIVATED"),
+    ("FAILED", "FAILED"),
+    ("COMPLETED", "COMPLETED"),
+    (UNREADABLE, UNREADABLE),
 ];
+
+/// The statuses with which a connection may be stored.
+pub(super) const CONNECTION_STATUSES: [(&str, &str); 4] =
+    [("ACTIVE", "ACTIVE"), ("SUSPENDED", "SUSPENDED"), ("FAILED", "FAILED"), ("ARCHIVED", "ARCHIVED")];
 
 /// The status of what cannot be read. Clients know it: one that they do not know could make them refuse the whole list.
 pub(super) const UNREADABLE: &str = "UNKNOWN";
@@ -36,11 +30,15 @@ pub(super) struct ListFilter {
 }
 
 impl ListFilter {
-    /// Reads `owner`, the field that says to whom the items belong; `status`; `is_active`.
-    pub(super) fn read(fields: &mut ListFields<'_>, owner: &'static str) -> Self {
+    /// Reads `owner`, the field that says to whom the items belong; `status`, one of `statuses`; `is_active`.
+    pub(super) fn read(
+        fields: &mut ListFields<'_>,
+        owner: &'static str,
+        statuses: &[(&'static str, &'static str)],
+    ) -> Self {
         Self {
             owner: fields.text(owner, 1, OWNER_CHARS_MAX),
-            status: fields.choice("status", &STATUSES),
+            status: fields.choice("status", statuses),
             is_active: fields.flag("is_active"),
         }
     }

@@ -10,6 +10,9 @@ use super::{
 };
 use serde_json::Value;
 
+/// What clients know and no list here supports. Empty ones count as left out.
+const NOT_SUPPORTED: [&str; 4] = ["filters", "sort", "search", "select"];
+
 /// The fields of a list. Each is taken once, by name; [`ListFields::done`] reports those that were not taken.
 pub(crate) struct ListFields<'a> {
     query: &'a Query,
@@ -114,23 +117,28 @@ impl<'a> ListFields<'a> {
         Some(texts)
     }
 
-    /// Refuses a field of the body that clients know and b2sync does not support, unless it asks for nothing.
-    pub(crate) fn refuse(&mut self, name: &'static str, message: &str) {
-        let asked = match self.body.value(name) {
-            None => false,
-            Some(Value::Array(list)) => !list.is_empty(),
-            Some(Value::Object(map)) => !map.is_empty(),
-            Some(Value::String(text)) => !text.is_empty(),
-            Some(_) => true,
-        };
-        if asked {
-            self.body.problem(name, "value_error", message);
+    /// Refuses fields of the body that clients know and b2sync does not support, unless they ask for nothing.
+    fn refuse_others(&mut self) {
+        let filters: Vec<&str> = self.names.iter().copied().filter(|name| !PAGE_PARAMETERS.contains(name)).collect();
+        for name in NOT_SUPPORTED {
+            let asked = match self.body.take(name) {
+                None => false,
+                Some(Value::Array(list)) => !list.is_empty(),
+                Some(Value::Object(map)) => !map.is_empty(),
+                Some(Value::String(text)) => !text.is_empty(),
+                Some(_) => true,
+            };
+            if asked {
+                let message = format!("`{name}` is not supported. This list takes {}.", filters.join(", "));
+                self.body.problem(name, "value_error", message);
+            }
         }
     }
 
     /// Declares that nothing else is accepted: reports what is left, in both. Answers what links to other pages begin
     /// with: the path, and what is asked for besides the page.
-    pub(crate) fn done(self) -> String {
+    pub(crate) fn done(mut self) -> String {
+        self.refuse_others();
         let Self { query, mut body, mut problems, mut names, repeated, kept, .. } = self;
         names.sort_unstable();
         query.check_names(&names, &repeated, &mut problems);

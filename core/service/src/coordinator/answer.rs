@@ -12,7 +12,7 @@ use crate::{
 use b2sync_core::{
     error::{Error, ErrorKind},
     ids,
-    job::{JobStatus, Trigger},
+    job::{Interruption, JobStatus, Trigger},
     time::{Clock, Timestamp},
 };
 
@@ -135,14 +135,14 @@ impl<H: Home> Coordinator<'_, H> {
                 }
                 Command::ConnectionLifted => state.begin_what_failed(&sync, &job_id, now),
                 Command::Pause { reason } => {
-                    state.end_job(JobStatus::Interrupted, None, now);
+                    state.interrupt_job(Interruption::Paused, reason.as_deref(), now);
                     state.status.paused_at.get_or_insert(now);
                     state.status.pause_reason = reason.clone().or_else(|| Some("Paused by its user.".to_owned()));
                     state.plan_next(&sync, now);
                 }
                 Command::Resume => state.resume(&sync, &job_id, now),
                 _ => {
-                    state.end_job(JobStatus::Interrupted, None, now);
+                    state.interrupt_job(Interruption::Unlocked, None, now);
                     state.plan_next(&sync, now);
                 }
             }
@@ -178,7 +178,7 @@ impl<H: Home> Coordinator<'_, H> {
 
     pub(super) async fn forget(&self, sync_id: &str, now: Timestamp) -> Result<Answer, Error> {
         self.update(sync_id, |state| {
-            state.end_job(JobStatus::Interrupted, None, now);
+            state.interrupt_job(Interruption::Deleted, None, now);
             state.forgotten = true;
             state.forgotten_at.get_or_insert(now);
             state.status.next_sync_at = None;

@@ -12,7 +12,7 @@ use b2sync_core::{
     entropy::Entropy,
     error::Error,
     ids,
-    job::JobRecord,
+    job::{JobRecord, Phase},
     mutation::{self, Mutation},
     time::Timestamp,
 };
@@ -123,6 +123,9 @@ impl<H: Home> Coordinator<'_, H> {
                 return Ok((Some(Turn::Pump(Box::new(PumpTurn { step, pumps, until }))), Some(step)));
             };
             job.started_at.get_or_insert(now);
+            if job.phase == Phase::Queued {
+                job.phase = Phase::Discovering;
+            }
             let job = job.clone();
             let step_before = state.last_step;
             let step = self.take_lease(state, now);

@@ -12,7 +12,7 @@ use crate::{documents::Stored, registry::SyncRecord};
 use b2sync_core::{
     engine::{Outcome, StepReport, bookmark::Bookmark, spec::is_passing},
     error::{Error, ErrorKind},
-    job::{ErrorRecord, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
+    job::{ErrorRecord, Interruption, JobCost, JobCounts, JobRecord, JobStatus, Phase, Trigger},
     policy::HeldBack,
     time::Timestamp,
 };
@@ -280,6 +280,14 @@ impl State {
         Some(job)
     }
 
+    /// Ends the running job because a user wants something else; `reason` is in the user's words.
+    pub(super) fn interrupt_job(&mut self, why: Interruption, reason: Option<&str>, now: Timestamp) {
+        if let Some(job) = &mut self.status.current_job {
+            job.error = Some(why.record(reason, job.error.as_ref()));
+        }
+        self.end_job(JobStatus::Interrupted, None, now);
+    }
+
     /// Takes in how far the feed reaches.
     fn note_feed(&mut self, report: &StepReport) {
         if let Some(feed) = &report.feed {
@@ -295,6 +303,8 @@ impl State {
         let before = ended.counts;
         if report.outcome.is_ok() || report.phase != Phase::Queued {
             ended.counts = JobCounts { failed: before.failed, ..report.counts };
+            // It was interrupted, so not everything that belongs to it was done.
+            ended.phase = if report.phase == Phase::Done { Phase::Delivering } else { report.phase };
         }
         ended.cost = ended.cost.plus(report.cost);
         let ended = ended.clone();

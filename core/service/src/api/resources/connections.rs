@@ -6,7 +6,7 @@ use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
         errors::{Answered, ApiError, problem_of},
-        filters::{ListFilter, UNREADABLE},
+        filters::{CONNECTION_STATUSES, ListFilter, UNREADABLE},
         idempotency::Repeatable,
         list_fields::ListFields,
         pagination::{Listing, PageRequest, render_section},
@@ -138,7 +138,13 @@ fn read_provider_config(fields: &mut Fields<'_>, required: bool) -> (Option<Stri
         key_id.as_ref().map(|key_id| Credentials::new(key_id, "x")),
         application_key.as_ref().map(|key| Credentials::new("x", key.expose_secret())),
     ];
-    for error in halves.into_iter().flatten().filter_map(Result::err) {
+    let mut wrong: Vec<Error> = halves.into_iter().flatten().filter_map(Result::err).collect();
+    if let (Some(key_id), Some(key), [_, _]) = (&key_id, &application_key, wrong.as_slice())
+        && let Some(swapped) = Credentials::swapped(key_id, key.expose_secret())
+    {
+        wrong = vec![swapped];
+    }
+    for error in wrong {
         credentials.report(problem_of(&error, error.field().unwrap_or("provider_config.credentials")));
     }
     credentials.done();
@@ -162,6 +168,22 @@ impl ConnectionPatch {
     /// Whether the credentials change.
     pub(in crate::api) fn has_credentials(&self) -> bool {
         self.key_id.is_some() || self.application_key.is_some()
+    }
+
+    /// Says what to send where B2 refuses one half that was sent together with the other that is stored.
+    fn explain(&self, error: Error) -> Error {
+        if error.kind() != ErrorKind::BadCredentials || self.key_id.is_some() == self.application_key.is_some() {
+            return error;
+        }
+        let (sent, stored) = match self.key_id {
+            Some(_) => ("key_id", "application_key"),
+            None => ("application_key", "key_id"),
+        };
+        let advice = format!(
+            "Only {sent} was sent, so b2sync tried it with the stored {stored}. Each key has its own key_id and \
+             application_key: send both."
+        );
+        error.with_advice(advice)
     }
 
     /// Changes everything but the credentials.
@@ -286,7 +308,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut problems = Vec::new();
         let mut fields = ListFields::parse(query, body, &mut problems)?;
         let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
-        let filter = ListFilter::read(&mut fields, "provider_type");
+        let filter = ListFilter::read(&mut fields, "provider_type", &CONNECTION_STATUSES);
         page.list_url = fields.done();
         check_problems(problems)?;
         let query = ConnectionQuery {
@@ -318,7 +340,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 None => record.credentials(self.master_keys)?.application_key().clone(),
             };
             let credentials = Credentials::new(&key_id, application_key.expose_secret())?;
-            let account = self.authorize(&credentials).await.map_err(nothing_stored)?;
+            let account = self.authorize(&credentials).await.map_err(|error| patch.explain(nothing_stored(error)))?;
             let sealed = self.master_keys.seal(credentials.application_key(), &record.connection_id, self.entropy)?;
             fresh = Some((credentials.key_id().to_owned(), sealed, StoredAccount::from(&account)));
         }

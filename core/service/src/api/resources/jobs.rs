@@ -28,13 +28,12 @@ use b2sync_core::{
 /// The most archived jobs that a list reads.
 pub(in crate::api) const ARCHIVED_JOBS_MAX: u64 = 1_000;
 
-/// The status of a job, for filters of lists.
-const STATUSES: [(&str, JobStatus); 5] = [
+/// The statuses that a job may have, for filters of lists. Clients know `skipped` too; no job has it.
+const STATUSES: [(&str, JobStatus); 4] = [
     ("running", JobStatus::Running),
     ("completed", JobStatus::Completed),
     ("failed", JobStatus::Failed),
     ("interrupted", JobStatus::Interrupted),
-    ("skipped", JobStatus::Skipped),
 ];
 
 /// Jobs as the coordinator keeps them: [`Answer::Jobs`].

@@ -36,9 +36,6 @@ pub(in crate::api) const PRESIGNED_S: u64 = 3_600;
 /// The longest prefix, in characters.
 pub(in crate::api) const PREFIX_CHARS_MAX: usize = 1_024;
 
-/// What clients know and b2sync does not support.
-const NOT_SUPPORTED: [&str; 4] = ["filters", "sort", "search", "select"];
-
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn list_objects(
         &self,
@@ -52,12 +49,6 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut page = PageRequest::read(&mut fields, Listing::Objects);
         let prefix = fields.text("prefix", 0, PREFIX_CHARS_MAX);
         let presign = fields.flag("return_presigned_urls").unwrap_or(false);
-        for name in NOT_SUPPORTED {
-            let message = format!(
-                "`{name}` is not supported. Objects are listed in the order of their keys; filter by `prefix`."
-            );
-            fields.refuse(name, &message);
-        }
         page.list_url = fields.done();
         check_problems(problems)?;
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // Both have bounds below.
@@ -77,11 +68,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             })
             .await?;
         let results = self.shown_objects(&answer.objects, presign).await?;
+        // Each object is ACTIVE and has one blob. Without a count of all, those of the page are what is known.
+        let count = answer.total.unwrap_or(results.len() as u64);
         let stats = json!({
-            "total_objects": results.len(),
-            "total_blobs": results.len(),
-            "avg_blobs_per_object": if results.is_empty() { 0.0 } else { 1.0 },
-            "objects_by_status": {"ACTIVE": results.len()},
+            "total_objects": render::integer(count),
+            "total_blobs": render::integer(count),
+            "avg_blobs_per_object": if count == 0 { 0.0 } else { 1.0 },
+            "objects_by_status": {"ACTIVE": render::integer(count)},
         });
         let next = answer.next.map(Cursor::Object);
         let pagination = render_pagination(&page, answer.total, next.as_ref());

@@ -11,7 +11,7 @@ use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
         errors::{Answered, ApiError},
-        filters::{ListFilter, UNREADABLE},
+        filters::{ListFilter, SYNC_STATUSES, UNREADABLE},
         idempotency::Repeatable,
         list_fields::ListFields,
         pagination::{Listing, PageRequest, render_section},
@@ -214,7 +214,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut problems = Vec::new();
         let mut fields = ListFields::parse(query, body, &mut problems)?;
         let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
-        let filter = ListFilter::read(&mut fields, "connection_id");
+        let filter = ListFilter::read(&mut fields, "connection_id", &SYNC_STATUSES);
         page.list_url = fields.done();
         check_problems(problems)?;
         let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id: filter.owner() };
@@ -262,8 +262,25 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.render_sync(sync, Command::Status).await
     }
 
+    /// Has the coordinator do what changes how the sync goes on, and adds to the answer what came of it, which
+    /// `message` tells from how the sync stood before and how it stands now. To ask twice is no error.
+    async fn change_course(
+        &self,
+        sync: &SyncRecord,
+        command: Command,
+        message: impl Fn(&SyncStatus, &SyncStatus) -> String,
+    ) -> Answered {
+        let before = self.command(&sync.sync_id, Command::Status).await?;
+        let status = self.command(&sync.sync_id, command).await?;
+        let mut sync = answer::render(sync, Some(&status), self.clock.now());
+        if let Value::Object(sync) = &mut sync {
+            sync.insert("message".to_owned(), message(&before, &status).into());
+        }
+        Ok(sync)
+    }
+
     pub(in crate::api) async fn unlock_sync(&self, sync: &SyncRecord) -> Answered {
-        self.render_sync(sync, Command::Unlock).await
+        self.change_course(sync, Command::Unlock, answer::unlocked_message).await
     }
 
     pub(in crate::api) async fn sync_metrics(&self, sync: &SyncRecord) -> Answered {
@@ -299,7 +316,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
-        self.render_sync(&sync, Command::Pause { reason }).await
+        self.change_course(&sync, Command::Pause { reason }, answer::paused_message).await
     }
 
     pub(in crate::api) async fn resume_sync(&self, sync: SyncRecord) -> Answered {
@@ -310,7 +327,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 Ok(())
             })
             .await?;
-        self.watched(&sync.sync_id, self.render_sync(&sync, Command::Resume)).await
+        self.watched(&sync.sync_id, self.change_course(&sync, Command::Resume, answer::resumed_message)).await
     }
 
     pub(in crate::api) async fn trigger_sync(&self, sync: &SyncRecord, query: &Query) -> Answered {

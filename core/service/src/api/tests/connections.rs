@@ -514,6 +514,32 @@ fn swapped_credentials_are_recognised() {
 }
 
 #[test]
+fn one_part_of_the_credentials_says_what_to_send() {
+    let home = Home::new();
+    home.connection("A");
+    let path = format!("{CONNECTIONS}/A");
+    let patch = |part: &str, text: &str| {
+        let (status, answer) = home.call("PATCH", &path, json!({"provider_config": {"credentials": {part: text}}}));
+        assert!(!answer.to_string().contains(text), "{answer}");
+        (status, answer["error"]["message"].as_str().unwrap_or_default().to_owned())
+    };
+    let asked = home.sent.borrow().len();
+    let (status, message) = patch("key_id", "K005Z3yE4mBcQzLxYwVu0aHnJpRs1tU");
+    assert!(status == 422 && message.contains("The key id looks like an application key."), "{status} {message}");
+    let (status, message) = patch("application_key", "005870eff85b6c60000000001");
+    assert!(status == 422 && message.contains("The application key looks like a key id."), "{status} {message}");
+    assert_eq!(home.sent.borrow().len(), asked, "B2 need not be asked");
+    *home.authorize.borrow_mut() = Some((401, r#"{"code": "unauthorized", "status": 401}"#.to_owned()));
+    for (part, text, other) in [
+        ("key_id", "005870eff85b6c60000000099", "the stored application_key"),
+        ("application_key", "K005Z3yE4mBcQzLxYwVu0aHnJpRs1tU", "the stored key_id"),
+    ] {
+        let (status, message) = patch(part, text);
+        assert!(status == 400 && message.contains(other) && message.contains("send both"), "{status} {message}");
+    }
+}
+
+#[test]
 fn deleting_a_connection_says_which_paused_syncs_it_leaves() {
     let home = Home::new();
     for (name, paused) in [("A", 0), ("B", 1), ("C", 2)] {

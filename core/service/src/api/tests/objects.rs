@@ -265,7 +265,19 @@ fn every_list_takes_the_same_in_query_and_body() {
         paged["page"] = 2.into();
         assert_eq!(home.ok("POST", list, paged)["results"], second, "{list}");
         if body.get("status").is_some() {
-            assert_eq!(home.wrong("POST", &format!("{list}?status=none"), Value::Null), ["query.status"]);
+            for none in ["none", "DRAFT", "skipped"] {
+                assert_eq!(home.wrong("POST", &format!("{list}?status={none}"), Value::Null), ["query.status"]);
+            }
+        }
+        // What no list supports is taken as long as it asks for nothing.
+        for name in ["filters", "sort", "search", "select"] {
+            for nothing in [json!({}), json!([]), json!(""), Value::Null] {
+                home.ok("POST", list, json!({name: nothing}));
+            }
+            let location = format!("body.{name}");
+            for something in [json!({"a": 1}), json!(["a"]), json!("a"), json!(1)] {
+                assert_eq!(home.wrong("POST", list, json!({name: something})), [location.as_str()], "{list}");
+            }
         }
     }
     for (list, query) in [

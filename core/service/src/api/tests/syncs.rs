@@ -538,3 +538,28 @@ fn a_sync_that_cannot_be_read_hides_no_other() {
     home.ok("DELETE", &path, Value::Null);
     assert_eq!(home.refused("GET", &path, Value::Null).0, 404);
 }
+
+#[test]
+fn a_filter_in_the_wrong_place_says_where_it_belongs() {
+    let home = Home::new();
+    let sync = home.sync();
+    for name in ["extensions", "mime_types", "min_size_bytes", "modified_after", "include_folder_markers"] {
+        let body = json!({"connection_id": "A", "source_path": "my-videos/x/", name: ["a"]});
+        for (method, path, body) in [("POST", SYNCS, body), ("PATCH", sync.as_str(), json!({name: 1}))] {
+            let (status, _, message) = home.refused(method, path, body);
+            assert!(status == 422 && message.contains("belongs into `file_filters`"), "{name}: {message}");
+        }
+    }
+    let (_, _, message) = home.refused("PATCH", &sync, json!({"file_filters": {"modified_since": "2024-01-01"}}));
+    assert!(message.contains("send `modified_after` in it"), "{message}");
+}
+
+#[test]
+fn the_answer_says_whether_there_was_anything_to_do() {
+    let home = Home::new();
+    let sync = home.sync();
+    let ask = |action: &str| home.ok("POST", &format!("{sync}/{action}"), Value::Null)["message"].clone();
+    assert_eq!(ask("unlock"), "No job was running, so nothing was aborted.");
+    assert_eq!(ask("pause"), "The sync was paused. No job was running.");
+    assert_eq!(ask("resume"), "The sync was not paused, and no job was started.");
+}

@@ -329,3 +329,48 @@ fn a_sync_that_was_switched_off_without_a_word_is_paused_and_not_driven_in_a_loo
         assert_eq!(world.status().runs, 0);
     }
 }
+
+#[test]
+fn an_interrupted_job_says_what_interrupted_it_and_where_it_was() {
+    let pause_because = |reason: Option<&str>| Command::Pause { reason: reason.map(str::to_owned) };
+    for (command, kind, says) in [
+        (pause_because(None), "paused", "The sync was paused while the job ran."),
+        (pause_because(Some("Migration")), "paused", "The reason given: \"Migration\"."),
+        (Command::Unlock, "unlocked", "The job was aborted by unlock."),
+    ] {
+        // Before its first step, amid the first one, and between two.
+        for steps in 0..3 {
+            let world = World::new(keys(35, 4)).a_page_a_step();
+            world.trigger();
+            if steps == 1 {
+                let command = command.clone();
+                world.at_request(1, move |world| {
+                    world.ask(command);
+                });
+            }
+            (0..steps).for_each(|_| world.drive());
+            world.ask(command.clone());
+            let job = world.status().last_job.unwrap();
+            let error = job.error.unwrap();
+            assert_eq!((job.status, error.kind.as_str()), (JobStatus::Interrupted, kind));
+            assert!(error.message.contains(says), "{}", error.message);
+            assert_eq!(job.phase, if steps == 0 { Phase::Queued } else { Phase::Discovering }, "{steps}");
+            assert_eq!(world.status().last_error, None, "nothing failed");
+        }
+    }
+    let world = World::new(keys(35, 4));
+    world.trigger();
+    world.ask(Command::Forget);
+    assert_eq!(world.state().jobs[0].error.as_ref().unwrap().kind, "deleted");
+}
+
+#[test]
+fn an_interrupted_job_says_what_it_waited_for() {
+    let world = World::new(keys(35, 4));
+    world.trigger();
+    world.inner.always.set(Some((503, "<Error><Code>SlowDown</Code></Error>")));
+    world.drive();
+    world.ask(Command::Unlock);
+    let error = world.status().last_job.unwrap().error.unwrap();
+    assert!(error.kind == "unlocked" && error.message.contains("Before that, a step had failed: "), "{error:?}");
+}

@@ -21,6 +21,7 @@ use crate::{
 use b2sync_core::{
     error::Error,
     filter::FilterSpec,
+    job::JobStatus,
     time::Timestamp,
     warning::{self, Warning},
 };
@@ -125,6 +126,44 @@ pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
         sync.extend(known);
     }
     Value::Object(sync)
+}
+
+/// The job that ran before and was interrupted since.
+fn interrupted<'s>(before: &SyncStatus, now: &'s SyncStatus) -> Option<&'s str> {
+    let ran = before.current_job.as_ref()?;
+    let last = now.last_job.as_ref()?;
+    (last.job_id == ran.job_id && last.status == JobStatus::Interrupted).then_some(last.job_id.as_str())
+}
+
+/// What came of an unlock.
+pub(super) fn unlocked_message(before: &SyncStatus, now: &SyncStatus) -> String {
+    match interrupted(before, now) {
+        Some(job_id) => format!("The job {job_id} was aborted. Polling continues."),
+        None => "No job was running, so nothing was aborted.".to_owned(),
+    }
+}
+
+/// What came of a pause.
+pub(super) fn paused_message(before: &SyncStatus, now: &SyncStatus) -> String {
+    match (interrupted(before, now), before.paused_at) {
+        (Some(job_id), _) => format!("The sync was paused, and its job {job_id} was interrupted."),
+        (None, Some(_)) => "The sync was paused already.".to_owned(),
+        (None, None) => "The sync was paused. No job was running.".to_owned(),
+    }
+}
+
+/// What came of a resume.
+pub(super) fn resumed_message(before: &SyncStatus, now: &SyncStatus) -> String {
+    let was_paused = before.paused_at.is_some();
+    let ran = before.current_job.as_ref().map(|job| &job.job_id);
+    let started = now.current_job.as_ref().filter(|job| Some(&job.job_id) != ran);
+    match (was_paused, started, ran) {
+        (true, Some(job), _) => format!("The sync was resumed, and the job {} was started.", job.job_id),
+        (true, None, _) => "The sync was resumed. No job was started.".to_owned(),
+        (false, Some(job), _) => format!("The sync was not paused. The job {} was started.", job.job_id),
+        (false, None, Some(job_id)) => format!("The sync was not paused, and its job {job_id} still runs."),
+        (false, None, None) => "The sync was not paused, and no job was started.".to_owned(),
+    }
 }
 
 /// The fields that are not known of a sync whose record cannot be read.
@@ -336,4 +375,54 @@ pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Time
             .map(|idle| format!("The running job made no progress for {idle} seconds; POST …/unlock aborts it.")),
         "last_job": status.last_job.as_ref().map(jobs::render_summary),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use b2sync_core::job::{JobRecord, Phase, Trigger};
+
+    fn job(job_id: &str, status: JobStatus) -> JobRecord {
+        let at = Timestamp::from_millis(1);
+        let record = json!({"job_id": job_id, "sync_id": "sync_1", "trigger": Trigger::Manual, "status": status,
+                            "phase": Phase::Queued, "created_at": at, "updated_at": at});
+        serde_json::from_value(record).unwrap()
+    }
+
+    fn stands(running: Option<&str>, ended: Option<(&str, JobStatus)>, is_paused: bool) -> SyncStatus {
+        SyncStatus {
+            current_job: running.map(|job_id| job(job_id, JobStatus::Running)),
+            last_job: ended.map(|(job_id, status)| job(job_id, status)),
+            paused_at: is_paused.then_some(Timestamp::from_millis(2)),
+            ..SyncStatus::default()
+        }
+    }
+
+    #[test]
+    fn messages_say_what_was_done() {
+        use JobStatus::{Completed, Interrupted};
+        let idle = stands(None, Some(("job_0", Interrupted)), false);
+        let paused = stands(None, Some(("job_0", Interrupted)), true);
+        let running = stands(Some("job_1"), Some(("job_0", Completed)), false);
+        let aborted = stands(None, Some(("job_1", Interrupted)), false);
+        let paused_amid = stands(None, Some(("job_1", Interrupted)), true);
+        let ended = stands(None, Some(("job_1", Completed)), false);
+        let started = stands(Some("job_2"), Some(("job_0", Interrupted)), false);
+        assert_eq!(unlocked_message(&running, &aborted), "The job job_1 was aborted. Polling continues.");
+        for (before, now) in [(&idle, &idle), (&paused, &paused), (&running, &ended)] {
+            assert_eq!(unlocked_message(before, now), "No job was running, so nothing was aborted.");
+        }
+        assert_eq!(paused_message(&running, &paused_amid), "The sync was paused, and its job job_1 was interrupted.");
+        assert_eq!(paused_message(&paused, &paused), "The sync was paused already.");
+        assert_eq!(paused_message(&idle, &paused), "The sync was paused. No job was running.");
+        for (before, now, message) in [
+            (&paused, &started, "The sync was resumed, and the job job_2 was started."),
+            (&paused, &idle, "The sync was resumed. No job was started."),
+            (&idle, &started, "The sync was not paused. The job job_2 was started."),
+            (&running, &running, "The sync was not paused, and its job job_1 still runs."),
+            (&idle, &idle, "The sync was not paused, and no job was started."),
+        ] {
+            assert_eq!(resumed_message(before, now), message);
+        }
+    }
 }

@@ -289,6 +289,18 @@ pub(super) const fn defaults() -> (u32, u32) {
     (INTERVAL_S.0 as u32, BATCH.0 as u32)
 }
 
+/// The filters that only `file_filters` takes.
+const NESTED_ONLY: [&str; 8] = [
+    "extensions",
+    "min_size_bytes",
+    "max_size_bytes",
+    "modified_after",
+    "modified_before",
+    "mime_types",
+    "include_folder_markers",
+    "metadata_filters",
+];
+
 /// Changes of the filters: the nested ones as a whole, and the flat ones each by itself.
 struct FilterPatch {
     whole: Given<FilterSpec>,
@@ -327,12 +339,20 @@ impl FilterPatch {
                              `metadata_filters` out and filter by name, size, time or MIME type.",
                         ),
                     }
+                    let elsewhere =
+                        "`modified_since` stands beside `file_filters`, not in it: send `modified_after` in it.";
+                    nested.refuse("modified_since", elsewhere.to_owned());
                     nested.done();
                     Given::Value(spec)
                 }
                 None => Given::Absent,
             },
         };
+        for name in NESTED_ONLY {
+            let message =
+                format!("`{name}` belongs into `file_filters`: send {{\"file_filters\": {{\"{name}\": …}}}}.");
+            fields.refuse(name, message);
+        }
         let patch = Self {
             whole,
             include_patterns: fields.texts_or_null("include_patterns"),
