@@ -18,6 +18,7 @@
 //! A folder marker ([`is_folder_marker`]) is left out unless [`FilterSpec::include_folder_markers`] takes it. Then it
 //! is an ordinary entry; the base name of a key that ends with `/` is empty: `*` matches it, `*.mp4` does not.
 
+mod items;
 mod pattern;
 mod patterns;
 mod seen;
@@ -26,7 +27,7 @@ mod shape;
 use std::fmt;
 
 pub use self::seen::{SIBLINGS_MAX, Seen, SeenRecord, UNREADABLE_SHOWN_MAX};
-use self::{patterns::PatternSet, shape::Path};
+use self::{items::Items, patterns::PatternSet, shape::Path};
 use crate::{
     entry::EntryRef,
     error::{Error, ErrorKind, quoted},
@@ -150,12 +151,12 @@ pub struct Filter {
     include: PatternSet,
     exclude: PatternSet,
     /// Lower case, each with its dot.
-    extensions: Vec<String>,
+    extensions: Items<String>,
     min_size_bytes: u64,
     max_size_bytes: u64,
     modified_after: Option<Timestamp>,
     modified_before: Option<Timestamp>,
-    mime_types: Vec<MimePattern>,
+    mime_types: Items<MimePattern>,
     include_folder_markers: bool,
     /// Whether nothing is asked of the key.
     takes_any_name: bool,
@@ -365,13 +366,21 @@ impl Filter {
             return Verdict::Accepted;
         }
         let path = Path::new(self.source.relative(key));
-        if !self.extensions.is_empty() && !self.has_extension(path.name()) {
-            return Verdict::OtherExtension;
+        if !self.extensions.is_empty() {
+            if !self.has_extension(path.name()) {
+                return Verdict::OtherExtension;
+            }
+            if let Some(seen) = seen {
+                self.extensions.note(&seen.extensions, |extension| ends_with(path.name(), extension));
+            }
         }
         if !self.mime_types.is_empty() {
             let guessed = mime::guess(path.name());
             if !self.mime_types.iter().any(|pattern| pattern.matches(guessed)) {
                 return Verdict::OtherMimeType;
+            }
+            if let Some(seen) = seen {
+                self.mime_types.note(&seen.mime_types, |pattern| pattern.matches(guessed));
             }
         }
         if !self.include.is_empty() {
@@ -399,22 +408,21 @@ impl Filter {
         &self.source
     }
 
-    /// The patterns of each list that have matched nothing: of `include_patterns` none of the files that the filters
-    /// before it pass, of `exclude_patterns` none that all others do.
-    pub fn unmatched(&self, seen: &SeenRecord) -> (Vec<&str>, Vec<&str>) {
-        (self.include.unmatched(seen.include), self.exclude.unmatched(seen.exclude))
+    /// The items of each list that have matched nothing, each with the verdict of the list, in the order in which the
+    /// lists are asked: none of the files that the filters before it pass, and of `exclude_patterns` none that all
+    /// others do.
+    pub fn unmatched(&self, seen: &SeenRecord) -> Vec<(Verdict<'static>, Vec<&str>)> {
+        vec![
+            (Verdict::OtherExtension, self.extensions.unmatched(seen.extensions)),
+            (Verdict::OtherMimeType, self.mime_types.unmatched(seen.mime_types)),
+            (Verdict::NotIncluded, self.include.unmatched(seen.include)),
+            (Verdict::Excluded { pattern: "" }, self.exclude.unmatched(seen.exclude)),
+        ]
     }
 
     fn has_extension(&self, name: &str) -> bool {
         if name.is_ascii() {
-            let name = name.as_bytes();
-            let ends_with = |extension: &str| {
-                let start = name.len().checked_sub(extension.len());
-                start
-                    .and_then(|start| name.get(start..))
-                    .is_some_and(|end| end.eq_ignore_ascii_case(extension.as_bytes()))
-            };
-            self.extensions.iter().any(|extension| ends_with(extension))
+            self.extensions.iter().any(|extension| ends_with_ascii(name, extension))
         } else {
             // A letter outside ASCII may become one inside, and more or fewer bytes.
             let name = name.to_lowercase();
@@ -423,8 +431,20 @@ impl Filter {
     }
 }
 
+/// Whether an ASCII name ends with an extension, in whatever case.
+fn ends_with_ascii(name: &str, extension: &str) -> bool {
+    let start = name.len().checked_sub(extension.len());
+    let end = start.and_then(|start| name.as_bytes().get(start..));
+    end.is_some_and(|end| end.eq_ignore_ascii_case(extension.as_bytes()))
+}
+
+/// Whether a name ends with an extension, in whatever case.
+fn ends_with(name: &str, extension: &str) -> bool {
+    if name.is_ascii() { ends_with_ascii(name, extension) } else { name.to_lowercase().ends_with(extension) }
+}
+
 /// Lower case, each with its dot.
-fn compile_extensions(written: &[String]) -> Result<Vec<String>, Error> {
+fn compile_extensions(written: &[String]) -> Result<Items<String>, Error> {
     check_list("extensions", written)?;
     let mut extensions = Vec::new();
     for (index, extension) in written.iter().enumerate() {
@@ -436,25 +456,26 @@ fn compile_extensions(written: &[String]) -> Result<Vec<String>, Error> {
                 "Write it as mp4 or .mp4; a glob belongs in include_patterns.",
             ));
         }
-        extensions.push(format!(".{bare}"));
+        extensions.push((bare.clone(), format!(".{bare}")));
     }
-    Ok(extensions)
+    Ok(Items::new(extensions))
 }
 
-fn compile_mime_types(written: &[String]) -> Result<Vec<MimePattern>, Error> {
+fn compile_mime_types(written: &[String]) -> Result<Items<MimePattern>, Error> {
     check_list("mime_types", written)?;
     let mut mime_types = Vec::new();
     for (index, text) in written.iter().enumerate() {
-        mime_types.push(MimePattern::parse(text).map_err(|what| {
+        let pattern = MimePattern::parse(text).map_err(|what| {
             invalid(
                 format!("mime_types[{index}]"),
                 format!("{} {what}.", quoted(text)),
                 "Write a type such as image/png, or image/* for all of a kind. For files of another type, use \
                  extensions or include_patterns.",
             )
-        })?);
+        })?;
+        mime_types.push((text.trim().to_ascii_lowercase(), pattern));
     }
-    Ok(mime_types)
+    Ok(Items::new(mime_types))
 }
 
 /// `image/png`, `image/*` or `*/*`.

@@ -15,7 +15,7 @@ use crate::{
     source_path::SourcePath,
 };
 
-/// The most patterns that matched nothing and have a warning each; one more warning counts the others.
+/// The most items of a list that matched nothing and have a warning each; one more warning counts the others.
 pub const UNMATCHED_MAX: usize = 5;
 
 /// The most other syncs that the warning of an overlap names.
@@ -46,6 +46,10 @@ pub enum WarningCode {
     NothingMatched,
     /// A pattern matched no file that the other filters pass.
     PatternUnmatched,
+    /// One of `extensions` matched no file that the filters before it pass.
+    ExtensionUnmatched,
+    /// One of `mime_types` matched no file that the filters before it pass.
+    MimeTypeUnmatched,
     /// A pattern begins with the source path's own folder.
     PatternRepeatsSourcePath,
     /// The source path has no `/` at its end, and takes more than the folder that it names.
@@ -191,27 +195,81 @@ pub fn of_job(filter: &Filter, seen: &SeenRecord, done: Done) -> Vec<Warning> {
     if done.matched == 0 && judged > 0 {
         warnings.push(nothing_matched(filter, seen, judged));
     }
-    let (include, exclude) = filter.unmatched(seen);
-    // What no file comes as far as has matched nothing, and nothing is wrong with it.
-    let reached_exclude = done.matched > 0 || seen.left_out(Verdict::Excluded { pattern: "" });
-    let reached_include = reached_exclude || seen.left_out(Verdict::NotIncluded);
-    let include = include.into_iter().filter(|_| reached_include).map(|pattern| ("include", pattern));
-    let exclude = exclude.into_iter().filter(|_| reached_exclude).map(|pattern| ("exclude", pattern));
-    let unmatched: Vec<(&str, &str)> = include.chain(exclude).collect();
-    warnings
-        .extend(unmatched.iter().take(UNMATCHED_MAX).map(|(list, pattern)| unmatched_pattern(list, pattern, filter)));
-    if let Some((_, more @ [_, ..])) = unmatched.split_at_checked(UNMATCHED_MAX) {
-        let names: Vec<String> = more.iter().take(UNMATCHED_MAX).map(|(_, pattern)| quoted(pattern)).collect();
-        let dots = if more.len() > UNMATCHED_MAX { ", …" } else { "" };
-        let count =
-            if more.len() == 1 { "One more pattern".to_owned() } else { format!("{} more patterns", more.len()) };
-        warnings.push(Warning::new(
-            WarningCode::PatternUnmatched,
-            format!("{count} matched no file: {}{dots}.", names.join(", ")),
-            "Check their spelling, or remove them.",
-        ));
+    for (verdict, unmatched) in filter.unmatched(seen) {
+        // What no file comes as far as has matched nothing, and nothing is wrong with it.
+        let is_reached = done.matched > 0 || Verdict::REFUSALS.iter().any(|it| *it >= verdict && seen.left_out(*it));
+        if is_reached {
+            warnings.extend(unmatched_items(verdict, &unmatched, filter));
+        }
     }
     warnings
+}
+
+/// What a list of filters is made of.
+struct Kind {
+    code: WarningCode,
+    /// One of it, behind `The`.
+    one: &'static str,
+    /// One more, and several more.
+    more: (&'static str, &'static str),
+}
+
+/// Of the list that gives this verdict; `None` where it is no list.
+const fn kind(verdict: Verdict<'_>) -> Option<Kind> {
+    use WarningCode::{ExtensionUnmatched, MimeTypeUnmatched, PatternUnmatched};
+    let (code, one, more) = match verdict {
+        Verdict::OtherExtension => (ExtensionUnmatched, "extension", ("extension", "extensions")),
+        Verdict::OtherMimeType => (MimeTypeUnmatched, "MIME type", ("MIME type", "MIME types")),
+        Verdict::NotIncluded => (PatternUnmatched, "include pattern", ("include pattern", "include patterns")),
+        Verdict::Excluded { .. } => (PatternUnmatched, "exclude pattern", ("exclude pattern", "exclude patterns")),
+        _ => return None,
+    };
+    Some(Kind { code, one, more })
+}
+
+/// Of the items of one list that matched nothing: the first of them one by one, and one warning for the others.
+fn unmatched_items(verdict: Verdict<'_>, unmatched: &[&str], filter: &Filter) -> Vec<Warning> {
+    let Some(Kind { code, one, more: (singular, plural) }) = kind(verdict) else { return Vec::new() };
+    let of = if has_filters_before(verdict, filter.spec()) { " that the other filters pass" } else { "" };
+    let shown = unmatched.iter().take(UNMATCHED_MAX);
+    let mut warnings: Vec<Warning> = shown
+        .map(|item| {
+            let advice = match verdict {
+                Verdict::OtherExtension => {
+                    "Check the spelling, or remove it. It is what a file name ends with, behind a dot; case does not \
+                     count."
+                        .to_owned()
+                }
+                Verdict::OtherMimeType => {
+                    "b2sync guesses the MIME types from the names of files. For files of other names, use extensions \
+                     or include_patterns."
+                        .to_owned()
+                }
+                _ => pattern_advice(item, filter),
+            };
+            Warning::new(code, format!("The {one} {} matched no file{of}.", quoted(item)), advice)
+        })
+        .collect();
+    if let Some((_, more @ [_, ..])) = unmatched.split_at_checked(UNMATCHED_MAX) {
+        let names: Vec<String> = more.iter().take(UNMATCHED_MAX).map(|item| quoted(item)).collect();
+        let dots = if more.len() > UNMATCHED_MAX { ", …" } else { "" };
+        let count =
+            if more.len() == 1 { format!("One more {singular}") } else { format!("{} more {plural}", more.len()) };
+        let message = format!("{count} matched no file: {}{dots}.", names.join(", "));
+        warnings.push(Warning::new(code, message, "Check their spelling, or remove them."));
+    }
+    warnings
+}
+
+/// Whether other filters are asked before those that give this verdict.
+fn has_filters_before(verdict: Verdict<'_>, spec: &FilterSpec) -> bool {
+    spec.min_size_bytes.is_some()
+        || spec.max_size_bytes.is_some()
+        || spec.modified_after.is_some()
+        || spec.modified_before.is_some()
+        || (verdict > Verdict::OtherExtension && !spec.extensions.is_empty())
+        || (verdict > Verdict::OtherMimeType && !spec.mime_types.is_empty())
+        || (verdict > Verdict::NotIncluded && !spec.include_patterns.is_empty())
 }
 
 /// What stands without quotation marks in an advice: at most [`SHOWN_CHARS_MAX`] characters of it.
@@ -322,16 +380,9 @@ fn nothing_matched(filter: &Filter, seen: &SeenRecord, listed: u64) -> Warning {
     )
 }
 
-fn unmatched_pattern(list: &str, pattern: &str, filter: &Filter) -> Warning {
-    let (spec, source) = (filter.spec(), filter.source());
-    let has_others = spec.min_size_bytes.is_some()
-        || spec.max_size_bytes.is_some()
-        || spec.modified_after.is_some()
-        || spec.modified_before.is_some()
-        || !spec.extensions.is_empty()
-        || !spec.mime_types.is_empty()
-        || (list == "exclude" && !spec.include_patterns.is_empty());
-    let of = if has_others { " that the other filters pass" } else { "" };
+/// What to do about a pattern that matched nothing.
+fn pattern_advice(pattern: &str, filter: &Filter) -> String {
+    let source = filter.source();
     let mut advice = if let Some(rest) = behind_own_folder(pattern, source) {
         format!("Patterns count from the source path's last folder, {}: {}", source.root(), without_folder(rest))
     } else if pattern.contains(['*', '?', '[', '{', '\\']) || pattern.ends_with('/') {
@@ -346,11 +397,7 @@ fn unmatched_pattern(list: &str, pattern: &str, filter: &Filter) -> Warning {
     if let Some(other) = other_spelling(pattern) {
         let _ = write!(advice, " {}", spelled_otherwise(&other));
     }
-    Warning::new(
-        WarningCode::PatternUnmatched,
-        format!("The {list} pattern {} matched no file{of}.", quoted(pattern)),
-        advice,
-    )
+    advice
 }
 
 /// What follows in a pattern that begins with the source path's own folder, or with all of it.
@@ -488,8 +535,51 @@ mod tests {
         let many: Vec<&str> = many.iter().map(String::as_str).chain(["a*"]).collect();
         let warnings = job(&spec(&many, &[]), "bucket", &keys);
         assert_eq!(warnings.len(), UNMATCHED_MAX + 1);
-        let more = "7 more patterns matched no file: \"x05*\", \"x06*\", \"x07*\", \"x08*\", \"x09*\", ….";
+        let more = "7 more include patterns matched no file: \"x05*\", \"x06*\", \"x07*\", \"x08*\", \"x09*\", ….";
         assert_eq!(warnings.last().unwrap().message, more);
+    }
+
+    #[test]
+    fn an_extension_or_a_mime_type_that_matched_nothing_is_named() {
+        use WarningCode::{ExtensionUnmatched, MimeTypeUnmatched, NothingMatched, PatternUnmatched};
+        let strings = |items: &[&str]| items.iter().map(|&item| item.to_owned()).collect::<Vec<_>>();
+        let of = |extensions: &[&str], mime_types: &[&str]| FilterSpec {
+            extensions: strings(extensions),
+            mime_types: strings(mime_types),
+            ..FilterSpec::default()
+        };
+        let keys = ["a.mp4", "b.MOV", "c.jpg", "ü.WEBM"];
+        let job = |spec: &FilterSpec| job(spec, "bucket", &keys);
+        check(&job(&of(&[".MP4", "mov", "mp4", "webm"], &[])), &[]);
+        check(&job(&of(&[], &["video/*", "video/mp4", "image/jpg"])), &[]);
+        check(
+            &job(&of(&["mp4", ".Mkv"], &[])),
+            &[(ExtensionUnmatched, "The extension \"mkv\" matched no file.", "case does not count")],
+        );
+        check(
+            &job(&of(&[], &["video/mp4", "Audio/*"])),
+            &[(MimeTypeUnmatched, "The MIME type \"audio/*\" matched no file.", "guesses the MIME types")],
+        );
+        // A list that no file comes as far as says nothing, and the names say by what the files were judged.
+        check(
+            &job(&of(&["avi"], &["video/mp4"])),
+            &[(NothingMatched, "extensions.", ""), (ExtensionUnmatched, "\"avi\" matched no file.", "")],
+        );
+        check(
+            &job(&FilterSpec { min_size_bytes: Some(3), ..of(&["mp4", "mov"], &["video/mp4", "video/webm"]) }),
+            &[(MimeTypeUnmatched, "\"video/webm\" matched no file that the other filters pass.", "")],
+        );
+        check(
+            &job(&FilterSpec { include_patterns: strings(&["c*"]), ..of(&["mp4"], &[]) }),
+            &[
+                (NothingMatched, "extensions, include_patterns.", ""),
+                (PatternUnmatched, "\"c*\" matched no file that the other filters pass.", ""),
+            ],
+        );
+        let many: Vec<String> = (0..7).map(|n| format!("x{n}")).chain(["mp4".to_owned()]).collect();
+        let warnings = job(&of(&many.iter().map(String::as_str).collect::<Vec<_>>(), &[]));
+        assert_eq!(warnings.len(), UNMATCHED_MAX + 1);
+        assert_eq!(warnings.last().unwrap().message, "2 more extensions matched no file: \"x5\", \"x6\".");
     }
 
     #[test]

@@ -1,9 +1,9 @@
-//! What a job has seen of its filters: which patterns have matched, which filters left files out, what lies beside the
+//! What a job has seen of its filters: which of their items have matched, which filters left files out, what lies beside the
 //! source path's folder; and which entries of the listing it could not read.
 //!
 //! All of it only grows, so it may be noted for keys that are read again, and joined from steps and shards in any
 //! order.
-//! Once a pattern has matched, no key is asked about it for this again.
+//! Once an item has matched, no key is asked about it for this again.
 
 use std::{
     cell::{Cell, RefCell},
@@ -20,7 +20,7 @@ pub const SIBLINGS_MAX: usize = 3;
 /// How many entries that cannot be read are remembered: those whose keys are the first by their bytes.
 pub const UNREADABLE_SHOWN_MAX: usize = 5;
 
-/// Patterns of one list, by their places among the sorted ones: another order of the list changes nothing.
+/// Items of one list, by their places among the sorted ones: another order of the list changes nothing.
 #[derive(Debug, Default)]
 pub(super) struct Matched(Cell<u128>);
 
@@ -53,6 +53,8 @@ impl Matched {
 pub struct Seen {
     pub(super) include: Matched,
     pub(super) exclude: Matched,
+    pub(super) extensions: Matched,
+    pub(super) mime_types: Matched,
     /// By [`Verdict::place`].
     left_out: Cell<u16>,
     in_folder: Cell<bool>,
@@ -66,6 +68,8 @@ impl Seen {
     pub fn join(&self, other: &SeenRecord) {
         self.include.join(other.include);
         self.exclude.join(other.exclude);
+        self.extensions.join(other.extensions);
+        self.mime_types.join(other.mime_types);
         self.left_out.set(self.left_out.get() | other.left_out);
         self.in_folder.set(self.in_folder.get() || other.in_folder);
         other.siblings.iter().for_each(|name| self.note_sibling(name));
@@ -77,6 +81,8 @@ impl Seen {
         SeenRecord {
             include: self.include.halves(),
             exclude: self.exclude.halves(),
+            extensions: self.extensions.halves(),
+            mime_types: self.mime_types.halves(),
             left_out: self.left_out.get(),
             in_folder: self.in_folder.get(),
             siblings: self.siblings.borrow().clone(),
@@ -133,6 +139,8 @@ impl Clone for Seen {
 pub struct SeenRecord {
     pub(super) include: [u64; 2],
     pub(super) exclude: [u64; 2],
+    pub(super) extensions: [u64; 2],
+    pub(super) mime_types: [u64; 2],
     left_out: u16,
     pub(super) in_folder: bool,
     pub(super) siblings: Vec<String>,

@@ -1,26 +1,6 @@
 //! The back door: JSON over HTTP under `/_admin/`, for the demo and for tests in other processes.
 //!
-//! | call | body or query | answer |
-//! |---|---|---|
-//! | `POST /_admin/buckets` | `{name}` | `{bucket_id}` |
-//! | `POST /_admin/buckets/delete` | `{name}` | `{}` |
-//! | `POST /_admin/buckets/seed` | `{bucket, count, seed?, plain?}` | `{}` |
-//! | `GET /_admin/files` | `?bucket=…` | `{files: [{key, etag, size, last_modified_ms}]}`, what a listing shows |
-//! | `POST /_admin/files` | `{bucket, key}` + content + description | a version |
-//! | `POST /_admin/files/hide` | `{bucket, key, at?}` | a version |
-//! | `POST /_admin/files/delete` | `{bucket, key}` | `{}`, all versions are gone |
-//! | `POST /_admin/versions/delete` | `{bucket, key, version_id}` | `{}` |
-//! | `POST /_admin/large/start` | `{bucket, key}` + description | `{upload_id}` |
-//! | `POST /_admin/large/finish` | `{bucket, upload_id}` + content | a version |
-//! | `POST /_admin/keys` | what the key may do | `{key_id, application_key}` |
-//! | `POST /_admin/keys/delete` | `{key_id}` | `{}` |
-//! | `POST /_admin/faults` | `{rules?: [{target?, skip?, times?, fault: {kind, …}}], chance?, quota?}` | `{}` |
-//! | `POST /_admin/faults/clear` | | `{}` |
-//! | `GET /_admin/counts` | | [`Counts`](super::ledger::Counts) |
-//! | `POST /_admin/counts/reset` | | `{}`, the log is emptied too |
-//! | `GET /_admin/log` | | `{requests: […]}`, oldest first |
-//! | `GET /_admin/clock` | | `{now_ms, offset_ms}` |
-//! | `POST /_admin/clock` | `{offset_ms}` or `{advance_ms}` | `{now_ms, offset_ms}` |
+//! [`CALLS`] has all calls; `GET /_admin` shows them.
 //!
 //! *Content* is one of `content` (text), `content_base64`, or `size` with an optional `seed`; none of them is an empty
 //! file. *Description* is `content_type`, `info` (an object) and `at`, each optional. A time (`at`, `expires_at`) is a
@@ -30,6 +10,7 @@
 //! nothing is counted, and no fault strikes here.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use b2sync_core::http::{Method, Request, Response, StatusCode};
 use b2sync_core::time::Timestamp;
@@ -47,16 +28,89 @@ use super::faults::{Chance, Quota, Rule};
 use super::keys::NewKey;
 use super::media::{seed_media_bucket, seed_plain_bucket};
 use super::model::{ModelError, NewFile, Version};
-use super::refusal::respond_json;
+use super::refusal::{respond, respond_json};
 use super::sigv4::query_pairs;
+
+/// One call of the back door.
+struct Call {
+    method: &'static str,
+    /// Behind `/_admin`.
+    path: &'static str,
+    /// Its body, or its query.
+    takes: &'static str,
+    answers: &'static str,
+}
+
+const fn call(method: &'static str, path: &'static str, takes: &'static str, answers: &'static str) -> Call {
+    Call { method, path, takes, answers }
+}
+
+/// All calls.
+const CALLS: [Call; 20] = [
+    call("GET", "", "", "this list"),
+    call("POST", "/buckets", "{name}", "{bucket_id}"),
+    call("POST", "/buckets/delete", "{name}", "{}"),
+    call("POST", "/buckets/seed", "{bucket, count, seed?, plain?}", "{}"),
+    call("GET", "/files", "?bucket=…", "{files: [{key, etag, size, last_modified_ms}]}: what a listing shows"),
+    call("POST", "/files", "{bucket, key} + content + description", "a version"),
+    call("POST", "/files/hide", "{bucket, key, at?}", "a version"),
+    call("POST", "/files/delete", "{bucket, key}", "{}; all versions are gone"),
+    call("POST", "/versions/delete", "{bucket, key, version_id}", "{}"),
+    call("POST", "/large/start", "{bucket, key} + description", "{upload_id}"),
+    call("POST", "/large/finish", "{bucket, upload_id} + content", "a version"),
+    call(
+        "POST",
+        "/keys",
+        "{capabilities?, buckets?, name_prefix?, expires_at?, key_id?, secret?}",
+        "{key_id, application_key}",
+    ),
+    call("POST", "/keys/delete", "{key_id}", "{}"),
+    call("POST", "/faults", "{rules?: [{target?, skip?, times?, fault: {kind, …}}], chance?, quota?}", "{}"),
+    call("POST", "/faults/clear", "", "{}"),
+    call("GET", "/counts", "", "how many requests of each kind there were"),
+    call("POST", "/counts/reset", "", "{}; the log is emptied too"),
+    call("GET", "/log", "", "{requests: […]}, oldest first"),
+    call("GET", "/clock", "", "{now_ms, offset_ms}"),
+    call("POST", "/clock", "{offset_ms} or {advance_ms}", "{now_ms, offset_ms}"),
+];
+
+/// What the words in [`CALLS`] mean.
+const NOTES: [&str; 6] = [
+    "Content is one of content (text), content_base64, or size with an optional seed; none of them is an empty file.",
+    "Description is content_type, info (an object) and at, each optional.",
+    "A time (at, expires_at) is a number of milliseconds since 1970 or RFC 3339 text; without at it is now.",
+    "A version is {version_id, etag, size, last_modified_ms}.",
+    "A target is any, authorize, list, head or get. A fault is one of {\"kind\": \"status\", \"status\": 503, \
+     \"retry_after_s\"?, \"code\"?, \"message\"?}, hang, reset, {\"kind\": \"cut_body\", \"after_bytes\"}, {\"kind\": \
+     \"delay\", \"millis\"}, garbage, truncated, empty_listing, no_token, same_token, {\"kind\": \
+     \"unreadable_entries\", \"keys\"?: […]}. Without times a rule strikes once; 4294967295 is for ever.",
+    "Errors are 400 with {error}. No credentials are asked for, nothing is counted, and no fault strikes here.",
+];
+
+/// The page that shows all calls.
+fn help() -> Response {
+    let mut page = String::from("The back door of the embedded B2: JSON over HTTP. The real B2 has no such thing.\n\n");
+    for Call { method, path, takes, answers } in &CALLS {
+        let what = format!("{method} /_admin{path}");
+        let _ = writeln!(page, "{what:<30} {takes}\n{:<30}   answers {answers}", "");
+    }
+    for note in NOTES {
+        let _ = write!(page, "\n{note}\n");
+    }
+    respond(StatusCode::OK, "text/plain; charset=utf-8", page.into())
+}
 
 /// Whether a request is for the back door.
 pub(super) fn is_admin(request: &Request) -> bool {
-    request.uri().path().starts_with("/_admin/")
+    let path = request.uri().path();
+    path == "/_admin" || path.starts_with("/_admin/")
 }
 
 /// Answers a request for the back door.
 pub(super) fn answer(fake: &FakeB2, clock: &OffsetClock, request: &Request) -> Response {
+    if request.method() == Method::GET && request.uri().path().trim_end_matches('/') == "/_admin" {
+        return help();
+    }
     match route(fake, clock, request) {
         Ok(body) => respond_json(StatusCode::OK, &body),
         Err(Wrong(error)) => respond_json(StatusCode::BAD_REQUEST, &json!({ "error": error })),
@@ -100,7 +154,7 @@ fn read(fake: &FakeB2, clock: &OffsetClock, call: &str, query: &str) -> Result<V
             };
             Ok(json!({ "files": fake.visible(&bucket).into_iter().map(file).collect::<Vec<_>>() }))
         }
-        other => Err(Wrong(format!("there is no GET /_admin/{other}"))),
+        other => Err(Wrong(format!("there is no GET /_admin/{other}: GET /_admin lists the calls"))),
     }
 }
 
@@ -165,7 +219,7 @@ fn write(fake: &FakeB2, clock: &OffsetClock, call: &str, body: &[u8]) -> Result<
             set_clock(clock, &parse(body)?);
             return Ok(clock_value(clock));
         }
-        other => return Err(Wrong(format!("there is no POST /_admin/{other}"))),
+        other => return Err(Wrong(format!("there is no POST /_admin/{other}: GET /_admin lists the calls"))),
     }
     Ok(json!({}))
 }
@@ -345,4 +399,53 @@ struct FaultsCall {
 struct ClockCall {
     offset_ms: Option<i64>,
     advance_ms: Option<i64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::faults::Fault;
+
+    fn ask(method: Method, path: &str) -> Response {
+        let mut request = Request::new(Bytes::from_static(b"{}"));
+        *request.method_mut() = method;
+        *request.uri_mut() = path.parse().unwrap();
+        assert!(is_admin(&request), "{path}");
+        answer(&FakeB2::new(Config::default()), &OffsetClock::default(), &request)
+    }
+
+    #[test]
+    fn the_help_page_has_every_call_and_every_fault() {
+        let help = |path: &str| String::from_utf8(ask(Method::GET, path).body().to_vec()).unwrap();
+        let page = help("/_admin");
+        assert_eq!(page, help("/_admin/"));
+        for Call { method, path, .. } in &CALLS {
+            assert!(page.contains(&format!("{method} /_admin{path} ")), "{path}");
+            let answer = ask(method.parse().unwrap(), &format!("/_admin{path}"));
+            let body = String::from_utf8_lossy(answer.body()).into_owned();
+            assert!(!body.contains("there is no POST") && !body.contains("there is no GET"), "{method} {path}: {body}");
+        }
+        // Each arm of the two matches is one of them.
+        let source = include_str!("admin.rs").split("mod tests").next().unwrap();
+        let arms = source.lines().filter(|line| line.starts_with("        \"") && line.contains("\" => ")).count();
+        assert_eq!(arms + 1, CALLS.len());
+        for fault in [
+            Fault::status(503),
+            Fault::Hang,
+            Fault::Reset,
+            Fault::CutBody { after_bytes: 1 },
+            Fault::Delay { millis: 1 },
+            Fault::Garbage,
+            Fault::Truncated,
+            Fault::EmptyListing,
+            Fault::NoToken,
+            Fault::SameToken,
+            Fault::UnreadableEntries { keys: Vec::new() },
+        ] {
+            assert!(page.contains(fault.name()), "{}", fault.name());
+        }
+        let unknown = ask(Method::POST, "/_admin/nothing");
+        assert!(unknown.status() == 400 && String::from_utf8_lossy(unknown.body()).contains("GET /_admin lists"));
+    }
 }

@@ -539,9 +539,8 @@ fn show_objects(screen: &Screen, service: &Service, objects: &BTreeMap<String, V
     screen.line(&format!("   {:>15}  … and {} more", "", grouped(more as u64)));
 }
 
-/// Until Ctrl-C; the cron fires each minute, as it does at Cloudflare.
-/// Runs the cron until Ctrl-C. `embedded` is the URL of the embedded B2, and a key that it made: the keys of a
-/// real B2 are not shown.
+/// Runs the cron until Ctrl-C, each minute, as Cloudflare does. `embedded` is the URL of the embedded B2, and a key
+/// that it made: the keys of a real B2 are not shown.
 fn stay_up(
     screen: &Screen,
     service: &Service,
@@ -552,8 +551,9 @@ fn stay_up(
     screen.fact("Base URL", service.url());
     screen.fact("API key", service.api_key());
     if let Some((url, key)) = embedded {
-        screen.fact("Embedded B2", url);
-        screen.fact("Its key", &format!("B2_KEY_ID={} B2_APPLICATION_KEY={}", key.key_id, key.secret));
+        screen.fact("Embedded B2", &format!("{url} (curl {url}/_admin shows how to change what it holds)"));
+        let key = format!("B2_KEY_ID={} B2_APPLICATION_KEY={}", key.key_id, key.secret);
+        screen.fact("Its key", &format!("{key} (reads the bucket {BUCKET} only)"));
     }
     screen.line("");
     let get = |path: &str| format!("curl -H 'Authorization: Bearer {}' '{}{path}'", service.api_key(), service.url());
@@ -667,7 +667,7 @@ impl Screen {
     }
 
     fn fact(&self, name: &str, value: &str) {
-        self.line(&format!("   {name:<9} {value}"));
+        self.line(&format!("   {name:<11} {value}"));
     }
 
     fn command(&self, command: &str) {

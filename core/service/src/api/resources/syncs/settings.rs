@@ -301,6 +301,35 @@ const NESTED_ONLY: [&str; 8] = [
     "metadata_filters",
 ];
 
+/// Reads `file_filters`.
+fn read_nested(mut nested: Fields<'_>) -> FilterSpec {
+    let spec = FilterSpec {
+        include_patterns: nested.texts("include_patterns").unwrap_or_default(),
+        exclude_patterns: nested.texts("exclude_patterns").unwrap_or_default(),
+        extensions: nested.texts("extensions").unwrap_or_default(),
+        min_size_bytes: nested.integer("min_size_bytes", 0, u64::MAX),
+        max_size_bytes: nested.integer("max_size_bytes", 0, u64::MAX),
+        modified_after: nested.time("modified_after"),
+        modified_before: nested.time("modified_before"),
+        mime_types: nested.texts("mime_types").unwrap_or_default(),
+        include_folder_markers: nested.flag("include_folder_markers").unwrap_or_default(),
+    };
+    match nested.value("metadata_filters") {
+        None => {}
+        Some(Value::Array(none)) if none.is_empty() => {}
+        Some(_) => nested.problem(
+            "metadata_filters",
+            "value_error",
+            "Backblaze B2 lists files without their metadata, so they cannot be filtered by it. Leave \
+             `metadata_filters` out and filter by name, size, time or MIME type.",
+        ),
+    }
+    let elsewhere = "`modified_since` stands beside `file_filters`, not in it: send `modified_after` in it.";
+    nested.refuse("modified_since", elsewhere.to_owned());
+    nested.done();
+    spec
+}
+
 /// Changes of the filters: the nested ones as a whole, and the flat ones each by itself.
 struct FilterPatch {
     whole: Given<FilterSpec>,
@@ -317,34 +346,7 @@ impl FilterPatch {
                 Given::Null
             }
             false => match fields.nested("file_filters") {
-                Some(mut nested) => {
-                    let spec = FilterSpec {
-                        include_patterns: nested.texts("include_patterns").unwrap_or_default(),
-                        exclude_patterns: nested.texts("exclude_patterns").unwrap_or_default(),
-                        extensions: nested.texts("extensions").unwrap_or_default(),
-                        min_size_bytes: nested.integer("min_size_bytes", 0, u64::MAX),
-                        max_size_bytes: nested.integer("max_size_bytes", 0, u64::MAX),
-                        modified_after: nested.time("modified_after"),
-                        modified_before: nested.time("modified_before"),
-                        mime_types: nested.texts("mime_types").unwrap_or_default(),
-                        include_folder_markers: nested.flag("include_folder_markers").unwrap_or_default(),
-                    };
-                    match nested.value("metadata_filters") {
-                        None => {}
-                        Some(Value::Array(none)) if none.is_empty() => {}
-                        Some(_) => nested.problem(
-                            "metadata_filters",
-                            "value_error",
-                            "Backblaze B2 lists files without their metadata, so they cannot be filtered by it. Leave \
-                             `metadata_filters` out and filter by name, size, time or MIME type.",
-                        ),
-                    }
-                    let elsewhere =
-                        "`modified_since` stands beside `file_filters`, not in it: send `modified_after` in it.";
-                    nested.refuse("modified_since", elsewhere.to_owned());
-                    nested.done();
-                    Given::Value(spec)
-                }
+                Some(nested) => Given::Value(read_nested(nested)),
                 None => Given::Absent,
             },
         };
