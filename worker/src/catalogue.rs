@@ -18,13 +18,15 @@ use crate::{
     sql::{self, Conditions},
 };
 
-const SCHEMA: [&str; 3] = [
+const SCHEMA: [&str; 4] = [
     "CREATE TABLE IF NOT EXISTS applied (sync_id TEXT PRIMARY KEY, position INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE IF NOT EXISTS objects (object_id TEXT PRIMARY KEY, bucket_id TEXT NOT NULL, sync_id TEXT NOT NULL, \
      connection_id TEXT NOT NULL, source_bucket TEXT NOT NULL, key TEXT NOT NULL, etag TEXT NOT NULL, size INTEGER NOT \
      NULL, last_modified INTEGER NOT NULL, change_id TEXT NOT NULL, version INTEGER NOT NULL, created_at INTEGER NOT \
      NULL, updated_at INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS objects_by_key ON objects (key, object_id)",
+    // What one sync has is counted and removed without a look at what others have.
+    "CREATE INDEX IF NOT EXISTS objects_by_sync ON objects (sync_id)",
 ];
 
 /// Up to which position the changes of a sync are applied. Written in the transaction of the rows, so that each change

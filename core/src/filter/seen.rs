@@ -1,9 +1,8 @@
-//! What a job has seen of its filters: which of their items have matched, which filters left files out, what lies beside the
-//! source path's folder; and which entries of the listing it could not read.
+//! What a job has seen of its filters: which of their items have matched, which filters left files out, what lies
+//! beside the source path's folder; and which entries of the listing it could not read.
 //!
 //! All of it only grows, so it may be noted for keys that are read again, and joined from steps and shards in any
-//! order.
-//! Once an item has matched, no key is asked about it for this again.
+//! order. Once an item has matched, no key is asked about it for this again.
 
 use std::{
     cell::{Cell, RefCell},

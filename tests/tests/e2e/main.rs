@@ -17,6 +17,7 @@ mod refusals;
 mod s3_server;
 mod scenario;
 mod secrets;
+mod unreadable;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
