@@ -338,9 +338,8 @@ impl Filter {
 
     #[inline(always)]
     fn decide(&self, entry: EntryRef<'_>, seen: Option<&Seen>) -> Verdict<'_> {
-        // Of an entry that cannot be read, only the name can be judged.
         if entry.is_unreadable() {
-            return self.decide_by_name(entry.key, seen);
+            return self.decide_unreadable(entry.key, seen);
         }
         if entry.size == 0 && !self.include_folder_markers && is_folder_marker(entry) {
             return Verdict::FolderMarker;
@@ -358,6 +357,13 @@ impl Filter {
             return Verdict::TooNew;
         }
         self.decide_by_name(entry.key, seen)
+    }
+
+    /// Of an entry that cannot be read, only the name can be judged.
+    #[cold]
+    #[inline(never)]
+    fn decide_unreadable(&self, key: &str, seen: Option<&Seen>) -> Verdict<'_> {
+        self.decide_by_name(key, seen)
     }
 
     #[inline(always)]

@@ -11,6 +11,9 @@ fn objects_are_listed_and_read() {
     let answer = home.ok("POST", &format!("{OBJECTS}/list?include_total=true"), Value::Null);
     check_keys(&answer, "results pagination stats");
     assert_eq!(answer["pagination"]["total"], 3);
+    let page = home.ok("POST", &format!("{OBJECTS}/list?include_total=true&limit=2"), Value::Null);
+    let counts = (&page["stats"]["total_objects"], &page["pagination"]["total"]);
+    assert_eq!(counts, (&json!(2), &json!(3)), "stats are those of the page");
     let object = answer["results"][0].clone();
     let id = b2sync_core::ids::object_id(sync_id, "2024/a b+%.mp4");
     assert_eq!(
