@@ -138,7 +138,10 @@ fn interrupted<'s>(before: &SyncStatus, now: &'s SyncStatus) -> Option<&'s str> 
 /// What came of an unlock.
 pub(super) fn unlocked_message(before: &SyncStatus, now: &SyncStatus) -> String {
     match interrupted(before, now) {
-        Some(job_id) => format!("The job {job_id} was aborted. Polling continues."),
+        Some(job_id) => match now.next_sync_at {
+            Some(at) => format!("The job {job_id} was aborted. The next one is due at {at}."),
+            None => format!("The job {job_id} was aborted. No other is due: trigger the sync to start one."),
+        },
         None => "No job was running, so nothing was aborted.".to_owned(),
     }
 }
@@ -408,7 +411,11 @@ mod tests {
         let paused_amid = stands(None, Some(("job_1", Interrupted)), true);
         let ended = stands(None, Some(("job_1", Completed)), false);
         let started = stands(Some("job_2"), Some(("job_0", Interrupted)), false);
-        assert_eq!(unlocked_message(&running, &aborted), "The job job_1 was aborted. Polling continues.");
+        let next = "No other is due: trigger the sync to start one.";
+        assert_eq!(unlocked_message(&running, &aborted), format!("The job job_1 was aborted. {next}"));
+        let polls = SyncStatus { next_sync_at: Some(Timestamp::from_millis(0)), ..aborted };
+        let next = "The next one is due at 1970-01-01T00:00:00Z.";
+        assert_eq!(unlocked_message(&running, &polls), format!("The job job_1 was aborted. {next}"));
         for (before, now) in [(&idle, &idle), (&paused, &paused), (&running, &ended)] {
             assert_eq!(unlocked_message(before, now), "No job was running, so nothing was aborted.");
         }
