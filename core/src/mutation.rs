@@ -66,6 +66,24 @@ pub enum Mutation {
     KeepOrphans,
     /// What is left of a deleted sync stays.
     KeepForgotten,
+    /// A listing passes over empty files.
+    PassOverEmpty,
+    /// A change says the last modification in whole seconds.
+    RoundTimes,
+    /// The ids of changes are counted within their batch.
+    CountIdsInBatch,
+    /// A pump delivers the newest change first.
+    DeliverBackwards,
+    /// A pump goes on though a poll is due.
+    HoldPolls,
+    /// A trigger starts a job though one is running.
+    StartBeside,
+    /// The catalogue keeps the size of the version before.
+    KeepOldSize,
+    /// The swap that moves the root keeps the checkpoint.
+    KeepCheckpoint,
+    /// The alarm fails with the error of its step.
+    FailAlarm,
 }
 
 #[cfg(feature = "mutations")]

@@ -71,6 +71,16 @@ fn a_slow_sink_holds_neither_polls_nor_others() -> Result<(), Box<dyn std::error
     Ok(())
 }
 
+/// A poll a minute, and a sink that takes up to nine seconds for each of sixty changes.
+#[test]
+fn a_poll_that_waits_for_a_sink_is_caught() {
+    let slow = SinkOptions { slow_ms_max: 9_000, ..SinkOptions::other(1) };
+    let options = Options { interval_s: 60, ..two_sinks(SinkOptions::catalogue(500), slow) };
+    let mut events = vec![burst(60, 1)];
+    events.extend(job(300_000));
+    assert_caught(&told(60, options, events), Mutation::HoldPolls, Rule::NobodyWaitsForASink);
+}
+
 /// Four hundred polls find a change each while a sink is down. Once it is up, no step reads more batches than its
 /// budget lets it.
 #[test]

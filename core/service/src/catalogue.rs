@@ -358,7 +358,7 @@ pub fn plan_row(row: Option<&ObjectRecord>, apply: &CatalogueApply, change: &Cha
             source_bucket: apply.source_bucket.clone(),
             key: change.key.clone(),
             etag: change.etag.clone(),
-            size: change.size,
+            size: row.filter(|_| mutation::is_on(Mutation::KeepOldSize)).map_or(change.size, |row| row.size),
             last_modified: change.last_modified,
             change_id: change.id.clone(),
             version: row.map_or(1, |row| row.version.saturating_add(1)),

@@ -12,6 +12,7 @@
 use crate::{
     change::{Change, Found, Previous, change_id_prefix},
     entry::{Entry, EntryRef},
+    mutation::{self, Mutation},
     snapshot::{
         EtagTag, Known, Md5,
         codec::{DecodeError, KEY_BYTES_MAX, KEYS_BYTES_MAX, Piece, Reader, Writer},
@@ -157,7 +158,9 @@ pub fn decode(bytes: &[u8], sync_id: &str) -> Result<Vec<Change>, DecodeError> {
     let mut before = Timestamp::default();
     for position in first..first + count {
         let found = decode_one(&mut input, &mut before)?;
-        changes.push(found.at(position, format!("{prefix}{position}"), found_at, &job_id));
+        let counted_from = if mutation::is_on(Mutation::CountIdsInBatch) { first - 1 } else { 0 };
+        let id = format!("{prefix}{}", position - counted_from);
+        changes.push(found.at(position, id, found_at, &job_id));
     }
     input.finish()?;
     Ok(changes)

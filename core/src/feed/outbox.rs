@@ -40,6 +40,14 @@ pub struct Append {
     pub feed: Feed,
 }
 
+/// The last modification as a change says it: to the millisecond.
+fn as_told(last_modified: Timestamp) -> Timestamp {
+    match mutation::is_on(Mutation::RoundTimes) {
+        true => Timestamp::from_millis(last_modified.as_millis() / 1_000 * 1_000),
+        false => last_modified,
+    }
+}
+
 impl Outbox {
     /// How many changes there are.
     pub fn len(&self) -> usize {
@@ -71,6 +79,7 @@ impl Outbox {
 
     /// Adds a file that is new, or has another version than the previous one.
     pub fn appeared(&mut self, entry: EntryRef<'_>, previous: Option<&Previous>) {
+        let entry = EntryRef { last_modified: as_told(entry.last_modified), ..entry };
         let previous = previous.filter(|_| !mutation::is_on(Mutation::AlwaysCreated));
         match previous {
             None => self.counts.created += 1,
@@ -87,7 +96,7 @@ impl Outbox {
             EtagRef::Md5(md5) => {
                 self.counts.created += 1;
                 self.count_bytes(size, last_modified);
-                self.open().created_md5(key, md5, size, last_modified);
+                self.open().created_md5(key, md5, size, as_told(last_modified));
             }
         }
     }

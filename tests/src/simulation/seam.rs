@@ -143,11 +143,18 @@ impl Seam {
                 self.inner.last_step_job.borrow_mut().clone_from(&job);
             }
             let job = job.clone();
-            let poll_due = next_sync_at.filter(|_| job.is_none()).map(|due| (due, self.inner.frozen_ms.get()));
             self.inner.step(self.task, |step| {
-                *step = Step { lease, job, began_at, poll_due, configured_at: step.configured_at, ..Step::default() };
+                *step = Step { lease, job, began_at, configured_at: step.configured_at, ..Step::default() };
             });
         }
+        // Behind a step, its report says when the next poll is due: where that is at once, sinks have their time first.
+        let poll_due = next_sync_at.filter(|due| job.is_none() && *due > Clock::now(self));
+        let poll_due = poll_due.map(|due| (due, self.inner.frozen_ms.get()));
+        self.inner.step(self.task, |step| {
+            if step.lease.is_some() && step.lease == lease {
+                step.poll_due = step.poll_due.or(poll_due);
+            }
+        });
         self.inner.last_step_lease.set(lease);
         if job.is_some() {
             *self.inner.last_job.borrow_mut() = job;

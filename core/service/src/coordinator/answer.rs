@@ -13,6 +13,7 @@ use b2sync_core::{
     error::{Error, ErrorKind},
     ids,
     job::{Interruption, JobStatus, Trigger},
+    mutation::{self, Mutation},
     time::{Clock, Timestamp},
 };
 
@@ -99,7 +100,8 @@ impl<H: Home> Coordinator<'_, H> {
         let sync = self.sync(sync_id).await?;
         let job_id = ids::job_id(self.home.entropy());
         self.update_live(sync_id, |state| {
-            if let Some(job) = &state.status.current_job {
+            let running = state.status.current_job.as_ref();
+            if let Some(job) = running.filter(|_| !mutation::is_on(Mutation::StartBeside)) {
                 return Ok(Answer::Triggered { job: Box::new(job.clone()), started: false });
             }
             if state.status.paused_at.is_some() || !sync.is_active {

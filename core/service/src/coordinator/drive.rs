@@ -148,6 +148,9 @@ impl<H: Home> Coordinator<'_, H> {
         let ended = self.end_step(sync, begun, &report, &reported).await;
         let noted = self.note_connection(sync, &report.outcome, used).await;
         let published = self.publish_jobs(sync_id).await;
+        if mutation::is_on(Mutation::FailAlarm) {
+            report.outcome?;
+        }
         ended.and(noted).and(published)
     }
 

@@ -122,7 +122,8 @@ impl<B: BlobStore, D: DocumentStore, C: Clock> Pump<'_, B, D, C> {
             let due = cursor.document.value.due_at(self.feed.last(), now).is_some_and(|at| at <= now);
             let begun = cursor.pumped.writes > 0;
             let left = budget.calls_max.saturating_sub(cursor.calls + DELIVERY_CALLS);
-            if !due || (begun && (left == 0 || now >= budget.until)) {
+            let is_over = now >= budget.until && !mutation::is_on(Mutation::HoldPolls);
+            if !due || (begun && (left == 0 || is_over)) {
                 break;
             }
             let reads = state.reads();
@@ -151,7 +152,7 @@ impl<B: BlobStore, D: DocumentStore, C: Clock> Pump<'_, B, D, C> {
         let mut requeued = cursor.document.value.dead_letters.requeued();
         requeued.truncate(batch_max);
         let from = cursor.document.value.cursor;
-        let (changes, up_to) = if requeued.is_empty() {
+        let (mut changes, up_to) = if requeued.is_empty() {
             let reader = FeedReader { state, feed: self.feed, fresh: self.fresh, sync_id: self.sync_id };
             match reader.read(Some(from), PageLimits { changes: batch_max, reads }).await {
                 Ok(page) => {
@@ -163,6 +164,9 @@ impl<B: BlobStore, D: DocumentStore, C: Clock> Pump<'_, B, D, C> {
         } else {
             (requeued, from)
         };
+        if mutation::is_on(Mutation::DeliverBackwards) {
+            changes.reverse();
+        }
         if mutation::is_on(Mutation::MoveCursorEarly) {
             self.store(cursor, |record| {
                 record.cursor = up_to;

@@ -531,7 +531,8 @@ impl RangeReader {
                 self.finish(rules, last);
                 break;
             }
-            if rules.filter.takes(entry, rules.seen) {
+            let is_passed_over = mutation::is_on(Mutation::PassOverEmpty) && entry.size == 0;
+            if !is_passed_over && rules.filter.takes(entry, rules.seen) {
                 self.take_entry(rules, entry, last);
             }
             self.since.listed += 1;

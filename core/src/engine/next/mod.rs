@@ -223,7 +223,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             deletions_held: self.job.deletions.held_back.as_ref().map_or(0, |held| held.count),
             seen: self.spec.seen.record(),
         });
-        self.swap(SnapshotDocument { root, feed, ..SnapshotDocument::default() }, appending).await
+        let mut document = SnapshotDocument { root, feed, ..SnapshotDocument::default() };
+        if mutation::is_on(Mutation::KeepCheckpoint) {
+            document.checkpoint.clone_from(&self.job.stored.document.checkpoint);
+        }
+        self.swap(document, appending).await
     }
 }
 

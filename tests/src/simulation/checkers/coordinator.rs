@@ -111,6 +111,12 @@ impl CoordinatorChecks {
             return Err(Violation::new(Rule::OneJobAtATime, message));
         }
         let job = stored.status.current_job;
+        let is_current = |job_id: &String| job.as_ref().is_some_and(|job| job.job_id == *job_id);
+        let has_ended = |job_id: &String| stored.jobs.iter().any(|job| job.job_id == *job_id);
+        if let Some(lost) = self.job.as_ref().filter(|job_id| !is_current(job_id) && !has_ended(job_id)) {
+            let message = format!("{lost} was running, and neither runs on nor has ended");
+            return Err(Violation::new(Rule::OneJobAtATime, message));
+        }
         if let Some(job) = job.as_ref().filter(|job| job.status != JobStatus::Running) {
             return Err(Violation::new(Rule::OneJobAtATime, format!("{} is current and has ended", job.job_id)));
         }

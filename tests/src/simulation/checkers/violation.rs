@@ -23,7 +23,7 @@ impl std::fmt::Display for Violation {
 }
 
 /// What must be so.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, strum::VariantArray)]
 pub enum Rule {
     /// The root's generation never goes back, and each root has another.
     RootNeverRegresses,
@@ -55,11 +55,11 @@ pub enum Rule {
     CursorsFollowAnswers,
     /// The catalogue applies each change once.
     CatalogueAppliesOnce,
-    /// While a poll is due, no delivery begins.
+    /// While a poll is due, no delivery begins: except behind a step after which one is due at once.
     NobodyWaitsForASink,
     /// Only the step that holds the lease moves the snapshot and delivers.
     OneStepAtATime,
-    /// At most one job runs.
+    /// At most one job runs, and it ends before another one begins.
     OneJobAtATime,
     /// No page is asked for beyond the budget, and no step spends more than that and what one page and one delivery of
     /// each sink may cost.
