@@ -319,6 +319,16 @@ mod tests {
         assert_eq!(names, tests);
     }
 
+    /// What docs/explanation/known-limits.md says of them.
+    #[test]
+    fn the_heaviest_filters_take_what_the_documentation_says() {
+        let page = include_str!("../../../docs/explanation/known-limits.md");
+        let page = page.split_whitespace().collect::<Vec<_>>().join(" ");
+        let bytes = fuzz::heaviest_filter_bytes(&METER).expect("both lists are within their limits");
+        let said = format!("take up to {} MB while they are compiled", bytes.div_ceil(1_000_000));
+        assert!(page.contains(&said), "known-limits.md does not say that they {said}: {bytes} bytes");
+    }
+
     #[test]
     fn memory_is_counted() {
         (METER.start)();

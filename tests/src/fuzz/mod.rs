@@ -18,7 +18,7 @@ use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 pub use mutate::Mutator;
-pub use targets::TARGETS;
+pub use targets::{TARGETS, heaviest_filter_bytes};
 
 /// The most inputs that are kept to begin from, the seeds among them.
 const CORPUS_MAX: usize = 512;

@@ -41,6 +41,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::{Meter, Outcome, Target, refused, taken};
 
+pub use self::filter::heaviest_filter_bytes;
 use self::{documents::*, filter::*, listing::*, pieces::*};
 
 /// What any decoder may take besides: error messages and the like.

@@ -56,8 +56,8 @@ pub(super) fn filter_odd() -> Vec<Vec<u8>> {
     [&nested(200), &nested(400), &full_lists("*a", "b", 100), "+[é]", "-", "+a[b", ".a/b", "mvideo"].map(bytes).to_vec()
 }
 
-pub(super) fn filter(input: &[u8], meter: &Meter) -> Outcome {
-    let text = String::from_utf8_lossy(input);
+/// The filters, and the keys to ask them about, that are written in a text.
+fn read(text: &str) -> (FilterSpec, Vec<String>) {
     let (mut spec, mut keys) = (FilterSpec::default(), vec![String::new(), "2024/a.mp4".to_owned()]);
     for line in text.split('\n') {
         let mut rest = line.chars();
@@ -71,6 +71,27 @@ pub(super) fn filter(input: &[u8], meter: &Meter) -> Outcome {
         };
         list.push(rest.as_str().to_owned());
     }
+    (spec, keys)
+}
+
+/// The most that compiling filters at the limits of both lists takes, in bytes, of the heaviest patterns that are known.
+///
+/// # Errors
+/// A list that is refused.
+pub fn heaviest_filter_bytes(meter: &Meter) -> Result<usize, String> {
+    let source = SourcePath::parse("b2://my-videos/").map_err(|error| error.to_string())?;
+    let mut most = 0;
+    for (piece, end) in HEAVY {
+        let (spec, _) = read(&full_lists(piece, end, 0));
+        (meter.start)();
+        Filter::compile(&spec, &source).map_err(|error| error.to_string())?;
+        most = most.max((meter.peak_bytes)());
+    }
+    Ok(most)
+}
+
+pub(super) fn filter(input: &[u8], meter: &Meter) -> Outcome {
+    let (mut spec, keys) = read(&String::from_utf8_lossy(input));
     let source = SourcePath::parse("b2://my-videos/2024/").map_err(|error| error.to_string())?;
     let filter = match meter.measured(FILTER_BYTES_MAX, || Filter::compile(&spec, &source))? {
         Ok(filter) => filter,
