@@ -4,7 +4,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 
 use b2sync_core::engine::listing::source::{Page, PageStart, Source};
-use b2sync_core::engine::meter::Budget;
+use b2sync_core::engine::meter::{Budget, STREAMS_HERE_MAX};
 use b2sync_core::engine::{Engine, JobSpec, Outcome, StepReport};
 use b2sync_core::entry::EntryRef;
 use b2sync_core::error::Error;
@@ -15,6 +15,7 @@ use b2sync_core::source_path::SourcePath;
 use b2sync_core::store::{MemoryBlobs, MemoryDocuments};
 use b2sync_core::time::{Clock, Timestamp};
 use b2sync_core::{change::Change, cost::SourceCost};
+use b2sync_service::coordinator::STREAM_FILES;
 use b2sync_service::sinks::pump::{Pump, PumpBudget, Pumped};
 
 const FILES: u32 = 1_000_000;
@@ -23,11 +24,17 @@ const PAGE: u32 = 1_000;
 const GONE_EVERY: u32 = 500;
 
 /// A bucket whose file numbered n is `camera-<n / 10,000>/<n>.jpg`.
-#[derive(Default)]
 struct Generated {
+    files: u32,
     changed: RefCell<BTreeSet<u32>>,
     gone: RefCell<BTreeSet<u32>>,
     calls: Cell<u64>,
+}
+
+impl Generated {
+    fn new(files: u32) -> Self {
+        Self { files, changed: RefCell::default(), gone: RefCell::default(), calls: Cell::new(0) }
+    }
 }
 
 fn key(n: u32) -> String {
@@ -37,12 +44,13 @@ fn key(n: u32) -> String {
 impl Source for Generated {
     async fn page(&self, start: PageStart<'_>) -> Result<Page, Error> {
         self.calls.set(self.calls.get() + 1);
+        let files = self.files;
         let from = match start {
             PageStart::First => 0,
-            PageStart::Token(token) => token.parse().unwrap_or(FILES),
+            PageStart::Token(token) => token.parse().unwrap_or(files),
             PageStart::After(after) => {
                 // The first number whose key is behind it.
-                let (mut low, mut high) = (0, FILES);
+                let (mut low, mut high) = (0, files);
                 while low < high {
                     let middle = u32::midpoint(low, high);
                     if key(middle).as_str() <= after { low = middle + 1 } else { high = middle }
@@ -50,8 +58,8 @@ impl Source for Generated {
                 low
             }
         };
-        let to = FILES.min(from + PAGE);
-        let mut page = Page { truncated: to < FILES, next_token: Some(to.to_string()), ..Page::default() };
+        let to = files.min(from + PAGE);
+        let mut page = Page { truncated: to < files, next_token: Some(to.to_string()), ..Page::default() };
         let (changed, gone) = (self.changed.borrow(), self.gone.borrow());
         for n in (from..to).filter(|n| !gone.contains(n)) {
             let version = u64::from(changed.contains(&n));
@@ -144,7 +152,7 @@ fn a_poll_of_many_leaves_and_every_kind_of_change_costs_no_more() -> Result<(), 
 }
 
 fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Error>> {
-    let (bucket, blobs, documents) = (Generated::default(), MemoryBlobs::default(), MemoryDocuments::default());
+    let (bucket, blobs, documents) = (Generated::new(FILES), MemoryBlobs::default(), MemoryDocuments::default());
     let sink = Counting::default();
     bucket.gone.replace((0..FILES).step_by(GONE_EVERY as usize).collect());
     let files = u64::from(FILES - FILES / GONE_EVERY);
@@ -196,5 +204,36 @@ fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Er
             assert!(writes <= 2 * k + 4, "{k} changed, {streams} streams: {writes} writes, {:?}", report.cost);
         }
     }
+    Ok(())
+}
+
+/// The calls of a poll that finds nothing, in as many ranges as a coordinator reads side by side.
+fn calls_of_a_quiet_poll(files: u32) -> Result<u64, Box<dyn std::error::Error>> {
+    let (bucket, blobs, documents) = (Generated::new(files), MemoryBlobs::default(), MemoryDocuments::default());
+    let engine = Engine { source: &bucket, blobs: &blobs, documents: &documents, clock: &Stopped };
+    let filter = Filter::compile(&FilterSpec::default(), &SourcePath::parse("b2://cameras")?)?;
+    let streams = usize::try_from(u64::from(files) / STREAM_FILES)?.clamp(1, STREAMS_HERE_MAX);
+    for (job_id, changes) in [("job_1", files), ("job_2", 0)] {
+        bucket.calls.set(0);
+        let spec = JobSpec { streams, ..JobSpec::new(job_id, Cut::new([9; 16]), &filter) };
+        let report = pollster::block_on(engine.step(&spec, &Budget::UNLIMITED));
+        assert!(matches!(report.outcome, Ok(Outcome::Done)), "{:?}", report.outcome);
+        assert_eq!(report.counts.changes(), u64::from(changes));
+    }
+    Ok(bucket.calls.get())
+}
+
+/// What docs/reference/costs.md says of it.
+#[test]
+fn ranges_cost_a_poll_as_many_calls_as_the_documentation_says() -> Result<(), Box<dyn std::error::Error>> {
+    let page = include_str!("../../docs/reference/costs.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    let (few, many) = (calls_of_a_quiet_poll(200_000)?, calls_of_a_quiet_poll(1_000_000)?);
+    assert!((1_000..2_000).contains(&many), "{many} calls for a million files");
+    let said = format!("measured: {few} calls for 200,000 files, 1,{:03} for a million", many - 1_000);
+    assert!(page.contains(&said), "costs.md does not say {said:?}");
+    for (calls, pages) in [(few, 200), (many, 1_000)] {
+        assert!((calls - pages) * 100 <= pages * 4, "{calls} calls for {pages} pages are more than 4 % beyond");
+    }
+    assert!(page.contains("add up to 4 %"));
     Ok(())
 }
