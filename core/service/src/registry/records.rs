@@ -348,7 +348,68 @@ pub struct SyncRecord {
     pub created_by: String,
 }
 
+/// What a new sync must say; see [`SyncRecord::new`].
+#[derive(Clone, Debug)]
+pub struct NewSync {
+    /// `sync_…`
+    pub sync_id: String,
+    /// The organisation.
+    pub internal_id: String,
+    /// The namespace that the target bucket belongs to.
+    pub namespace_id: String,
+    /// The target bucket.
+    pub bucket_id: String,
+    /// What it reads through.
+    pub connection_id: String,
+    /// What it reads.
+    pub source: SourcePath,
+    /// How long it goes on.
+    pub mode: SyncMode,
+    /// The key of its segment hash.
+    pub salt: Salt,
+    /// Who creates it.
+    pub created_by: String,
+}
+
 impl SyncRecord {
+    /// A sync that is created at `now`, active, and with the default of everything that its user may set. The registry
+    /// gives it its revision.
+    pub fn new(new: NewSync, now: Timestamp) -> Self {
+        let NewSync { sync_id, internal_id, namespace_id, bucket_id, connection_id, source, mode, salt, created_by } =
+            new;
+        Self {
+            v: RECORD_VERSION,
+            sync_id,
+            internal_id,
+            namespace_id,
+            bucket_id,
+            connection_id,
+            source,
+            mode,
+            filters: FilterSpec::default(),
+            polling_interval_s: POLLING_INTERVAL_S,
+            batch_size: BATCH_SIZE,
+            reconcile: Reconcile::default(),
+            deletion_limit: DeletionLimit::default(),
+            sinks: usual_sinks(),
+            feed_retention_hours: FEED_RETENTION_HOURS,
+            skip_duplicates: true,
+            max_objects_per_run: None,
+            max_class_c_per_day: None,
+            sync_concurrency: None,
+            description: None,
+            metadata: Map::new(),
+            first_look: Vec::new(),
+            echoed: Echoed::default(),
+            salt,
+            is_active: true,
+            created_at: now,
+            updated_at: now,
+            revision: 0,
+            created_by,
+        }
+    }
+
     /// The filters that decide: [`Self::filters`], and nothing modified at or before [`Echoed::sync_from`].
     pub fn effective_filters(&self) -> FilterSpec {
         FilterSpec { modified_after: self.filters.modified_after.max(self.echoed.sync_from), ..self.filters.clone() }
@@ -366,6 +427,10 @@ pub fn usual_sinks() -> Vec<SinkSpec> {
 
 /// The default of [`SyncRecord::feed_retention_hours`]: a week.
 pub const FEED_RETENTION_HOURS: u32 = 168;
+/// Seconds between polls of a sync that does not say how many.
+pub const POLLING_INTERVAL_S: u32 = 300;
+/// The `batch_size` of a sync that does not say which.
+pub const BATCH_SIZE: u32 = 50;
 /// The least [`SyncRecord::feed_retention_hours`].
 pub const FEED_RETENTION_HOURS_MIN: u32 = 1;
 /// The largest [`SyncRecord::feed_retention_hours`]: 30 days.

@@ -5,7 +5,7 @@ pub(in crate::api) mod settings;
 mod sinks;
 
 use futures_util::future::join_all;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::{
     api::{
@@ -23,8 +23,8 @@ use crate::{
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
     registry::{
-        ConnectionRecord, FEED_RETENTION_HOURS, RECORD_VERSION, Registry, Rows, SYNCS_PER_BUCKET_MAX, Section,
-        SyncQuery, SyncRecord, SyncRow, SyncsOf, usual_sinks,
+        ConnectionRecord, NewSync, Registry, Rows, SYNCS_PER_BUCKET_MAX, Section, SyncQuery, SyncRecord, SyncRow,
+        SyncsOf,
     },
 };
 use b2sync_core::{
@@ -104,10 +104,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.registry.check_new_sync(&namespace_id, &bucket_id).await?;
         let connection = self.find_connection(&new.connection).await?;
         connection.check_usable()?;
-        let now = self.clock.now();
-        let (polling_interval_s, batch_size) = settings::defaults();
-        let mut record = SyncRecord {
-            v: RECORD_VERSION,
+        let fixed = NewSync {
             sync_id,
             internal_id: ORGANISATION_ID.to_owned(),
             namespace_id,
@@ -115,28 +112,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             connection_id: connection.connection_id.clone(),
             source: new.source,
             mode: new.mode,
-            filters: Default::default(),
-            polling_interval_s,
-            batch_size,
-            reconcile: Default::default(),
-            deletion_limit: Default::default(),
-            sinks: usual_sinks(),
-            feed_retention_hours: FEED_RETENTION_HOURS,
-            skip_duplicates: true,
-            max_objects_per_run: None,
-            max_class_c_per_day: None,
-            sync_concurrency: None,
-            description: None,
-            metadata: Map::new(),
-            first_look: Vec::new(),
-            echoed: Default::default(),
             salt: ids::salt(self.entropy).into(),
-            is_active: true,
-            created_at: now,
-            updated_at: now,
-            revision: 0,
             created_by: USER_ID.to_owned(),
         };
+        let mut record = SyncRecord::new(fixed, self.clock.now());
         new.settings.apply(&mut record)?;
         record.first_look = self.first_look(connection, &record).await?;
         record.first_look.extend(self.overlaps(&record).await?);

@@ -12,7 +12,10 @@ use crate::{
         errors::{ApiError, problem_of},
         query::check_problems,
     },
-    registry::{FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, SyncMode, SyncRecord, usual_sinks},
+    registry::{
+        BATCH_SIZE, FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, POLLING_INTERVAL_S, SyncMode, SyncRecord,
+        usual_sinks,
+    },
     sinks::SinkSpec,
 };
 use b2sync_core::{
@@ -23,9 +26,9 @@ use b2sync_core::{
 };
 
 /// Seconds between polls: the default and the bounds.
-pub(in crate::api) const INTERVAL_S: (u64, u64, u64) = (300, 30, 86_400);
+pub(in crate::api) const INTERVAL_S: (u64, u64, u64) = (POLLING_INTERVAL_S as u64, 30, 86_400);
 /// Changes a batch: the default and the bounds.
-pub(in crate::api) const BATCH: (u64, u64, u64) = (50, 1, 100);
+pub(in crate::api) const BATCH: (u64, u64, u64) = (BATCH_SIZE as u64, 1, 100);
 /// The longest name or id in a body, in characters.
 const NAME_CHARS_MAX: usize = 200;
 /// The largest `max_class_c_per_day`: ten billion files listed a day.
@@ -282,11 +285,6 @@ impl SyncPatch {
         Filter::compile(&record.effective_filters(), &record.source)?;
         Ok(())
     }
-}
-
-/// The defaults of a new sync's numbers: interval and batch size.
-pub(super) const fn defaults() -> (u32, u32) {
-    (INTERVAL_S.0 as u32, BATCH.0 as u32)
 }
 
 /// The filters that only `file_filters` takes.

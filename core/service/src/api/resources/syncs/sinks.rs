@@ -9,7 +9,7 @@ use crate::{
     },
     coordinator::protocol::{SinkStatus, SyncStatus},
     registry::SyncRecord,
-    sinks::{CATALOGUE, SinkKind, SinkSpec},
+    sinks::{CATALOGUE, SinkSpec},
 };
 
 /// Reads `sinks`: a list of kinds, or of objects that name one. `null` is the default.
@@ -45,11 +45,8 @@ pub(super) fn read_sinks(fields: &mut Fields<'_>) -> Given<Vec<SinkSpec>> {
 pub(super) fn render_sinks(record: &SyncRecord, status: &SyncStatus) -> Value {
     let sink = |spec: &SinkSpec| {
         let known = status.sinks.iter().flatten().find(|sink| sink.sink_id == spec.sink_id);
-        let kind = match spec.kind {
-            SinkKind::Catalogue => CATALOGUE,
-        };
-        let mut sink =
-            Map::from_iter([("sink_id".to_owned(), spec.sink_id.as_str().into()), ("kind".to_owned(), kind.into())]);
+        let (sink_id, kind) = (spec.sink_id.as_str(), spec.kind.as_str());
+        let mut sink = Map::from_iter([("sink_id".to_owned(), sink_id.into()), ("kind".to_owned(), kind.into())]);
         if let Some(Value::Object(health)) = known.map(|sink| health(sink, status)) {
             sink.extend(health);
         }
