@@ -330,7 +330,10 @@ mod tests {
         assert_eq!((counts.class_c, counts.class_b, counts.requests), (5, 0, 5));
         assert_eq!(counts.bytes_received as usize, ACCOUNT.len() + SLOW.len() + 14 + EMPTY.len());
         let dates: Vec<_> = requests[1..].iter().map(|request| request.headers()["x-amz-date"].clone()).collect();
-        assert!(dates.is_sorted() && dates.first() < dates.last(), "each attempt is signed anew: {dates:?}");
+        assert!(
+            dates.is_sorted() && dates.first() < dates.last(),
+            "each attempt has a signature of its own: {dates:?}"
+        );
     }
 
     #[test]
@@ -365,6 +368,11 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// A store that never answers.
+    fn hanging(clock: &VirtualClock) -> Listing<'_, impl Fn(u64, &Request) -> Answer> {
+        Listing { clock, answer: |_, _: &Request| Err(TransportFault::TimedOut), asked: RefCell::default() }
     }
 
     fn account() -> Account {
@@ -413,11 +421,7 @@ mod tests {
     #[test]
     fn a_page_that_never_comes_ends_within_the_lease() {
         let clock = VirtualClock::at("2024-01-01T00:00:00Z");
-        let http = Listing {
-            clock: &clock,
-            answer: |_, _: &Request| Err(TransportFault::TimedOut),
-            asked: RefCell::default(),
-        };
+        let http = hanging(&clock);
         let entropy = Seeded(Cell::new(7));
         let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
         let began = clock.now();
@@ -430,11 +434,7 @@ mod tests {
     #[test]
     fn an_interactive_call_ends_at_its_deadline() {
         let clock = VirtualClock::at("2024-01-01T00:00:00Z");
-        let http = Listing {
-            clock: &clock,
-            answer: |_, _: &Request| Err(TransportFault::TimedOut),
-            asked: RefCell::default(),
-        };
+        let http = hanging(&clock);
         let entropy = Seeded(Cell::new(7));
         let began = clock.now();
         let policy = RetryPolicy::DEFAULT.until(began.plus_millis(9_000));

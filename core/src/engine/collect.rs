@@ -10,7 +10,7 @@ use crate::{
         retention::{Retention, drop_old},
     },
     snapshot::names::{BlobName, Folder},
-    state::{State, document::NameList, feed::decode_list, names::Names},
+    state::{State, document::NameList, names::Names},
     store::{BlobStore, DocumentStore},
     time::Timestamp,
 };
@@ -88,7 +88,7 @@ fn oldest(feed: &Feed) -> Result<Option<Timestamp>, Error> {
     if let Some(list) = feed.lists.first() {
         return Ok(Some(list.found_at));
     }
-    let tail = feed.tail().map_err(|error| error.into_error("feed.tail"))?;
+    let tail = feed.tail()?;
     Ok(tail.first().map(|batch| batch.found_at))
 }
 
@@ -114,10 +114,10 @@ pub async fn delete_orphans<B: BlobStore, D: DocumentStore>(
     let mut named: BTreeSet<BlobName> = BTreeSet::new();
     for list in &feed.lists {
         named.extend(BlobName::parse(&list.blob));
-        let batches = decode_list(&state.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))?;
+        let batches = state.read_batches(list).await?;
         named.extend(batches.iter().map(|batch| BlobName::feed(batch.hash)));
     }
-    let tail = feed.tail().map_err(|error| error.into_error("feed.tail"))?;
+    let tail = feed.tail()?;
     named.extend(tail.iter().map(|batch| BlobName::feed(batch.hash)));
     for list in [&document.root.retired, &document.root.garbage] {
         named.extend(Names::of(list)?.all(&state).await?);

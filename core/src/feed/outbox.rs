@@ -121,7 +121,7 @@ impl Outbox {
     pub fn take(&mut self, feed: &Feed, tail_max: usize, found_at: Timestamp, job_id: &str) -> Result<Append, Error> {
         let Self { full, open, .. } = std::mem::take(self);
         let mut feed = feed.clone();
-        let mut tail = feed.tail().map_err(|error| error.into_error("feed.tail"))?;
+        let mut tail = feed.tail()?;
         let mut batches = Vec::new();
         for builder in full.into_iter().chain([open]).filter(|builder| !builder.is_empty()) {
             let (first, count) = (feed.next, builder.len() as u64);

@@ -4,10 +4,7 @@ use super::{Feed, batch, outbox::Batch};
 use crate::{
     change::Change,
     error::{Error, ErrorKind},
-    state::{
-        State,
-        feed::{BatchRef, decode_list},
-    },
+    state::{State, feed::BatchRef},
     store::{BlobStore, DocumentStore},
 };
 
@@ -97,7 +94,7 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
     /// # Errors
     /// As there.
     pub async fn read(&self, after: Option<u64>, limits: PageLimits) -> Result<Page, Error> {
-        let first = self.feed.first().map_err(|error| error.into_error("feed.tail"))?;
+        let first = self.feed.first()?;
         let mut page = Page { changes: Vec::new(), first, last: self.feed.last() };
         let after = after.unwrap_or(first.saturating_sub(1));
         check_position(after, &page)?;
@@ -127,7 +124,7 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
     /// # Errors
     /// Of the stores.
     pub async fn of_key(&self, key: &str, limits: PageLimits) -> Result<KeyChanges, Error> {
-        let first = self.feed.first().map_err(|error| error.into_error("feed.tail"))?;
+        let first = self.feed.first()?;
         let mut found = KeyChanges { changes: Vec::new(), searched_from: self.feed.next, first };
         let reads_max = self.state.reads().saturating_add(limits.reads);
         while found.searched_from > first {
@@ -171,10 +168,8 @@ impl<B: BlobStore, D: DocumentStore> FeedReader<'_, B, D> {
     async fn list(&self, position: u64) -> Result<Vec<BatchRef>, Error> {
         let in_lists = self.feed.lists.partition_point(|list| list.next <= position);
         match self.feed.lists.get(in_lists) {
-            Some(list) => {
-                decode_list(&self.state.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))
-            }
-            None => self.feed.tail().map_err(|error| error.into_error("feed.tail")),
+            Some(list) => self.state.read_batches(list).await,
+            None => self.feed.tail(),
         }
     }
 

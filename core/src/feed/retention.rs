@@ -5,11 +5,7 @@ use crate::{
     error::Error,
     mutation::{self, Mutation},
     snapshot::names::BlobName,
-    state::{
-        State,
-        feed::{BatchRef, decode_list},
-        names::Names,
-    },
+    state::{State, feed::BatchRef, names::Names},
     store::{BlobStore, DocumentStore},
     time::Timestamp,
 };
@@ -52,15 +48,14 @@ pub async fn drop_old<B: BlobStore, D: DocumentStore>(
         if !retention.drops(list.next, list.found_at) {
             break;
         }
-        let bytes = state.read(&list.blob).await?;
-        let batches = decode_list(&bytes).map_err(|error| error.into_error(&list.blob))?;
+        let batches = state.read_batches(list).await?;
         names.extend(batches.iter().map(|batch| BlobName::feed(batch.hash)));
         names.extend(BlobName::parse(&list.blob));
         dropped += 1;
     }
     feed.lists.drain(..dropped);
     if feed.lists.is_empty() {
-        let tail = feed.tail().map_err(|error| error.into_error("feed.tail"))?;
+        let tail = feed.tail()?;
         let kept = tail.iter().position(|batch| !retention.drops(batch.next(), batch.found_at)).unwrap_or(tail.len());
         let (old, rest) = tail.split_at(kept);
         if !old.is_empty() {
@@ -81,7 +76,7 @@ pub async fn forget<B: BlobStore, D: DocumentStore>(blobs: &B, documents: &D, up
     let (mut document, revision) = state.load_document().await?;
     let retention = Retention { before: None, up_to };
     let dropped = drop_old(&state, &mut document.feed, retention).await?;
-    let first = document.feed.first().map_err(|error| error.into_error("feed.tail"))?;
+    let first = document.feed.first()?;
     if dropped.is_empty() {
         return Ok(first);
     }

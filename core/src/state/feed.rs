@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    error::Error,
     snapshot::{
         ContentHash,
         codec::{DecodeError, Piece, Reader, Writer},
@@ -85,9 +86,11 @@ impl Feed {
     /// The latest batches.
     ///
     /// # Errors
-    /// [`DecodeError`] for what [`encode_list`] did not write.
-    pub fn tail(&self) -> Result<Vec<BatchRef>, DecodeError> {
-        self.tail.as_deref().map_or(Ok(Vec::new()), |tail| decode_list(&decode_bytes(tail)?))
+    /// [`crate::ErrorKind::StateCorrupt`] for what [`encode_list`] did not write.
+    pub fn tail(&self) -> Result<Vec<BatchRef>, Error> {
+        let Some(tail) = &self.tail else { return Ok(Vec::new()) };
+        let batches = decode_bytes(tail).and_then(|bytes| decode_list(&bytes));
+        batches.map_err(|error| error.into_error("feed.tail"))
     }
 
     /// Puts these in place of the latest batches.
@@ -99,7 +102,7 @@ impl Feed {
     ///
     /// # Errors
     /// As [`Self::tail`].
-    pub fn first(&self) -> Result<u64, DecodeError> {
+    pub fn first(&self) -> Result<u64, Error> {
         match self.lists.first() {
             Some(list) => Ok(list.first),
             None => Ok(self.tail()?.first().map_or(self.next, |batch| batch.first)),

@@ -17,7 +17,10 @@ use crate::{
         index::{self, Level, SegmentRef},
         packed, segment,
     },
-    state::document::SnapshotDocument,
+    state::{
+        document::SnapshotDocument,
+        feed::{BatchRef, ListRef, decode_list},
+    },
     store::{BlobStore, DocumentStore, Swapped},
 };
 
@@ -199,6 +202,14 @@ impl<'a, B: BlobStore, D: DocumentStore> State<'a, B, D> {
     /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
     pub async fn read_segment(&self, name: &str) -> Result<Vec<Known>, Error> {
         segment::decode(&self.read(name).await?).map_err(|error| error.into_error(name))
+    }
+
+    /// Reads a list of batches.
+    ///
+    /// # Errors
+    /// As [`State::read`]; [`ErrorKind::StateCorrupt`].
+    pub async fn read_batches(&self, list: &ListRef) -> Result<Vec<BatchRef>, Error> {
+        decode_list(&self.read(&list.blob).await?).map_err(|error| error.into_error(&list.blob))
     }
 }
 

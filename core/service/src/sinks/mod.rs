@@ -38,11 +38,19 @@ pub const FAILING_MS_MAX: u64 = 30 * 24 * 3_600_000;
 pub const CATALOGUE: &str = "catalogue";
 
 /// What kind of sink it is. Snake case when stored.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, strum::IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum SinkKind {
     /// The bucket objects that the API lists.
     Catalogue,
+}
+
+impl SinkKind {
+    /// In snake case, as it is stored and shown: `catalogue`.
+    pub fn as_str(self) -> &'static str {
+        self.into()
+    }
 }
 
 /// A sink as a sync's record names it. Stored: fields are only ever added, each with a default.
