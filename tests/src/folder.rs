@@ -337,7 +337,8 @@ fn write_through(folder: &Path) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits until nobody else holds the folder's lock. Dropping the file releases it, and so does the end of the process.
+/// Waits until no other process holds the folder's lock. Dropping the file releases it, and so does the end of the
+/// process.
 fn lock(folder: &Path) -> Result<File, Error> {
     let path = folder.join(".lock");
     let opened = OpenOptions::new().write(true).create(true).truncate(false).open(&path);

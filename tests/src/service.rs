@@ -22,7 +22,7 @@ use fake_b2::model::VisibleFile;
 use fake_b2::server::FakeB2Server;
 use fake_b2::{Config, FakeB2};
 
-/// How often a job is looked at while somebody waits for it.
+/// How often a job is looked at while a test waits for it.
 const POLL_EVERY: Duration = Duration::from_millis(25);
 /// Objects a page: the most that the API answers.
 /// Changes of a page of the feed.
@@ -62,7 +62,7 @@ pub struct ServiceConfig {
 }
 
 impl ServiceConfig {
-    /// Steps that read at most so many keys each, so that a job has several.
+    /// Steps that read at most this many keys each, so that a job has several.
     pub fn with_keys_a_step(keys_max: u64) -> Self {
         Self { step_budget: Some(json!({ "keys_max": keys_max }).to_string()), ..Self::default() }
     }

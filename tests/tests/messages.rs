@@ -1,7 +1,7 @@
 //! All sentences that the shipped code can say, in one file: `tests/messages.txt`, to be read in one sitting.
 //!
 //! A sentence is a string of three words or more that ends like one. A change of the code that changes a sentence
-//! changes the file: `UPDATE_MESSAGES=1 cargo test -p b2sync-tests --test messages` writes it anew.
+//! changes the file: `UPDATE_MESSAGES=1 cargo test -p b2sync-tests --test messages` writes it again.
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};

@@ -151,7 +151,7 @@ fn files(story: &Story, count: usize) {
     }
 }
 
-/// Whoever saves "seen up to here" after each page, and takes an error for the end, believes that the rest of the
+/// A tool that saves "seen up to here" after each page, and takes an error for the end, believes that the rest of the
 /// bucket is gone.
 #[test]
 fn a_partial_listing_is_not_committed() {
@@ -188,7 +188,7 @@ fn truncated_without_a_token() {
     story.ends_well();
 }
 
-/// A key that was revoked, restricted or mistyped shows nothing; whoever takes that for an empty bucket deletes
+/// A key that was revoked, restricted or mistyped shows nothing; a tool that takes that for an empty bucket deletes
 /// everything.
 #[test]
 fn wrong_credentials_are_no_mass_deletion() {
@@ -244,7 +244,7 @@ fn two_instances() -> Story {
     story
 }
 
-/// Between the listing and the reading a file may be overwritten. Whoever stores what it reads under what it listed
+/// Between the listing and the reading a file may be overwritten. A tool that stores what it reads under what it listed
 /// never learns of the new version; here each version is delivered as it was listed, and the next poll finds the next.
 #[test]
 fn overwritten_between_listing_and_reading() {

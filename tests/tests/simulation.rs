@@ -23,7 +23,7 @@ const ALL: Limits = Limits { no_undo: false, no_dead_letters: false };
 fn worlds_keep_every_rule() {
     let mut total = Tally::default();
     // 11428 and 29061: a segment of the snapshot before that a job took apart, in a leaf that stayed as it was, was
-    // deleted. 234820: a job was done unheard, began anew under other filters, and delivered as much as it may once
+    // deleted. 234820: a job was done unheard, began again under other filters, and delivered as much as it may once
     // more. 6839: a tick that had read a paused sync cleared the alarm of its resume. 202169: a deletion that was sent
     // back. 181: deliveries began while a poll was due.
     let pinned = [181, 6_839, 11_428, 17_283, 19_881, 29_061, 202_169, 234_820];

@@ -20,7 +20,7 @@ use b2sync_service::sinks::pump::{Pump, PumpBudget, Pumped};
 
 const FILES: u32 = 1_000_000;
 const PAGE: u32 = 1_000;
-/// Of so many files, the first is not there to begin with.
+/// Of this many files, the first is not there to begin with.
 const GONE_EVERY: u32 = 500;
 
 /// A bucket whose file numbered n is `camera-<n / 10,000>/<n>.jpg`.
@@ -181,7 +181,7 @@ fn check(cut: Cut, ks: &[u32], mixed: bool) -> Result<(), Box<dyn std::error::Er
         let quiet = job(&format!("job_quiet_{streams}"), streams);
         assert!(quiet.cost.state_reads <= 2, "{quiet:?}");
         assert_eq!((quiet.cost.state_writes, quiet.counts.changes()), (0, 0), "{quiet:?}");
-        // Each range ends amid a page, which the next begins anew; and one more tells that the last one is the last.
+        // Each range ends amid a page, which the next begins again; and one more tells that the last one is the last.
         assert!(
             bucket.calls.get() - calls <= u64::from(FILES / PAGE) * 11 / 10,
             "{} calls",

@@ -101,7 +101,7 @@ async fn deleted_is_gone(store: &impl BlobStore) -> Outcome {
 }
 
 async fn names_are_apart(store: &impl BlobStore) -> Outcome {
-    // Each is the beginning of another, or the same to somebody who folds case, decodes or splits.
+    // Each is the beginning of another, or the same to a store that folds case, decodes or splits.
     let names = [
         "segment",
         "segment/",

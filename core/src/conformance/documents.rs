@@ -85,7 +85,7 @@ async fn a_deletion_leaves_the_revision(store: &impl DocumentStore) -> Outcome {
     check("delete", store.swap(NAME, 1, None).await, Swapped::Done(2))?;
     check("deleted", store.load(NAME).await, None)?;
     check("has no revision", store.revision(NAME).await, 0)?;
-    // Whoever held it before the deletion must not find its revision again.
+    // A caller that held it before the deletion must not find its revision again.
     for expected in [1, 2, 3] {
         check("an update of what is deleted", store.swap(NAME, expected, Some(text("x"))).await, Swapped::Conflict)?;
         check("a deletion of what is deleted", store.swap(NAME, expected, None).await, Swapped::Conflict)?;

@@ -273,7 +273,7 @@ async fn a_file_may_be_handed_over_again(sink: &impl ReadableSink) -> Outcome {
     deliver(sink, &feed.append([created("a", 1), created("b", 1)])).await?;
     deliver(sink, &feed.append([again("a", 1), again("b", 1)])).await?;
     sees("as they were", sink, &[entry("a", 1), entry("b", 1)]).await?;
-    // Whoever lost a file gets it back this way.
+    // A reader that lost a file gets it back this way.
     deliver(sink, &feed.append([again("c", 2)])).await?;
     sees("one that was not there", sink, &[entry("a", 1), entry("b", 1), entry("c", 2)]).await
 }

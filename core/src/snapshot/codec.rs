@@ -284,7 +284,7 @@ impl<'a> Reader<'a> {
         std::str::from_utf8(&self.key).map_err(|_| DecodeError::Key)
     }
 
-    /// How many items there can be at most, when each takes at least so many bytes: what a count read from the bytes
+    /// How many items there can be at most, when each takes at least this many bytes: what a count read from the bytes
     /// may reserve.
     pub fn at_most(&self, count: u64, item_bytes_min: usize) -> usize {
         usize::try_from(count).unwrap_or(usize::MAX).min(self.bytes.len() / item_bytes_min.max(1))

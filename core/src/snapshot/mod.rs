@@ -56,7 +56,7 @@ impl fmt::Debug for ContentHash {
 
 /// 64 bits that stand for an ETag: the first half of an MD5, or of the BLAKE3 hash of any other ETag. The whole ETag
 /// would double the size of a snapshot, and only equality is ever asked. That two versions of one key agree in these
-/// bits, in size *and* in last modified is a chance of 2⁻⁶⁴, or somebody hiding a change of their own file from
+/// bits, in size *and* in last modified is a chance of 2⁻⁶⁴, or a user hiding a change of their own file from
 /// themselves, which an MD5 collision does as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EtagTag(pub [u8; 8]);

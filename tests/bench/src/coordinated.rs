@@ -70,7 +70,7 @@ impl HttpClient for Hyper {
         let permit = self.connections.acquire().await;
         let _connection = permit.map_err(|error| failed(TransportFault::Unreachable, &error))?;
         let answer = self.client.request(request.map(Full::new));
-        // A task of its own, so that whoever waits for it is woken once and not for every frame of the body.
+        // A task of its own, so that the task that waits for it is woken once and not for every frame of the body.
         let exchange = tokio::spawn(async move {
             let (parts, body) = answer.await.map_err(|error| failed(TransportFault::Unreachable, &error))?.into_parts();
             let body = Limited::new(body, limits.body_bytes_max).collect().await;
@@ -130,7 +130,7 @@ fn decode<T: DeserializeOwned>(text: &str) -> Result<T, Error> {
 /// A call, and where the answer goes.
 type Asked = (String, oneshot::Sender<String>);
 
-/// A thread that reads ranges. It ends with whoever calls it.
+/// A thread that reads ranges. It ends with its caller.
 struct Shard(mpsc::UnboundedSender<Asked>);
 
 impl Shard {
@@ -205,7 +205,7 @@ pub(crate) struct Coordinated {
 }
 
 impl Coordinated {
-    /// Syncs the bucket of so many keys for the first time.
+    /// Syncs the bucket of this many keys for the first time.
     pub(crate) fn first(server: &ListingServer, keys: u64) -> Result<Self> {
         let registry = MemoryRegistry::new();
         let key = MasterKeys::parse(MASTER_KEY)?.seal(&APPLICATION_KEY.into(), CONNECTION_ID, &System)?;
@@ -235,7 +235,7 @@ impl Coordinated {
         Ok(synced)
     }
 
-    /// Polls it in so many streams, in one step; `None`: in as many as the coordinator thinks right.
+    /// Polls it in this many streams, in one step; `None`: in as many as the coordinator thinks right.
     pub(crate) fn poll(&self, streams: Option<u64>, budget: Budget) -> Result<Ran> {
         let streams = streams.map(u32::try_from).transpose()?;
         pollster::block_on(async {

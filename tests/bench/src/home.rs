@@ -23,7 +23,7 @@ pub(crate) fn agent() -> ureq::Agent {
     ureq::Agent::config_builder().http_status_as_error(false).max_redirects(0).build().into()
 }
 
-/// The body of an answer, of at most so many bytes.
+/// The body of an answer, of at most this many bytes.
 pub(crate) fn read_body(response: &mut ureq::http::Response<ureq::Body>, most: u64) -> Result<Vec<u8>, ureq::Error> {
     let body = response.body_mut();
     // Room for all of it at once: otherwise it is copied each time that there is too little.

@@ -33,7 +33,7 @@ pub(crate) const FIGURES: [&str; 6] = [
 ];
 
 const LATENCY_MS: u64 = 30;
-/// Streams, and the least efficiency of b2sync with so many.
+/// Streams, and the least efficiency of b2sync with that many.
 const STREAMS: [(u64, f64); 7] = [(1, 1.0), (2, 0.9), (4, 0.9), (8, 0.9), (16, 0.9), (32, 0.75), (64, 0.75)];
 /// Keys of the bucket for each stream, and the most there are of them.
 const KEYS_A_STREAM: u64 = 250_000;

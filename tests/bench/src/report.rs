@@ -92,8 +92,8 @@ impl Report {
 fn merged(before: Vec<Value>, now: Vec<Value>, stays: impl Fn(&str) -> bool) -> Vec<Value> {
     let mut all = before;
     all.retain(|old| {
-        let anew = now.iter().any(|new| new["name"] == old["name"]);
-        !anew && old["name"].as_str().is_some_and(&stays)
+        let is_measured = now.iter().any(|new| new["name"] == old["name"]);
+        !is_measured && old["name"].as_str().is_some_and(&stays)
     });
     all.extend(now);
     all

@@ -19,7 +19,7 @@ use bytes::Bytes;
 use percent_encoding::percent_decode;
 use serde_json::json;
 
-/// Rendered pages are kept for listings up to this many keys: two gigabytes. Longer ones are rendered anew.
+/// Rendered pages are kept for listings up to this many keys: two gigabytes. Longer ones are rendered again.
 const KEPT_KEYS_MAX: u64 = 8_000_000;
 /// The longest head of a request, in bytes.
 const HEAD_BYTES_MAX: usize = 64 << 10;
@@ -39,7 +39,7 @@ pub(crate) struct ListingServer {
     shared: Arc<Shared>,
 }
 
-/// The bucket of so many keys.
+/// The bucket of this many keys.
 pub(crate) fn bucket(keys: u64) -> String {
     format!("keys-{keys}")
 }

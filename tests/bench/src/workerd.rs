@@ -93,7 +93,7 @@ fn deployed(report: &mut Report, server: &ListingServer, plan: &Plan) {
         synced.warm_up(plan.small)?;
         let feed = synced.feed_only(plan.large)?;
         let first = synced.first(plan.large)?;
-        // V8 goes on compiling what a poll of so many keys runs often.
+        // V8 goes on compiling what a poll of this many keys runs often.
         synced.polls(plan.large, 2)?;
         Ok((synced, feed.wall_s, first.wall_s))
     };
@@ -178,8 +178,8 @@ impl Synced {
         Ok(())
     }
 
-    /// Syncs the bucket of so many keys for the first time, until the catalogue has taken all of it: that is seen up to
-    /// [`LOOK_EVERY`] late.
+    /// Syncs the bucket of this many keys for the first time, until the catalogue has taken all of it: that is seen up
+    /// to [`LOOK_EVERY`] late.
     fn first(&mut self, keys: u64) -> Result<Spent> {
         let sync = self.create(keys, &format!("bkt_{keys}"), &json!(["catalogue"]))?;
         let started = Instant::now();
@@ -213,7 +213,7 @@ impl Synced {
         Ok(SyncRef::of(&self.service.create_sync(target, &body)?)?)
     }
 
-    /// Polls it so many times; the mean of a poll.
+    /// Polls it this often; the mean of a poll.
     fn polls(&self, keys: u64, polls: u32) -> Result<Spent> {
         let sync = self.syncs.get(&keys).ok_or("there is no such sync")?;
         let mut all = Vec::new();

@@ -32,7 +32,7 @@ pub enum Fault {
     Hang,
     /// The connection is dropped without an answer, and without an effect.
     Reset,
-    /// The connection is closed after so many bytes of a longer body.
+    /// The connection is closed after this many bytes of a longer body.
     CutBody {
         /// Bytes of the body that still arrive.
         after_bytes: usize,
@@ -155,7 +155,7 @@ impl Rule {
         self
     }
 
-    /// For so many requests.
+    /// For this many requests.
     #[must_use]
     pub const fn times(mut self, times: u32) -> Self {
         self.times = times;

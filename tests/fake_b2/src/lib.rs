@@ -125,7 +125,7 @@ pub enum WireFault {
     Hang,
     /// The connection is dropped.
     Reset,
-    /// The connection is closed after so many bytes of the body.
+    /// The connection is closed after this many bytes of the body.
     CutBody {
         /// The answer.
         response: Response,

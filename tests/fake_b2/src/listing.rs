@@ -129,7 +129,7 @@ pub(super) fn answer(
     Ok(respond(StatusCode::OK, "application/xml", body.into()))
 }
 
-/// A position that nobody but this fake can make up: four bytes of hash, then the position.
+/// A position that only this fake can make up: four bytes of hash, then the position.
 fn token(position: &Position) -> String {
     let Position(bytes) = position;
     URL_SAFE_NO_PAD.encode([&check_bytes(bytes), bytes.as_slice()].concat())

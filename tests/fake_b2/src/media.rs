@@ -39,7 +39,7 @@ const KINDS: &[(&str, &str, u64, u64)] = &[
     (".tmp", "application/octet-stream", 500_000, 4),
 ];
 
-/// Names that have broken somebody's sync. All differ, and none can be mistaken for another of a media bucket.
+/// Names that have broken a sync. All differ, and none can be mistaken for another of a media bucket.
 pub fn awkward_keys() -> Vec<String> {
     let mut keys: Vec<String> = [
         "awkward/with space.mp4",

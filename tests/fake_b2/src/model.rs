@@ -88,7 +88,7 @@ impl NewFile {
         Self::of(Content::Held(bytes.into()))
     }
 
-    /// A file of `size` bytes that are computed from `seed` when somebody reads them.
+    /// A file of `size` bytes that are computed from `seed` when they are read.
     pub fn generated(seed: u64, size: u64) -> Self {
         Self::of(Content::Generated { seed, size })
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use b2sync_core::entropy::Entropy;
 use b2sync_core::time::{Clock, Timestamp};
 
-/// A clock that stands still until somebody sleeps or moves it. Clones share the same time.
+/// A clock that stands still until a task sleeps or a test moves it. Clones share the same time.
 #[derive(Clone, Debug)]
 pub struct VirtualClock(Arc<AtomicI64>);
 

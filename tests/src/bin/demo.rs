@@ -161,8 +161,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Ctrl-C is only noted: whoever waits sees it and returns, and so the Worker's process is ended properly. A second one
-/// ends the demo at once.
+/// Ctrl-C is only noted: the code that waits sees it and returns, and so the Worker's process is ended properly. A
+/// second one ends the demo at once.
 fn watch_for_interrupts(stopped: Arc<AtomicBool>) {
     thread::spawn(move || {
         let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return };
@@ -194,7 +194,7 @@ fn run_embedded(screen: &Screen, options: &Options) -> Result<bool> {
     fake.create_bucket(BUCKET)?;
     seed_media_bucket(fake, BUCKET, options.objects, 1)?;
     let key = fake.create_key(NewKey::unrestricted().for_buckets(&[BUCKET]))?;
-    // A large upload begins now. Whoever remembers "the latest I have seen" will never see what it becomes.
+    // A large upload begins now. A tool that remembers "the latest I have seen" will never see what it becomes.
     let large_started = Timestamp::from_millis(now_ms()).plus_millis(-2 * 3_600_000);
     let large = fake.start_large(BUCKET, LARGE, NewFile::generated(0, 0), large_started)?;
     show_start(screen, &service, started, &format!("embedded, at {}", service.b2().url()));
@@ -627,7 +627,7 @@ impl<'a> Checks<'a> {
 // ---- the screen
 // ------------------------------------------------------------------------------------------------------
 
-/// Standard output. Colours and a bar that moves only where somebody looks at it.
+/// Standard output. Colours and a bar that moves only on a terminal.
 struct Screen {
     terminal: bool,
     colours: bool,
@@ -646,7 +646,7 @@ impl Screen {
     }
 
     fn line(&self, text: &str) {
-        // Nobody reads it any more: no reason to stop, the exit code still tells.
+        // Its reader is gone: no reason to stop, the exit code still tells.
         let _ = writeln!(io::stdout(), "{text}");
     }
 

@@ -104,7 +104,7 @@ impl Mutator {
                 }
             }
             _ => {
-                // Many of the same: counts and depths that nobody writes by hand.
+                // Many of the same: counts and depths that no person writes by hand.
                 let part = input[begin..end].to_vec();
                 let times = self.below(200).min(self.bytes_max / part.len().max(1));
                 input.splice(begin..begin, part.repeat(times));

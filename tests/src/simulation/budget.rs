@@ -10,8 +10,8 @@ use super::seam::Seam;
 use super::task::Step;
 
 /// Calls to the stores that one key of a page may take until the step has dealt with it: in the smallest of pieces, its
-/// leaf and its segment are read and both are stored anew; and a checkpoint is the document and three blobs. The engine
-/// asks the budget before each page, and its reserve is made for pieces of thousands of keys.
+/// leaf and its segment are read and both are stored again; and a checkpoint is the document and three blobs. The
+/// engine asks the budget before each page, and its reserve is made for pieces of thousands of keys.
 const CALLS_A_KEY: u64 = 4 + 4;
 /// Calls to sink and stores that a pump may make beyond what it was given: it reads its document, as many batches as
 /// one page of the feed may be in and the list of them, offers them three times, and stores its document, for which it

@@ -96,7 +96,7 @@ impl Sim {
         Ok(())
     }
 
-    /// Somebody calls, time passes, or something breaks.
+    /// A caller calls, time passes, or something breaks.
     fn happen_to_home(&mut self, event: &Event) -> Result<(), Violation> {
         match *event {
             Event::Call(call) => {

@@ -30,7 +30,7 @@ pub enum Trouble {
     TooManyRequests,
     /// 500.
     Internal,
-    /// 503 with a `Retry-After` of so many seconds.
+    /// 503 with a `Retry-After` of this many seconds.
     SlowDown(u8),
     /// No answer, and no effect.
     Hang,
@@ -80,8 +80,8 @@ impl Trouble {
         Self::Refused,
     ];
 
-    /// Whether that can happen to this request at all. Nobody can tell an empty bucket from a listing that lies, once
-    /// the user has confirmed that it is empty.
+    /// Whether that can happen to this request at all. No client can tell an empty bucket from a listing that lies,
+    /// once the user has confirmed that it is empty.
     pub(super) fn fits(self, request: &Request, confirmed: bool) -> bool {
         let query = request.uri().query().unwrap_or_default();
         let list = Operation::of(request) == Operation::List;

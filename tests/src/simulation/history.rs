@@ -20,7 +20,7 @@ pub const PREFIXES: [&str; 3] = ["", "b/", "a"];
 pub enum Age {
     /// It begins and ends now.
     Now,
-    /// So many milliseconds.
+    /// This many milliseconds.
     Back(u32),
     /// As old as the version that is visible: nothing but its content differs.
     AsVisible,
@@ -87,7 +87,7 @@ pub enum Event {
         /// Bytes.
         size: u16,
     },
-    /// Somebody calls the coordinator.
+    /// A caller calls the coordinator.
     Call(Call),
     /// The sync's filters become these (see [`filters`]).
     Filters(u8),
@@ -100,14 +100,14 @@ pub enum Event {
         /// Decides who goes first.
         seed: u64,
     },
-    /// So many single turns.
+    /// This many single turns.
     Turns {
         /// How many.
         turns: u8,
         /// Decides whose.
         seed: u64,
     },
-    /// Time passes and nobody gets anything done.
+    /// Time passes and no task gets anything done.
     Freeze {
         /// In virtual milliseconds.
         ms: u32,
@@ -138,7 +138,7 @@ pub enum Event {
         /// How.
         what: Trouble,
     },
-    /// The sinks that refuse anything refuse this key so many times (fewer than it is offered).
+    /// The sinks that refuse anything refuse this key this often (fewer than it is offered).
     Refuse {
         /// Which.
         key: u16,
@@ -147,9 +147,9 @@ pub enum Event {
     },
     /// The sinks that refuse anything refuse this key for ever.
     RefuseForEver(u16),
-    /// Sinks take half of each of so many deliveries, and then fail.
+    /// Sinks take half of each of this many deliveries, and then fail.
     Halve(u8),
-    /// So many deliveries to a sink break off.
+    /// This many deliveries to a sink break off.
     SinkBreaks {
         /// Which.
         sink: u8,
@@ -424,7 +424,7 @@ pub fn filters(number: u8) -> FilterSpec {
     }
 }
 
-/// Names that have hurt somebody.
+/// Names that have broken a program.
 const HOSTILE: [&str; 24] = [
     " ",
     "+",

@@ -50,7 +50,7 @@ impl Sim {
             if let Poll::Ready(answer) = asked.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
                 return answer;
             }
-            // Nobody else goes on meanwhile.
+            // No other task goes on meanwhile.
             if let Some(until) = self.inner.timers.take().into_iter().min() {
                 self.inner.now.set(until.max(self.inner.now.get()));
             }
@@ -90,7 +90,7 @@ impl Sim {
         let down = self.inner.options.down_at_rest.and_then(|number| self.inner.sinks.get(number));
         down.inspect(|sink| sink.is_down.set(true));
         if self.inner.options.requeues {
-            // From here on nothing is refused, and all that was comes once more, whoever is still giving it up.
+            // From here on nothing is refused, and all that was comes once more, also what a user is giving up.
             self.settle_tasks(&SeededEntropy::new(5))?;
             self.inner.sinks.iter().for_each(|sink| sink.refused_for_ever.borrow_mut().clear());
             let requeued = self.ask(Command::Requeue { error_types: Vec::new() });
@@ -127,7 +127,7 @@ impl Sim {
             // As the API does, so that nothing starts a job in between.
             self.inner.poke_after(None);
         }
-        // Whoever deletes it asks again until it is done; the record goes last.
+        // The user who deletes it asks again until it is done; the record goes last.
         loop {
             let slot = below(&rng, self.instances.len());
             self.begin("Forget".to_owned(), slot, false, Some(Command::Forget));
@@ -293,7 +293,7 @@ impl Sim {
         Ok(record.cursor == self.inner.checks.borrow().last_position() && !is_sent_back)
     }
 
-    /// Waits until every sink that is not down has all: whoever backs off looks again within the hour.
+    /// Waits until every sink that is not down has all: one that backs off is looked at again within the hour.
     fn feed_sinks(&mut self, rng: &SeededEntropy) -> Result<(), Violation> {
         let since = self.now();
         for number in 0..self.inner.sinks.len() {
@@ -372,7 +372,7 @@ impl Sim {
             return Err(broken(Rule::QuietPoll, format!("it ended as {job:?}")));
         }
         let stored = inner.snapshots_stored.get() - stored;
-        // Nobody else takes a step of it.
+        // No other instance takes a step of it.
         let holds_all = inner.options.thresholds.held_bytes_max == Thresholds::USUAL.held_bytes_max;
         let is_held = inner.options.memory && inner.options.sole_instance && holds_all;
         let JobCost { steps, state_reads, .. } = job.cost;

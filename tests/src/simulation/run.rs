@@ -82,7 +82,7 @@ pub(super) struct Task {
     alarm: bool,
     what: String,
     future: Running,
-    /// Whether somebody woke it since its latest turn.
+    /// Whether it was woken since its latest turn.
     woken: Arc<Woken>,
     /// When its sleepers wake it.
     timers: BTreeSet<i64>,
@@ -238,7 +238,7 @@ impl Sim {
             let task = self.tasks.remove(place);
             self.ended(task, result)?;
         } else if wake_at.is_none() {
-            let message = format!("#{} waits, and nobody would ever wake it: {}", task.id, task.what);
+            let message = format!("#{} waits, and nothing would ever wake it: {}", task.id, task.what);
             return Err(broken(Rule::ComesToRest, message));
         }
         match self.inner.violation.borrow_mut().take() {

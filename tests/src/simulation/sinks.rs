@@ -138,7 +138,7 @@ impl SimSink {
         }
     }
 
-    /// The changes are there: in the catalogue, or with whoever applies them without looking.
+    /// The changes are there: in the catalogue, or in a sink that applies them without looking.
     async fn take(&self, taken: &[Change]) -> Result<(), Error> {
         let inner = self.inner();
         self.seen(taken);

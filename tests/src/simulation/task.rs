@@ -26,7 +26,7 @@ pub(super) struct Step {
     /// The positions of each sink's latest batch.
     pub(super) batches: BTreeMap<usize, BTreeSet<u64>>,
     /// When a poll is due, by the coordinator's document, if the lease was taken to feed the sinks alone; and how long
-    /// nobody had been able to use the time by then.
+    /// no task had been able to use the time by then.
     pub(super) poll_due: Option<(Timestamp, i64)>,
     /// When it read the sync's configuration.
     pub(super) configured_at: u64,

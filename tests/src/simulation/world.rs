@@ -2,7 +2,7 @@
 //! disagree.
 //!
 //! Every effect lets others go first, is counted, and may break off or take its instance with it. Time passes only
-//! where somebody sleeps; see `run.rs` for who is let go on.
+//! where a task sleeps; see `run.rs` for who is let go on.
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
@@ -74,7 +74,7 @@ pub struct Inner {
     pub fake: Arc<FakeB2>,
     pub(super) config: Config,
     pub(super) now: Cell<i64>,
-    /// How much of the time that passed nobody could use.
+    /// How much of the time that passed no task could use.
     pub(super) frozen_ms: Cell<i64>,
     pub(super) moment: Cell<u64>,
     pub(super) entropy: SeededEntropy,
@@ -88,7 +88,7 @@ pub struct Inner {
     pub(super) sinks: Vec<SinkState>,
     /// How long sinks take.
     pub(super) sink_entropy: SeededEntropy,
-    /// Every change that the catalogue took, repetitions included, if somebody wants to know.
+    /// Every change that the catalogue took, repetitions included, for tests that want to know.
     pub deliveries: RefCell<Vec<Change>>,
     pub(super) alarm: Cell<Option<i64>>,
     pub(super) breaks: RefCell<BTreeMap<u64, Break>>,

@@ -16,7 +16,7 @@ use crate::{BUCKET, Outcome, SOON, all, change_ids, twin_of, versions};
 const OBJECTS: usize = 12_000;
 /// Each page takes this long, so that a kill finds the job in the middle of one.
 const PAGE_MS: u64 = 60;
-/// So many kills while a job runs, at moments that the seed decides.
+/// Kills the Worker this often while a job runs, at moments that the seed decides.
 const KILLS: u32 = 5;
 const SEED: u64 = 20_261_123;
 

@@ -225,7 +225,7 @@ fn what_goes_wrong_later_fails_the_job_with_the_reason() -> Outcome {
     let words = ["\"doomed-bucket\"", "case-sensitive", "source_path"];
     fails_later(&service, &it, ("bucket_not_found", &words), || Ok(fake.delete_bucket("doomed-bucket")?))?;
 
-    // The bucket shows nothing, as after a mishap: nothing is deleted until somebody says so.
+    // The bucket shows nothing, as after a mishap: nothing is deleted until a user says so.
     let it = service.connect("emptied", BUCKET)?;
     fails_later(&service, &it, ("too_many_deletions", &["300", "confirm"]), || {
         fake.inject(Rule::next(Target::List, Fault::EmptyListing));

@@ -612,7 +612,7 @@ fn each_error_says_what_is_wrong_and_what_to_do() {
     let error = world.error(|job| job.b2_api_url = Some("api.backblazeb2.com".to_owned()));
     assert_eq!((error.kind.as_str(), error.field.as_deref()), ("invalid_input", Some("api_url")));
 
-    // Nobody listens on port 9 of this machine; the retries take a few seconds.
+    // No program listens on port 9 of this machine; the retries take a few seconds.
     let error = world.error(|job| job.b2_api_url = Some("http://127.0.0.1:9".to_owned()));
     assert_eq!((error.kind.as_str(), error.transient), ("transport", true), "{error:?}");
     assert!(error.message.contains("cannot be reached"), "{error:?}");

@@ -386,7 +386,7 @@ mod tests {
         assert_eq!(letter.dlq_id(), created.id.replace("chg_", "dlq_"));
         assert_eq!(letter.reason.chars().count(), REASON_CHARS_MAX);
         assert_eq!((letter.attempts, letter.first_seen_at, letter.last_seen_at), (3, at(10), at(10)));
-        assert_eq!(letters.requeued(), [], "it rests until somebody sends it back");
+        assert_eq!(letters.requeued(), [], "it rests until a user sends it back");
 
         assert_eq!(letters.requeue(&[], at(20)), 1);
         assert_eq!(letters.requeue(&[], at(21)), 0, "it is on its way");

@@ -124,7 +124,7 @@ fn a_long_stretch_of_files_that_are_gone_is_read_within_the_budget() {
 
 #[test]
 fn what_one_page_brings_is_appended_within_the_budget_of_several_steps() {
-    // Three at a time, and a step may make so many calls that a few swaps fit into it.
+    // Three at a time, and a step may make enough calls for a few swaps.
     let budget = Budget { internal_requests_max: 112, ..Budget::UNLIMITED };
     let world = World::new(1_000);
     world.thresholds.set(Thresholds { flush_changes_min: 3, ..Thresholds::USUAL });
@@ -211,7 +211,7 @@ fn a_step_ends_when_the_platform_says_that_its_cpu_time_is_used_up() {
         cut.check();
         assert_eq!(whole.document().root.index, cut.document().root.index);
         assert!(expected.contains(&steps), "{steps} steps of about five pages, in {streams} streams");
-        // A signal that nobody took back is not about this step.
+        // A signal that was not taken back is not about this step.
         cut.clock.cpu_left.set(Some(0));
         assert_eq!(cut.step("job_2", &Budget::UNLIMITED).outcome.unwrap(), Outcome::Done);
     }
@@ -224,7 +224,7 @@ fn a_job_that_was_done_under_other_filters_delivers_no_more_than_it_may() {
     world.objects_max.set(Some(3));
     let report = world.step("job_1", &Budget::UNLIMITED);
     assert!(report.outcome.unwrap() == Outcome::Done && report.limited);
-    // Whoever called never heard of it, and the filters were changed meanwhile.
+    // The caller never heard of it, and the filters were changed meanwhile.
     let spec = JobSpec { fingerprint: "g", ..world.spec("job_1") };
     let report = block_on(world.engine().step(&spec, &Budget::UNLIMITED));
     assert!(report.outcome.unwrap() == Outcome::Done && report.limited);

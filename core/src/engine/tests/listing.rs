@@ -27,7 +27,7 @@ fn run_woken<T>(future: impl Future<Output = T>) -> T {
             return value;
         }
     }
-    panic!("it waits, and nobody will wake it");
+    panic!("it waits, and nothing will wake it");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn a_first_run_reads_ranges_that_nobody_knew_of() {
             world.check();
             let (calls, most) = (world.bucket.calls.get(), world.bucket.in_flight_most.get());
             assert!((in_flight..=streams).contains(&most), "names {nth}: {most} pages at once with {streams} streams");
-            // A range ends amid a page, which the next begins anew.
+            // A range ends amid a page, which the next begins again.
             assert!((300..=300 + more).contains(&calls), "names {nth}: {calls} pages with {streams} streams");
         }
     }

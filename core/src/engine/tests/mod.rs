@@ -311,7 +311,7 @@ impl World {
         all
     }
 
-    /// What somebody has who applied all changes in their order.
+    /// What a reader has that applied all changes in their order.
     fn current(&self) -> BTreeMap<String, Entry> {
         let mut current = BTreeMap::new();
         for change in self.changes() {

@@ -1,4 +1,4 @@
-//! What must hold after every swap of the document, whoever made it: checked by the stores themselves.
+//! What must hold after every swap of the document, by any step: checked by the stores themselves.
 //!
 //! What the snapshot counts is held against the feed after every swap as long as there are few files, and after some of
 //! them, and the last one of each job, where there are many.
@@ -36,7 +36,7 @@ pub(super) const SYNC_ID: &str = "sync_1";
 
 /// With more files than this, what the snapshot counts is looked at less often.
 const FILES_FEW: usize = 1_000;
-/// And then once in so many swaps.
+/// And then once in this many swaps.
 const SWAPS_BETWEEN: u64 = 32;
 
 /// Files by their keys.
@@ -89,7 +89,7 @@ struct Seen {
     batches: BTreeMap<u64, (BatchRef, Bytes)>,
     ids: BTreeSet<String>,
     changes: Vec<Change>,
-    /// What somebody has who applied all changes over nothing.
+    /// What a reader has that applied all changes over nothing.
     replayed: Files,
     /// What the snapshot counted when it was looked at last, and how many swaps there were since then.
     counted: Files,
@@ -207,7 +207,7 @@ impl Rules {
     }
 }
 
-/// What a change says of a key is what somebody knows of it who applied all changes before.
+/// What a change says of a key is what a reader knows of it that applied all changes before.
 fn check_against_replay(replayed: &Files, change: &Change) {
     let had = replayed.get(&change.entry.key);
     assert_eq!(had.is_none(), change.kind == ChangeKind::Created, "{change:?}, where {had:?} was before");

@@ -20,7 +20,7 @@ use crate::{
     store::BlobStore,
 };
 
-/// Where no key ever begins a segment, as if whoever names files knew the salt.
+/// Where no key ever begins a segment, as if the user who names files knew the salt.
 fn no_beginnings(entries_max: usize) -> Cut {
     Cut::new([1; 16]).with_sizes(u64::MAX, entries_max)
 }

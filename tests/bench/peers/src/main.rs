@@ -2,7 +2,7 @@
 //! `b2sync-bench-peers <name> <url> <bucket> <key-id> <application-key> <region>`.
 //!
 //! Each lists the bucket with signed requests and prints one line of JSON: how many keys it has seen. Nothing of b2sync
-//! is used here, so that no change of it has this package built anew, or can break it.
+//! is used here, so that no change of it has this package built again, or can break it.
 
 #![forbid(unsafe_code)]
 

@@ -18,7 +18,7 @@ mod exports {
         static BENCH: RefCell<Option<PollBench>> = const { RefCell::new(None) };
     }
 
-    /// Generates so many pages and takes their snapshot. 1: done, 0: failed.
+    /// Generates this many pages and takes their snapshot. 1: done, 0: failed.
     #[expect(unsafe_code, reason = "a name that the host can call")]
     #[unsafe(no_mangle)]
     extern "C" fn prepare(pages: u32) -> u32 {
@@ -28,7 +28,7 @@ mod exports {
         })
     }
 
-    /// Polls all pages so many times, and answers how many keys that were; 0: something differed, which must not be.
+    /// Polls all pages this often, and answers how many keys that were; 0: something differed, which must not be.
     #[expect(unsafe_code, reason = "a name that the host can call")]
     #[unsafe(no_mangle)]
     extern "C" fn poll(times: u32) -> u32 {

@@ -1,4 +1,4 @@
-//! Listings of any length that nobody stores: each entry is computed from its number.
+//! Listings of any length that are not stored: each entry is computed from its number.
 //!
 //! The keys are of the kind that a media company has (folders with spaces and umlauts, camera names, six endings); the
 //! document has the shape of B2's, about 240 bytes a key. The same number gives the same entry in every run.
@@ -36,7 +36,7 @@ const KINDS: [(&str, u64, u64); 6] = [
 ];
 /// 2024-01-01, in days since 1970.
 const FIRST_DAY: u64 = 19_723;
-/// Uploads are spread over so many days.
+/// Uploads are spread over this many days.
 const DAYS: u64 = 900;
 
 /// How names are written into a page.
@@ -48,7 +48,7 @@ pub enum Encoding {
     Xml,
 }
 
-/// A listing of so many keys.
+/// A listing of this many keys.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Listing {
     keys: u64,

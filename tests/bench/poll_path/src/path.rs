@@ -72,7 +72,7 @@ pub struct PollBench {
 }
 
 impl PollBench {
-    /// Generates so many pages and syncs what passes these filters once.
+    /// Generates this many pages and syncs what passes these filters once.
     ///
     /// # Errors
     /// The patterns do not compile, which would be a defect; those of [`Engine::step`].

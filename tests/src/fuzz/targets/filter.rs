@@ -74,7 +74,8 @@ fn read(text: &str) -> (FilterSpec, Vec<String>) {
     (spec, keys)
 }
 
-/// The most that compiling filters at the limits of both lists takes, in bytes, of the heaviest patterns that are known.
+/// The most that compiling filters at the limits of both lists takes, in bytes, of the heaviest patterns that are
+/// known.
 ///
 /// # Errors
 /// A list that is refused.
@@ -107,7 +108,7 @@ pub(super) fn filter(input: &[u8], meter: &Meter) -> Outcome {
         if let Verdict::Excluded { pattern } = verdict
             && !spec.exclude_patterns.iter().any(|written| written == pattern)
         {
-            return Err(format!("nobody wrote the pattern {pattern:?}"));
+            return Err(format!("no list has the pattern {pattern:?}"));
         }
         verdicts.insert(verdict.field().unwrap_or("accepted"));
     }

@@ -3,7 +3,7 @@
 use super::*;
 
 /// What a piece may take: its keys, each at most [`KEY_BYTES_MAX`] and all of them `keys_bytes_max`, and a multiple of
-/// its own bytes, of which an item takes at least so many.
+/// its own bytes, of which an item takes at least that many.
 pub(super) fn piece_bound(input: &[u8], item_bytes_min: usize, keys_bytes_max: usize) -> usize {
     let keys_bytes = (KEY_BYTES_MAX * (input.len() / item_bytes_min + 1)).min(keys_bytes_max);
     BASE_BYTES + keys_bytes + 20 * input.len()
@@ -54,7 +54,7 @@ pub(super) fn segment_refs(count: u64) -> Vec<SegmentRef> {
         .collect()
 }
 
-/// So many of the longest keys are more than any segment has.
+/// This many of the longest keys are more than any segment has.
 pub(super) const TOO_MANY: u64 = (KEYS_BYTES_MAX / KEY_BYTES_MAX) as u64 + 1;
 
 /// A long key, and items that repeat it whole, `count` in all: the most memory that few bytes can ask for. `fixed` is

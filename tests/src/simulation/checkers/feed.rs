@@ -42,7 +42,7 @@ pub(super) struct FeedLog {
     /// In order: the change at position 1 first.
     changes: Vec<Change>,
     ids: BTreeSet<String>,
-    /// What whoever applies them all has.
+    /// What a reader has that applies them all.
     current: HashMap<String, Known>,
     /// When the feed first told of a key as it is there: no page before that tells that it is gone.
     appeared: BTreeMap<String, u64>,
@@ -53,7 +53,7 @@ pub(super) struct FeedLog {
     again: BTreeSet<(String, String, usize, String)>,
     /// What each job appended: created, updated and repeated files.
     objects: BTreeMap<String, u64>,
-    /// Deletions, by job and root: under other filters a job lists anew, beside another root.
+    /// Deletions, by job and root: under other filters a job lists from the beginning, beside another root.
     deletions: BTreeMap<(String, u64), u64>,
 }
 
@@ -155,7 +155,7 @@ impl FeedLog {
         Ok(found)
     }
 
-    /// Batches that are named no more must be the oldest, and needed by nobody.
+    /// Batches that are named no more must be the oldest, and no sink may need them.
     fn check_dropped(&self, batches: &[BatchRef], swap: &SwapSeen) -> Result<(), Violation> {
         let kept: BTreeSet<u64> = batches.iter().map(|batch| batch.first).collect();
         for dropped in self.batches.values().filter(|batch| !kept.contains(&batch.first)) {

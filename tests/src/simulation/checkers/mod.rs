@@ -68,18 +68,18 @@ impl Checks {
         self.sinks.push(SinkSeen::new());
     }
 
-    /// A job appends so many files at most.
+    /// A job appends at most this many files.
     pub fn limit_objects(&mut self, objects_max: Option<u64>) {
         self.bucket.objects_max = objects_max;
     }
 
-    /// A job appends so many deletions at most, unless they are confirmed.
+    /// A job appends at most this many deletions, unless they are confirmed.
     pub fn limit_deletions(&mut self, deletion_limit: DeletionLimit) {
         self.deletion_limit = deletion_limit;
     }
 
-    /// Polls come to so many class C calls a day at most, by clocks that are off by so much. With `None`, they do not
-    /// count.
+    /// Polls come to at most this many class C calls a day, by clocks that are off by this much. With `None`, they do
+    /// not count.
     pub fn limit_class_c(&mut self, class_c_max: Option<u64>, skew_ms_max: u64) {
         let skew_ms = i64::try_from(skew_ms_max).unwrap_or(i64::MAX);
         self.coordinator.class_c_max = class_c_max.map(|most| (most, skew_ms));
@@ -116,7 +116,7 @@ impl Checks {
     }
 
     fn sink_id(&self, sink: usize) -> &str {
-        self.sink_ids.get(sink).map_or("a sink that nobody knows", String::as_str)
+        self.sink_ids.get(sink).map_or("an unknown sink", String::as_str)
     }
 
     // ---- documents -----------------------------------------------------------------------------------------------

@@ -103,7 +103,7 @@ impl SnapshotChecks {
         Ok(closed)
     }
 
-    /// What the document named before is there: nobody may delete it.
+    /// What the document named before is there: nothing may delete it.
     fn check_there(&self, kv: &StaleKv, who: &str, name: &str) -> Result<(), Violation> {
         if self.named.contains(name) || kv.truth(name).is_some() { Ok(()) } else { Err(missing(who, name)) }
     }

@@ -52,7 +52,7 @@ fn a_failed_step_forgets_nothing_that_was_known() {
         |world| world.change_connection(|it| it.is_active = false),
         |world| world.inner.always.set(Some((503, "<Error><Code>SlowDown</Code></Error>"))),
         |world| {
-            // Refused again after the account was asked for anew.
+            // Refused again after the account was asked for again.
             let gone = Some((404, "<Error><Code>NoSuchBucket</Code></Error>"));
             *world.inner.answers.borrow_mut() = [None, gone, None, gone].into()
         },
@@ -85,7 +85,7 @@ fn a_permanent_failure_ends_the_job_and_is_noted_with_the_connection() {
         assert_eq!(connection.status, if suspended { ConnectionStatus::Suspended } else { ConnectionStatus::Failed });
         assert_eq!(connection.is_active, !suspended);
     }
-    // From now on B2 is left alone, until somebody says that the key works.
+    // From now on B2 is left alone, until a user says that the key works.
     let asked = world.inner.requests.borrow().len();
     let job = world.job();
     let error = job.error.unwrap();

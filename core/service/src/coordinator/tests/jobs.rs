@@ -190,7 +190,7 @@ fn a_job_that_its_instance_has_lost_stores_how_far_it_comes() {
 
 #[test]
 fn what_an_instance_holds_does_not_count_once_another_has_taken_a_step() {
-    // The other one ends its step; or it is killed, and nobody, or somebody whose own step does not begin, comes
+    // The other one ends its step; or it is killed, and no call, or one whose own step does not begin, comes
     // between.
     for story in 0..6 {
         let world = World::new(keys(95, 100)).a_page_a_step().with_config(|config| config.sole_instance = false);
@@ -202,7 +202,7 @@ fn what_an_instance_holds_does_not_count_once_another_has_taken_a_step() {
         if story == 0 {
             other.drive();
         } else {
-            // Behind the delivery: it has stored where the job is, and nobody hears of it.
+            // Behind the delivery: it has stored where the job is, and no caller hears of it.
             let before = world.delivered().len();
             for at in 1.. {
                 world.inner.break_at.set(Some((world.inner.effects.get() + at, Break::KillBefore)));
@@ -329,7 +329,7 @@ fn nothing_found_is_a_warning() {
     assert_eq!(world.status().warnings, warnings);
 }
 
-/// A cap of one call every so many seconds.
+/// A cap of one call every `seconds_a_call` seconds.
 fn cap(world: &World, seconds_a_call: u64) {
     world.change_sync(|sync| sync.max_class_c_per_day = Some(cost::DAY_S / seconds_a_call));
     world.ask(Command::Configured);
@@ -355,7 +355,7 @@ fn a_cap_on_class_c_calls_stretches_the_interval_and_says_so() {
         stretched.reason
     );
 
-    // It holds for whoever comes next, for the cron and for the alarm, and no poll begins before.
+    // It holds for the next call, for the cron and for the alarm, and no poll begins before.
     let world = world.next_instance();
     world.wait(first - 1_000);
     world.poke();
@@ -371,7 +371,7 @@ fn a_cap_on_class_c_calls_stretches_the_interval_and_says_so() {
     let triggered = world.job().created_at;
     assert_eq!(world.status().next_sync_at, Some(triggered.plus_millis(second).max(before)));
     let gone = Some((404, "<Error><Code>NoSuchBucket</Code></Error>"));
-    *world.inner.answers.borrow_mut() = [gone, None, gone].into(); // The account is asked for anew in between.
+    *world.inner.answers.borrow_mut() = [gone, None, gone].into(); // The account is asked for again in between.
     world.wait(1_000);
     let failed = world.job();
     assert_eq!(failed.status, JobStatus::Failed);

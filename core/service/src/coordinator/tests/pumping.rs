@@ -287,7 +287,7 @@ fn a_sink_that_is_added_gets_the_feed_from_its_beginning() {
     world.rest();
     assert_eq!(world.sink(1).positions(), (1..=35).collect::<Vec<_>>());
     world.check();
-    // Also where whoever added it was cut off before saying so.
+    // Also where the call that added it was cut off before saying so.
     let third = TestSink::new("third");
     world.inner.sinks.borrow_mut().push(std::rc::Rc::new(third));
     world.wait(INTERVAL_MS);

@@ -31,8 +31,8 @@ fn changes_are_read_behind_a_position() {
     assert_eq!((world.status().feed_first, world.status().feed_last), (1, 35));
 }
 
-/// Waits for changes behind the newest while `meanwhile` runs after so many looks. Answers the positions, and how long
-/// it took from then on.
+/// Waits for changes behind the newest while `meanwhile` runs after this many looks. Answers the positions, and how
+/// long it took from then on.
 fn waited(world: &World, wait_ms: u64, looks: u32, meanwhile: impl FnOnce()) -> (Vec<u64>, u64) {
     let (home, after) = (world.home(), Some(world.status().feed_last));
     let coordinator = Coordinator::new(&home);

@@ -12,7 +12,7 @@ use super::*;
 enum Event {
     Command(Command),
     Drive,
-    /// Whatever is in flight goes on, each by so many turns.
+    /// Whatever is in flight goes on, each by this many turns.
     Turns(u8),
     /// All that is in flight dies with its instance.
     Die,
@@ -27,7 +27,7 @@ enum Event {
     Sink(usize, Manner),
     /// Letters of a sink are sent back.
     SendBack(usize),
-    /// The cursor of a sink goes back by so many changes.
+    /// The cursor of a sink goes back by this many changes.
     Replay(usize, u64),
 }
 
@@ -176,7 +176,7 @@ impl Run {
         for sink in self.world.inner.sinks.borrow().iter() {
             sink.manner.set(Manner::Takes);
         }
-        // From here on the feed keeps what nobody looks at in between.
+        // From here on the feed keeps what no test looks at in between.
         self.world.change_sync(|sync| sync.feed_retention_hours = 720);
         for turn in 0..100_000 {
             if self.tasks.is_empty() {

@@ -18,7 +18,7 @@ use b2sync_core::{
 pub(super) enum Manner {
     /// It takes everything.
     Takes,
-    /// It takes everything, after so many milliseconds.
+    /// It takes everything, after this many milliseconds.
     Slow(u64),
     /// It says that it failed, and after how many milliseconds it wants to be asked again.
     Fails(Option<u64>),

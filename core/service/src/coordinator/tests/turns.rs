@@ -211,7 +211,7 @@ fn a_sync_that_is_deleted_while_its_sinks_are_fed_leaves_nothing_behind() {
     assert_eq!(world.ask(Command::Forget), Answer::Forgotten);
     poll_to_end(world.inner.registry.delete_sync(SYNC)).unwrap().unwrap();
     world.drive();
-    assert_eq!(world.inner.wipes.get(), 0, "not while somebody writes");
+    assert_eq!(world.inner.wipes.get(), 0, "not while a step writes");
     poll_to_end(turn).unwrap().unwrap();
     while let Some(at) = world.inner.alarm.get() {
         world.wait((at.as_millis() - world.now().as_millis()).max(0));

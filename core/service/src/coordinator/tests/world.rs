@@ -35,9 +35,9 @@ pub(super) enum Break {
     Before,
     /// It happens, and its answer is lost.
     After,
-    /// Whoever called it is killed before it happened.
+    /// Its caller is killed before it happened.
     KillBefore,
-    /// Whoever called it is killed after it happened.
+    /// Its caller is killed after it happened.
     KillAfter,
 }
 
@@ -78,7 +78,7 @@ pub(super) struct Inner {
     /// Whether every effect lets others go first.
     pub(super) interleaved: Cell<bool>,
     pub(super) wipes: Cell<u64>,
-    /// Shards that read ranges; of every so many calls, one fails (0: none does).
+    /// Shards that read ranges; of this many calls, one fails (0: none does).
     pub(super) shards: Cell<usize>,
     pub(super) shard_fails: Cell<u64>,
     pub(super) shard_calls: RefCell<Vec<usize>>,
@@ -106,7 +106,7 @@ thread_local! {
     static KILLED: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Kills whoever runs: [`poll_to_end`] polls it no more.
+/// Kills the task that runs: [`poll_to_end`] polls it no more.
 pub(super) async fn kill<T>() -> T {
     KILLED.set(true);
     pending().await
@@ -152,9 +152,9 @@ impl Inner {
         }
     }
 
-    /// Time passes when nothing else happens between two looks at whoever wakes up next.
+    /// Time passes when nothing else happens between two looks at the task that wakes up next.
     pub(super) async fn sleep(&self, millis: u64) {
-        /// One that was forgotten never wakes up: it holds up the others for so many looks.
+        /// One that was forgotten never wakes up: it holds up the others for this many looks.
         const LOOKS_MAX: u32 = 50;
         let at = self.clock.now_ms.get() + i64::try_from(millis).unwrap();
         let timer = Timer::new(self, at);
@@ -657,8 +657,8 @@ impl World {
         })
     }
 
-    /// As time goes by: the alarm drives, the cron pokes every minute, and whoever dies is followed by the next
-    /// instance. Answers by how much a poll began too late at most, in milliseconds.
+    /// As time goes by: the alarm drives, the cron pokes every minute, and an instance that dies is followed by the
+    /// next instance. Answers by how much a poll began too late at most, in milliseconds.
     pub(super) fn live(&mut self, millis: i64) -> u64 {
         let end = self.now().as_millis() + millis;
         let mut late = 0;
