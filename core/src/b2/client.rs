@@ -370,6 +370,16 @@ mod tests {
         }
     }
 
+    /// Asks for the first page twice, by one client.
+    fn list_two_pages(http: &impl HttpClient, clock: &VirtualClock) {
+        let entropy = Seeded(Cell::new(7));
+        let client = B2Client::new(http, clock, &entropy, RetryPolicy::DEFAULT);
+        for _ in 0..2 {
+            let query = ListQuery::first("my-videos", "");
+            pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap();
+        }
+    }
+
     /// A store that never answers.
     fn hanging(clock: &VirtualClock) -> Listing<'_, impl Fn(u64, &Request) -> Answer> {
         Listing { clock, answer: |_, _: &Request| Err(TransportFault::TimedOut), asked: RefCell::default() }
@@ -391,12 +401,7 @@ mod tests {
             }
         };
         let http = Listing { clock: &clock, answer, asked: RefCell::default() };
-        let entropy = Seeded(Cell::new(7));
-        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
-        for _ in 0..2 {
-            let query = ListQuery::first("my-videos", "");
-            pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap();
-        }
+        list_two_pages(&http, &clock);
         let asked: Vec<_> = http.asked.take().into_iter().map(|(_, keys, timeout)| (keys, timeout)).collect();
         // The second page is not tried in vain again.
         assert_eq!(asked, [("1000", 30_000), ("250", 45_000), ("250", 45_000)].map(|it| (it.0.to_owned(), it.1)));
@@ -408,12 +413,7 @@ mod tests {
         let hung = Cell::new(false);
         let answer = |_, _: &Request| if hung.replace(true) { Ok((200, EMPTY)) } else { Err(TransportFault::TimedOut) };
         let http = Listing { clock: &clock, answer, asked: RefCell::default() };
-        let entropy = Seeded(Cell::new(7));
-        let client = B2Client::new(&http, &clock, &entropy, RetryPolicy::DEFAULT);
-        for _ in 0..2 {
-            let query = ListQuery::first("my-videos", "");
-            pollster::block_on(client.list_page(&account(), &credentials(), &query)).unwrap();
-        }
+        list_two_pages(&http, &clock);
         let asked: Vec<_> = http.asked.take().into_iter().map(|(_, keys, _)| keys).collect();
         assert_eq!(asked, ["1000", "250", "1000"]);
     }

@@ -99,7 +99,8 @@ impl Budget {
     }
 }
 
-/// What a step has spent.
+/// What a step has spent of its [`Budget`], as the platform counts it. What a job costs is [`JobCost`]: that is billed
+/// and stored, and counts what shards have read too.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Spent {
     /// Requests to B2, retries included.

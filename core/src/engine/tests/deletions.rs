@@ -197,17 +197,22 @@ fn how_much_may_be_deleted_unasked_is_for_each_sync_to_say() {
     }
 }
 
+/// The snapshot knows 60 files. Three deletions are within the limit, and files that have drifted stay silent.
+fn sixty_files_with_drift_apart() -> World {
+    let mut world = World::new(10);
+    world.confirm_deletes = false;
+    world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
+    world.bucket.set(keys(0..60));
+    world.job(&Budget::UNLIMITED);
+    world.reconcile = Reconcile { on_filter_drift: false, ..Reconcile::default() };
+    world
+}
+
 #[test]
 fn what_is_to_be_delivered_may_change_while_a_job_delivers_its_deletions() {
-    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
-    let none = Reconcile { on_delete: false, ..apart };
+    let none = Reconcile { on_delete: false, on_filter_drift: false, ..Reconcile::default() };
     for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
-        let mut world = World::new(10);
-        world.confirm_deletes = false;
-        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
-        world.bucket.set(keys(0..60));
-        world.job(&Budget::UNLIMITED);
-        world.reconcile = apart;
+        let mut world = sixty_files_with_drift_apart();
         // So far from each other that looking for them takes several pages.
         world.bucket.set(keys(0..60).into_iter().enumerate().filter(|(n, _)| n % 3 > 0).map(|(_, entry)| entry));
         while !world.document().checkpoint.is_some_and(|checkpoint| checkpoint.listed) {
@@ -222,15 +227,9 @@ fn what_is_to_be_delivered_may_change_while_a_job_delivers_its_deletions() {
 
 #[test]
 fn what_is_to_be_delivered_may_change_while_a_job_lists() {
-    let apart = Reconcile { on_filter_drift: false, ..Reconcile::default() };
-    let none = Reconcile { on_delete: false, ..apart };
+    let none = Reconcile { on_delete: false, on_filter_drift: false, ..Reconcile::default() };
     for (then, is_too_much) in [(Reconcile::default(), true), (none, false)] {
-        let mut world = World::new(10);
-        world.confirm_deletes = false;
-        world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
-        world.bucket.set(keys(0..60));
-        world.job(&Budget::UNLIMITED);
-        world.reconcile = apart;
+        let mut world = sixty_files_with_drift_apart();
         // Gone at the beginning, and one more at the end, which is delivered together with few deletions.
         world.bucket.set(keys(20..61));
         let found = |world: &World| world.document().checkpoint.map_or(0, |checkpoint| checkpoint.deletions_found);
@@ -247,12 +246,7 @@ fn what_is_to_be_delivered_may_change_while_a_job_lists() {
 
 #[test]
 fn files_that_go_between_two_looks_are_not_deleted_beyond_the_limit() {
-    let mut world = World::new(10);
-    world.confirm_deletes = false;
-    world.deletion_limit = DeletionLimit { percent: 0, files: 3 };
-    world.reconcile = Reconcile { on_filter_drift: false, ..Reconcile::default() };
-    world.bucket.set(keys(0..60));
-    world.job(&Budget::UNLIMITED);
+    let mut world = sixty_files_with_drift_apart();
     // A dozen that other filters leave out, and two that are gone.
     world.filter = filter(&["k0000?", "k0001[01]"]);
     world.bucket.set(keys(0..58));
