@@ -188,7 +188,7 @@ impl Error {
         self.0.retry
     }
 
-    /// Whether the same call may succeed later without anybody changing anything.
+    /// Whether the same call may succeed later although nothing is changed.
     pub fn is_transient(&self) -> bool {
         self.0.retry != Retry::Permanent
     }

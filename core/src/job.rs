@@ -180,7 +180,7 @@ pub struct ErrorRecord {
     pub kind: String,
     /// What was wrong and what to do next.
     pub message: String,
-    /// Whether a later run may succeed without anybody changing anything.
+    /// Whether a later run may succeed although nothing is changed.
     #[serde(default)]
     pub transient: bool,
 }

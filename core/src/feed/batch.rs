@@ -22,9 +22,9 @@ use crate::{
 
 /// The most changes of a batch.
 pub const BATCH_CHANGES_MAX: usize = 4_096;
-/// A batch ends once it is so long, encoded, in bytes; a last change may go beyond.
+/// A batch ends once it is this long, encoded, in bytes; a last change may go beyond.
 pub const BATCH_BYTES_MAX: usize = 1 << 20;
-/// A batch ends once its keys are so long together, in bytes: a reader has to hold them all.
+/// A batch ends once its keys are this long together, in bytes: a reader has to hold them all.
 const BATCH_KEYS_BYTES_MAX: usize = KEYS_BYTES_MAX - KEY_BYTES_MAX;
 
 /// The longest id of a job, in bytes: each change that is read has its own copy.

@@ -47,7 +47,8 @@ const SNAPSHOT_BYTES_PER_KEY_MAX: f64 = 24.0;
 const FEED_BYTES_PER_CHANGE_MAX: f64 = 60.0;
 const STATE_READS_MAX: f64 = 2.0;
 const STATE_WRITES_MAX: f64 = 0.0;
-/// What counts as flat: so much more memory for a hundred times as many keys, since the list of leaves grows with them.
+/// What counts as flat: this much more memory for a hundred times as many keys, since the list of leaves grows with
+/// them.
 const MEMORY_GROWTH_MAX: f64 = 1.25;
 const MEDIA_BUCKET: &str = "bench-media";
 const MEDIA_KEYS: usize = 100_000;

@@ -19,7 +19,7 @@ const sample = () => {
   const { user, system } = process.cpuUsage(before);
   return (keys * 1e6) / (user + system);
 };
-// V8 compiles anew what runs often: only then it is measured.
+// V8 compiles again what runs often: only then it is measured.
 sample();
 sample();
 const all = Array.from({ length: samples }, sample).sort((a, b) => a - b);

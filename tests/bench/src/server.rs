@@ -66,7 +66,7 @@ impl ListingServer {
         &self.shared.base_url
     }
 
-    /// Lets each answer wait so long, from here on.
+    /// Lets each answer wait this long, from here on.
     pub(crate) fn set_latency_ms(&self, millis: u64) {
         self.shared.latency_ms.store(millis, Ordering::SeqCst);
     }

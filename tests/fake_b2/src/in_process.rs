@@ -22,7 +22,7 @@ impl InProcess {
         Self { fake, clock, latency_ms: 0 }
     }
 
-    /// Lets every exchange cost so much virtual time.
+    /// Lets every exchange cost this much virtual time.
     #[must_use]
     pub const fn with_latency_ms(mut self, latency_ms: u64) -> Self {
         self.latency_ms = latency_ms;

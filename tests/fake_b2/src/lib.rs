@@ -231,7 +231,7 @@ impl FakeB2 {
         look(&self.state().model)
     }
 
-    /// Changes the model, in one step for everybody else. Do not call other methods of the fake from within.
+    /// Changes the model, in one step for all others. Do not call other methods of the fake from within.
     pub fn edit<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
         change(&mut self.state().model)
     }

@@ -34,7 +34,7 @@ pub enum Trouble {
     SlowDown(u8),
     /// No answer, and no effect.
     Hang,
-    /// The answer comes after everybody has stopped waiting.
+    /// The answer comes after its caller has stopped waiting.
     TooLate,
     /// No answer, and a closed connection.
     Reset,

@@ -93,7 +93,7 @@ pub enum Event {
     Filters(u8),
     /// The sync's source prefix becomes this one of [`PREFIXES`].
     Source(u8),
-    /// The platform runs everything for so long.
+    /// The platform runs everything for this long.
     Run {
         /// In virtual milliseconds.
         ms: u32,
@@ -167,7 +167,7 @@ pub enum Event {
         /// Whether the old one still works.
         keep_old: bool,
     },
-    /// An instance's clock is off by so much from here on.
+    /// An instance's clock is off by this much from here on.
     Skew {
         /// Which of those that live.
         instance: u8,
@@ -183,7 +183,7 @@ pub enum Event {
 pub enum Call {
     /// The alarm, whether it is due or not.
     Drive,
-    /// The cron, with the time that it was due at: so much before now.
+    /// The cron, with the time that it was due at: this much before now.
     Cron {
         /// In milliseconds.
         late_ms: u32,

@@ -41,7 +41,7 @@ pub struct Seen {
 }
 
 impl StaleKv {
-    /// An empty store whose values are seen elsewhere after at most so long.
+    /// An empty store whose values are seen elsewhere after at most this long, in milliseconds.
     pub fn new(lag_ms_max: u64) -> Self {
         Self { lag_ms_max, values: RefCell::default(), caches: RefCell::default() }
     }

@@ -84,7 +84,7 @@ impl Sim {
             let configured = self.ask(Command::Configured);
             configured.map_err(|error| broken(Rule::CallsKeepTheirContract, format!("configured: {error}")))?;
         }
-        // What was sent back by then is offered again, without anybody asking once more.
+        // What was sent back by then is offered again, without a further request.
         self.settle_tasks(&SeededEntropy::new(3))?;
         self.feed_sinks(&SeededEntropy::new(4))?;
         let down = self.inner.options.down_at_rest.and_then(|number| self.inner.sinks.get(number));
@@ -420,7 +420,7 @@ impl Sim {
         Timestamp::from_millis(self.now())
     }
 
-    /// Lets the platform run for so long: for tests that are a story.
+    /// Lets the platform run for this long, in milliseconds: for tests that are a story.
     ///
     /// # Errors
     /// The rule that is broken.

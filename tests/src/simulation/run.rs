@@ -161,7 +161,7 @@ impl Sim {
         self.inner.now.get()
     }
 
-    /// A step ends, or its home ends it, while its lease lasts by everybody's clock: nothing else can keep a step that
+    /// A step ends, or its home ends it, while its lease lasts by every clock: nothing else can keep a step that
     /// was frozen from delivering what is not so any more.
     fn step_ms_max(&self) -> i64 {
         let options = &self.inner.options;

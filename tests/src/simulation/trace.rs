@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 
-/// Lines, if anybody wants them: otherwise none is even made.
+/// Lines, where a caller wants them: otherwise none is even made.
 #[derive(Debug)]
 pub(super) struct Trace(Option<RefCell<Vec<String>>>);
 

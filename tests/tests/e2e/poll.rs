@@ -149,7 +149,7 @@ fn shards_read_for_a_sync_that_asks_for_more_than_six_streams() -> Outcome {
         "sync_concurrency": 24,
     });
     let wide = SyncRef::of(&service.create_sync("bkt_wide", &body)?)?;
-    // So long that it does not matter how quickly pages are asked for and made.
+    // Long enough that it does not matter how quickly pages are asked for and made.
     service.fake().inject(Rule::next(Target::List, Fault::Delay { millis: 1_000 }).times(Rule::ALWAYS));
 
     // A first run finds out by itself where to split what it reads.

@@ -2,7 +2,7 @@
 //! them can be read, tested or moved alone.
 //!
 //! Modules are compared with their siblings, each together with all that is below it: a folder is one module to those
-//! beside it. What a parent and its children need of each other is no circle: they are one module to everybody else. A
+//! beside it. What a parent and its children need of each other is no circle: they are one module to all others. A
 //! path leads to the file that says what its name is; a module that only passes the name on is not needed.
 
 use super::code::{RustFile, tokens};

@@ -78,7 +78,7 @@ pub enum Command {
         after: Option<u64>,
         /// At most this many.
         limit: u64,
-        /// Wait so long for the first one, in milliseconds, if there is none yet.
+        /// Wait up to this long for the first one, in milliseconds, if there is none yet.
         wait_ms: u64,
     },
     /// What is stored of one key. Answer: [`Answer::Key`].

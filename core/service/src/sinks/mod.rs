@@ -32,7 +32,7 @@ pub const DELIVERY_ATTEMPTS_MAX: u32 = 3;
 pub const BACKOFF_BASE_MS: u64 = 2_000;
 /// The longest wait before a failed delivery is repeated, in milliseconds.
 pub const BACKOFF_CAP_MS: u64 = 3_600_000;
-/// A sink that has failed for so long is switched off, in milliseconds: 30 days.
+/// A sink that has failed for this long is switched off, in milliseconds: 30 days.
 pub const FAILING_MS_MAX: u64 = 30 * 24 * 3_600_000;
 /// The id of the sink that every sync has unless it says otherwise.
 pub const CATALOGUE: &str = "catalogue";

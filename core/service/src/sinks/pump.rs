@@ -22,7 +22,7 @@ use futures_util::future::{Either, select};
 use super::{DELIVERY_ATTEMPTS_MAX, SinkRecord};
 use crate::documents::{Decoded, Loaded, Slot, Updated};
 
-/// One delivery may take so long, in milliseconds. After that the sink counts as failed, and the changes come again.
+/// One delivery may take this long, in milliseconds. After that the sink counts as failed, and the changes come again.
 pub const DELIVERY_MS_MAX: u64 = 10_000;
 
 /// Calls of a delivery that goes well, beside the batches that it reads: two of reading where they are, one to the

@@ -22,8 +22,8 @@ use crate::{
     snapshot::cut::Begins,
 };
 
-/// Once all lanes but the first hold so much, in bytes, only those go on before which, and in which, there is less than
-/// half of it: so they hold half as much again at most, and the pages that are on their way.
+/// Once all lanes but the first hold this much, in bytes, only those go on before which, and in which, there is less
+/// than half of it: so they hold half as much again at most, and the pages that are on their way.
 pub const WAITING_BYTES_MAX: usize = 16 << 20;
 /// Lanes that wait, for each that reads.
 const WAITING_LANES_MAX: usize = 16;

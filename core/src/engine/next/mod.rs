@@ -64,7 +64,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         self.job.outbox.len() >= self.spec.thresholds.flush_changes_min.max(1)
     }
 
-    /// Whether there is so much to store or to append that it should not wait, and it can be done here.
+    /// Whether there is enough to store or to append that it should not wait, and it can be done here.
     pub(super) fn is_worth_storing(&self) -> bool {
         let Thresholds { flush_bytes_min, .. } = self.spec.thresholds;
         let assembly = &self.job.next.assembly;
