@@ -2,7 +2,7 @@
 
 use b2sync_core::{Error, error_wire::ErrorWire};
 use b2sync_service::{
-    api::ApiKey,
+    api::{ApiKey, Cors},
     catalogue::{CatalogueAnswer, CatalogueCall, Objects, RemoteObjects},
     coordinator::{
         protocol::{Answer, Command},
@@ -34,6 +34,7 @@ pub(crate) struct Bindings {
     api_key: ApiKey,
     master_keys: MasterKeys,
     b2_api_url: String,
+    cors: Cors,
 }
 
 impl Bindings {
@@ -48,6 +49,7 @@ impl Bindings {
             api_key: config::api_key(env)?,
             master_keys: config::master_keys(env)?,
             b2_api_url: config::b2_api_url(env)?,
+            cors: config::cors(env)?,
         })
     }
 
@@ -61,6 +63,10 @@ impl Bindings {
 
     pub(crate) fn b2_api_url(&self) -> &str {
         &self.b2_api_url
+    }
+
+    pub(crate) fn cors(&self) -> &Cors {
+        &self.cors
     }
 
     pub(crate) fn registry(&self) -> impl Registry + use<> {

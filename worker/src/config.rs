@@ -6,7 +6,11 @@ use b2sync_core::{
     engine::{meter::Budget, thresholds::Thresholds},
     retry::RetryPolicy,
 };
-use b2sync_service::{api::ApiKey, coordinator::Config, seal::MasterKeys};
+use b2sync_service::{
+    api::{ApiKey, Cors},
+    coordinator::Config,
+    seal::MasterKeys,
+};
 use serde::Deserialize;
 use worker::Env;
 
@@ -64,6 +68,11 @@ pub(crate) fn master_keys(env: &Env) -> Result<MasterKeys, Error> {
         missing("MASTER_KEY", "Set it: `echo \"k1:$(openssl rand -base64 32)\" | npx wrangler secret put MASTER_KEY`.")
     })?;
     MasterKeys::parse(&keys)
+}
+
+/// Which web pages may call the API.
+pub(crate) fn cors(env: &Env) -> Result<Cors, Error> {
+    Cors::parse(&text(env, "CORS_ORIGINS").unwrap_or_default())
 }
 
 /// Where B2 is.

@@ -59,6 +59,7 @@ async fn fetch(mut request: Request, env: Env, _context: Context) -> Result<Resp
                 entropy: &Platform,
                 master_keys: bindings.master_keys(),
                 api_key: bindings.api_key(),
+                cors: bindings.cors(),
                 b2_api_url: bindings.b2_api_url(),
                 version: env!("CARGO_PKG_VERSION"),
             };
@@ -79,6 +80,9 @@ async fn api_request(request: &mut Request) -> Result<ApiRequest> {
         authorization: request.headers().get("authorization")?,
         namespace: request.headers().get("x-namespace")?,
         idempotency_key: request.headers().get("idempotency-key")?,
+        if_match: request.headers().get("if-match")?,
+        accept: request.headers().get("accept")?,
+        origin: request.headers().get("origin")?,
         body: fetch::read_at_most(request.inner().body(), length, BODY_BYTES_MAX + 1).await?,
     })
 }

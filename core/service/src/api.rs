@@ -12,6 +12,7 @@
 
 mod auth;
 mod body;
+mod cors;
 mod dispatch;
 mod errors;
 mod filters;
@@ -19,6 +20,7 @@ mod idempotency;
 mod list_fields;
 mod nesting;
 mod pagination;
+mod preconditions;
 mod query;
 mod render;
 mod request;
@@ -30,6 +32,7 @@ mod tests;
 
 pub use auth::ApiKey;
 pub use body::BODY_BYTES_MAX;
+pub use cors::Cors;
 pub use errors::{ApiError, ApiResponse, Problem, http_status};
 pub use pagination::{OFFSET_MAX, PAGE_DEFAULT, PAGE_MAX};
 pub use request::{ApiRequest, NAMESPACE_DEFAULT};

@@ -5,6 +5,7 @@
 
 mod at_once;
 mod bad_weather;
+mod conventions;
 mod cuts;
 mod docs;
 mod explain;

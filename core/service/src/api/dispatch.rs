@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 
 use super::{
     body::{Fields, parse_object},
-    errors::{Answered, ApiError, ApiResponse},
+    errors::{Answered, ApiError, ApiResponse, Problem},
     idempotency::Repeatable,
+    preconditions,
     query::{Query, check_problems},
     request::ApiRequest,
     resources::connections,
@@ -14,6 +15,20 @@ use super::{
 };
 use crate::{catalogue::Objects, registry::Registry};
 use b2sync_core::{entropy::Entropy, error::ErrorKind, http::HttpClient, time::Clock};
+
+/// A success.
+struct Answer {
+    /// The JSON, if there is something to say.
+    body: Option<String>,
+    /// The header `ETag`.
+    etag: Option<String>,
+}
+
+impl Answer {
+    fn of_text(body: String) -> Self {
+        Self { body: Some(body), etag: None }
+    }
+}
 
 /// Creates what a request asks for. One that is repeatable may be on its way twice: what the other has created in the
 /// meantime is the answer to this one too.
@@ -34,7 +49,15 @@ fn refuse_unread(request: &ApiRequest, route: &Route, query: &Query) -> Result<(
     if !route.operation.reads_query() {
         query.check_only(&[], &mut problems);
     }
-    if !route.operation.reads_body() && !matches!(request.method.as_str(), "GET" | "HEAD") {
+    let only_reads = matches!(request.method.as_str(), "GET" | "HEAD");
+    if request.if_match.is_some() && !only_reads && !route.operation.reads_if_match() {
+        problems.push(Problem {
+            location: vec!["header".to_owned(), "if-match".to_owned()],
+            kind: "extra_forbidden",
+            message: "If-Match is for calls that change or delete a connection or a sync. Leave it out.".to_owned(),
+        });
+    }
+    if !route.operation.reads_body() && !only_reads {
         Fields::of_body(parse_object(&request.body)?, &mut problems).done();
     }
     check_problems(problems)
@@ -43,15 +66,28 @@ fn refuse_unread(request: &ApiRequest, route: &Route, query: &Query) -> Result<(
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     /// Answers a request. Never fails: an error is an answer too.
     pub async fn handle(&self, request: ApiRequest) -> ApiResponse {
-        match self.answer(&request).await {
-            Ok(None) => ApiResponse::empty(),
-            Ok(Some(body)) => ApiResponse::json(200, body),
-            Err(error) => error.into_response(),
+        let origin = request.origin.as_deref();
+        if let Some(mut response) = self.cors.preflight(&request.method, origin) {
+            self.cors.mark(&mut response, origin);
+            return response;
         }
+        let mut response = match self.answer(&request).await {
+            Ok(Answer { body: None, .. }) => ApiResponse::empty(),
+            Ok(Answer { body: Some(body), etag }) => {
+                let mut response = ApiResponse::json(200, body);
+                response.headers.extend(etag.map(|etag| ("etag", etag)));
+                response
+            }
+            Err(error) => error.into_response(),
+        };
+        if request.is_for_people() {
+            response.make_readable();
+        }
+        self.cors.mark(&mut response, origin);
+        response
     }
 
-    /// The JSON of the answer, if there is something to say.
-    async fn answer(&self, request: &ApiRequest) -> Result<Option<String>, ApiError> {
+    async fn answer(&self, request: &ApiRequest) -> Result<Answer, ApiError> {
         let found = routes::find(&request.method, &request.path);
         let is_public = match &found {
             Ok((route, _)) => route.is_public,
@@ -63,6 +99,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let (route, at) = found?;
         let query = &Query::parse(&request.path, &request.query);
         let body = request.body.as_slice();
+        let if_match = &request.if_match();
         refuse_unread(request, route, query)?;
         let sync_row = async || self.find_sync_row(&request.namespace()?, &at.bucket_id, &at.sync_config_id).await;
         let sync = async || Ok::<_, ApiError>(sync_row().await?.read()?);
@@ -76,8 +113,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             }
             Operation::ConnectionList => self.list_connections(query, body).await?,
             Operation::ConnectionGet => connections::render(&self.find_connection(&at.connection_id).await?),
-            Operation::ConnectionUpdate => self.update_connection(&at.connection_id, body).await?,
-            Operation::ConnectionDelete => self.delete_connection(&at.connection_id).await?,
+            Operation::ConnectionUpdate => self.update_connection(&at.connection_id, if_match, body).await?,
+            Operation::ConnectionDelete => self.delete_connection(&at.connection_id, if_match).await?,
             Operation::ConnectionTest => self.test_connection(&at.connection_id).await?,
             Operation::SyncCreate => {
                 let repeatable = Repeatable::of(request)?;
@@ -87,14 +124,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             }
             Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await?,
             Operation::SyncGet => self.get_sync(&sync().await?).await?,
-            Operation::SyncUpdate => self.update_sync(sync().await?, body).await?,
-            Operation::SyncDelete => self.delete_sync(sync_row().await?, query).await?,
+            Operation::SyncUpdate => self.update_sync(sync().await?, if_match, body).await?,
+            Operation::SyncDelete => self.delete_sync(sync_row().await?, if_match, query).await?,
             Operation::SyncTrigger => self.trigger_sync(&sync().await?, query).await?,
-            Operation::SyncPause => self.pause_sync(sync().await?, body).await?,
-            Operation::SyncResume => self.resume_sync(sync().await?).await?,
+            Operation::SyncPause => self.pause_sync(sync().await?, if_match, body).await?,
+            Operation::SyncResume => self.resume_sync(sync().await?, if_match).await?,
             Operation::SyncUnlock => self.unlock_sync(&sync().await?).await?,
             Operation::SyncMetrics => self.sync_metrics(&sync().await?).await?,
-            Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Some),
+            Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Answer::of_text),
             Operation::KeyExplain => self.explain_key(&sync().await?, query).await?,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
             Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await?,
@@ -102,13 +139,15 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await?,
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await?,
             Operation::ObjectList => {
-                return self.list_objects(request.namespace()?, at.bucket_id, query, body).await.map(Some);
+                let page = self.list_objects(request.namespace()?, at.bucket_id, query, body).await;
+                return page.map(Answer::of_text);
             }
             Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await?,
             Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await?,
             Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await?,
         };
-        Ok((!answer.is_null()).then(|| answer.to_string()))
+        let etag = if route.operation.answers_record() { preconditions::header(&answer) } else { None };
+        Ok(Answer { body: (!answer.is_null()).then(|| answer.to_string()), etag })
     }
 
     fn root(&self) -> Value {

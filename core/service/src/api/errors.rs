@@ -37,6 +37,11 @@ pub enum ApiError {
     },
     /// The request breaks these rules.
     Invalid(Vec<Problem>),
+    /// `If-Match` names another state of the record.
+    PreconditionFailed {
+        /// The tag of the record as it is now, without quotes.
+        etag: String,
+    },
     /// The path has other methods.
     MethodNotAllowed {
         /// The `Allow` header.
@@ -83,8 +88,19 @@ impl ApiResponse {
                 ("content-type", "application/json".to_owned()),
                 ("cache-control", "no-store".to_owned()),
                 ("x-content-type-options", "nosniff".to_owned()),
+                ("referrer-policy", "no-referrer".to_owned()),
+                ("content-security-policy", "default-src 'none'; frame-ancestors 'none'".to_owned()),
             ],
             body: body.into_bytes(),
+        }
+    }
+
+    /// Writes the JSON in lines, for people.
+    pub(crate) fn make_readable(&mut self) {
+        let value: Option<Value> = serde_json::from_slice(&self.body).ok();
+        if let Some(mut lines) = value.and_then(|value| serde_json::to_vec_pretty(&value).ok()) {
+            lines.push(b'\n');
+            self.body = lines;
         }
     }
 
@@ -134,6 +150,14 @@ impl ApiError {
                 failed(&error, Map::from_iter([("first".to_owned(), render::integer(first))]))
             }
             Self::Invalid(problems) => invalid(&problems),
+            Self::PreconditionFailed { etag } => {
+                let message = format!(
+                    "The record was changed since it was read: its etag is \"{etag}\", and If-Match names another. \
+                     Read it again, and send the change with the etag that it has then."
+                );
+                let details = json!({"retryable": false, "etag": etag});
+                envelope(412, "PreconditionFailedError", "precondition_failed", &message, details)
+            }
             Self::MethodNotAllowed { allow } => {
                 let message = format!("Method not allowed. Allowed: {allow}.");
                 let details = Map::from_iter([("retryable".to_owned(), false.into())]);

@@ -1,6 +1,9 @@
 //! A request, as a home reads it.
 
-use super::errors::{ApiError, Problem};
+use super::{
+    errors::{ApiError, Problem},
+    preconditions::IfMatch,
+};
 
 /// The namespace of requests without `X-Namespace`.
 pub const NAMESPACE_DEFAULT: &str = "default";
@@ -22,12 +25,29 @@ pub struct ApiRequest {
     pub namespace: Option<String>,
     /// The header `Idempotency-Key`.
     pub idempotency_key: Option<String>,
+    /// The header `If-Match`.
+    pub if_match: Option<String>,
+    /// The header `Accept`.
+    pub accept: Option<String>,
+    /// The header `Origin`: the web page that a browser sends the request for.
+    pub origin: Option<String>,
     /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte
     /// beyond.
     pub body: Vec<u8>,
 }
 
 impl ApiRequest {
+    /// Whether a person reads the answer: a browser, or a client that takes anything, as curl does unless it is told
+    /// otherwise.
+    pub(super) fn is_for_people(&self) -> bool {
+        self.accept.as_deref().is_some_and(|accept| accept.trim() == "*/*" || accept.contains("text/html"))
+    }
+
+    /// What `If-Match` asks for.
+    pub(super) fn if_match(&self) -> IfMatch {
+        IfMatch::of(self.if_match.as_deref())
+    }
+
     /// The namespace that the request is about.
     pub(super) fn namespace(&self) -> Result<String, ApiError> {
         let given = self.namespace.as_deref().map(str::trim).filter(|namespace| !namespace.is_empty());

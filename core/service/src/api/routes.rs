@@ -68,6 +68,30 @@ impl Operation {
         )
     }
 
+    /// Whether it answers one record that has an `etag`.
+    pub(super) const fn answers_record(self) -> bool {
+        use Operation::{
+            ConnectionCreate, ConnectionGet, ConnectionUpdate, SyncCreate, SyncGet, SyncPause, SyncResume, SyncUpdate,
+        };
+        matches!(
+            self,
+            ConnectionCreate
+                | ConnectionGet
+                | ConnectionUpdate
+                | SyncCreate
+                | SyncGet
+                | SyncPause
+                | SyncResume
+                | SyncUpdate
+        )
+    }
+
+    /// Whether it changes a record only if that is as `If-Match` says.
+    pub(super) const fn reads_if_match(self) -> bool {
+        use Operation::{ConnectionDelete, ConnectionUpdate, SyncDelete, SyncPause, SyncResume, SyncUpdate};
+        matches!(self, ConnectionDelete | ConnectionUpdate | SyncDelete | SyncPause | SyncResume | SyncUpdate)
+    }
+
     /// Whether it reads the body, and refuses fields that it does not know.
     pub(super) const fn reads_body(self) -> bool {
         use Operation::{

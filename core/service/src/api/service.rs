@@ -1,6 +1,6 @@
 //! The context of the API: what it runs over, and what several resources do alike.
 
-use super::{auth::ApiKey, errors::ApiError};
+use super::{auth::ApiKey, cors::Cors, errors::ApiError};
 use crate::{
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
@@ -89,6 +89,8 @@ pub struct Service<'a, R, C, O, H, K, E> {
     pub master_keys: &'a MasterKeys,
     /// Who may call.
     pub api_key: &'a ApiKey,
+    /// Which web pages may call.
+    pub cors: &'a Cors,
     /// [`b2sync_core::b2::account::API_URL`] except in tests.
     pub b2_api_url: &'a str,
     /// Of the deployment.

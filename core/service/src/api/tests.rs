@@ -3,6 +3,7 @@
 mod auth;
 mod changes;
 mod connections;
+mod conventions;
 mod docs;
 mod everything;
 mod idempotency;
@@ -76,6 +77,7 @@ struct Home {
     /// B2 never answers.
     hangs: Cell<bool>,
     idempotency_key: RefCell<Option<String>>,
+    cors: Cors,
     master_keys: MasterKeys,
     api_key: ApiKey,
 }
@@ -261,6 +263,7 @@ impl Home {
             unreachable: Cell::new(false),
             hangs: Cell::new(false),
             idempotency_key: RefCell::default(),
+            cors: Cors::Off,
             master_keys: MasterKeys::parse(&format!("k1:{MASTER_KEY}")).unwrap(),
             api_key: ApiKey::new(&SecretString::from(API_KEY)),
         }
@@ -290,6 +293,7 @@ impl Home {
                 entropy: self,
                 master_keys: &self.master_keys,
                 api_key: &self.api_key,
+                cors: &self.cors,
                 b2_api_url: "https://api.backblazeb2.com",
                 version: "0.1.0",
             }
@@ -313,9 +317,9 @@ impl Home {
             path: path.into(),
             query: query.into(),
             authorization: Some(format!("Bearer {API_KEY}")),
-            namespace: None,
             idempotency_key: self.idempotency_key.borrow().clone(),
             body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() },
+            ..ApiRequest::default()
         });
         assert_eq!(response.status == 204, response.body.is_empty());
         let answer = if response.body.is_empty() { Ok(Value::Null) } else { serde_json::from_slice(&response.body) };

@@ -10,6 +10,7 @@ use crate::{
         idempotency::Repeatable,
         list_fields::ListFields,
         pagination::{Listing, PageRequest, render_section},
+        preconditions::{self, IfMatch},
         query::{Query, check_problems},
         render,
         service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
@@ -324,11 +325,12 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }))
     }
 
-    pub(in crate::api) async fn update_connection(&self, id: &str, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn update_connection(&self, id: &str, if_match: &IfMatch, body: &[u8]) -> Answered {
         let patch: ConnectionPatch = parse_patch(body)?;
         let row = self.find_connection_row(id).await?;
         let record = row.read()?;
         refuse_archived(&record)?;
+        if_match.check(&etag(&record))?;
         if patch.status == Some(ConnectionStatus::Archived) {
             self.refuse_in_use(&row).await?;
         }
@@ -348,6 +350,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let record = self
             .change(record, &|record| {
                 refuse_archived(record)?;
+                if_match.check(&etag(record))?;
                 let suspended_by_failures = record.is_suspended_by_failures();
                 patch.apply(record);
                 if let Some((key_id, sealed, account)) = &fresh {
@@ -388,12 +391,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
     }
 
-    pub(in crate::api) async fn delete_connection(&self, id: &str) -> Answered {
+    pub(in crate::api) async fn delete_connection(&self, id: &str, if_match: &IfMatch) -> Answered {
         let row = self.find_connection_row(id).await?;
         let record = match row.read() {
             Ok(record) => record,
             Err(_) => return self.remove_unreadable(&row).await,
         };
+        if_match.check(&etag(&record))?;
         if !record.archived {
             self.refuse_in_use(&row).await?;
         }
@@ -502,15 +506,23 @@ fn refuse_archived(record: &ConnectionRecord) -> Result<(), ApiError> {
     if record.archived { Err(refusals::archived(&record.name).into()) } else { Ok(()) }
 }
 
+/// Differs where what a user sets differs, or the status; jobs that use the connection do not change it.
+fn etag(record: &ConnectionRecord) -> String {
+    let ConnectionRecord { connection_id, name, description, metadata, key_id, application_key, .. } = record;
+    let credentials = (key_id, application_key);
+    preconditions::etag(&(connection_id, name, description, metadata, credentials, record.write_enabled, record.status))
+}
+
 /// A connection, as the client reads it.
 pub(in crate::api) fn render(record: &ConnectionRecord) -> Value {
     json!({
         "connection_id": record.connection_id,
         "internal_id": record.internal_id,
+        "name": record.name,
+        "etag": etag(record),
         "provider_type": record.provider_type,
         "provider_config": {"provider_type": record.provider_type, "credentials": {"type": "application_key"}},
         "write_enabled": record.write_enabled,
-        "name": record.name,
         "description": record.description,
         "status": record.status.as_str(),
         "is_active": record.is_active,
@@ -530,10 +542,11 @@ fn render_unreadable(row: &ConnectionRow, error: &Error) -> Value {
     json!({
         "connection_id": row.connection_id,
         "internal_id": ORGANISATION_ID,
+        "name": row.name,
+        "etag": null,
         "provider_type": PROVIDER,
         "provider_config": {"provider_type": PROVIDER, "credentials": {"type": "application_key"}},
         "write_enabled": false,
-        "name": row.name,
         "description": null,
         "status": UNREADABLE,
         "is_active": false,

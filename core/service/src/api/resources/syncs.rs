@@ -15,6 +15,7 @@ use crate::{
         idempotency::Repeatable,
         list_fields::ListFields,
         pagination::{Listing, PageRequest, render_section},
+        preconditions::IfMatch,
         query::{Query, check_problems, encode},
         render,
         resources::jobs,
@@ -267,30 +268,35 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         Ok(answer::render_metrics(sync, &status, self.clock.now()))
     }
 
-    pub(in crate::api) async fn update_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn update_sync(&self, sync: SyncRecord, if_match: &IfMatch, body: &[u8]) -> Answered {
         let patch = settings::parse_patch(body)?;
-        let sync = self.change(sync, &|record| patch.apply(record)).await?;
+        let apply = |record: &mut SyncRecord| {
+            if_match.check(&answer::etag(record))?;
+            patch.apply(record)
+        };
+        let sync = self.change(sync, &apply).await?;
         match patch.activate {
             Some(true) if !sync.is_active => {
                 self.command(&sync.sync_id, Command::Configured).await?;
-                self.resume_sync(sync).await
+                self.resume_sync(sync, &IfMatch::default()).await
             }
             Some(false) => {
                 self.command(&sync.sync_id, Command::Configured).await?;
-                self.pause(sync, None).await
+                self.pause(sync, &IfMatch::default(), None).await
             }
             Some(true) | None => self.watched(&sync.sync_id, self.render_sync(&sync, Command::Configured)).await,
         }
     }
 
-    pub(in crate::api) async fn pause_sync(&self, sync: SyncRecord, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn pause_sync(&self, sync: SyncRecord, if_match: &IfMatch, body: &[u8]) -> Answered {
         let reason = parse_reason(body)?;
-        self.pause(sync, reason).await
+        self.pause(sync, if_match, reason).await
     }
 
-    async fn pause(&self, sync: SyncRecord, reason: Option<String>) -> Answered {
+    async fn pause(&self, sync: SyncRecord, if_match: &IfMatch, reason: Option<String>) -> Answered {
         let sync = self
             .change(sync, &|record| {
+                if_match.check(&answer::etag(record))?;
                 record.is_active = false;
                 Ok(())
             })
@@ -298,10 +304,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         self.change_course(&sync, Command::Pause { reason }, answer::paused_message).await
     }
 
-    pub(in crate::api) async fn resume_sync(&self, sync: SyncRecord) -> Answered {
+    pub(in crate::api) async fn resume_sync(&self, sync: SyncRecord, if_match: &IfMatch) -> Answered {
         self.find_connection(&sync.connection_id).await?.check_usable()?;
         let sync = self
             .change(sync, &|record| {
+                if_match.check(&answer::etag(record))?;
                 record.is_active = true;
                 Ok(())
             })
@@ -361,7 +368,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
     }
 
     /// Deletes a sync, whether its record can be read or not.
-    pub(in crate::api) async fn delete_sync(&self, sync: SyncRow, query: &Query) -> Answered {
+    pub(in crate::api) async fn delete_sync(&self, sync: SyncRow, if_match: &IfMatch, query: &Query) -> Answered {
+        if let Ok(record) = sync.read() {
+            if_match.check(&answer::etag(&record))?;
+        }
         let mut problems = Vec::new();
         query.check_only(&["delete_objects"], &mut problems);
         let delete_objects = query.flag("delete_objects", &mut problems).unwrap_or(false);

@@ -14,6 +14,7 @@ fn a_connection_from_birth_to_death() {
     assert_eq!(
         created,
         json!({
+            "etag": created["etag"],
             "connection_id": id,
             "internal_id": "int_b2sync",
             "provider_type": "backblaze",

@@ -137,6 +137,9 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
             query,
             authorization: known.then(|| format!("Bearer {API_KEY}")),
             idempotency_key: namespace.clone(),
+            if_match: namespace.clone().filter(|text| text.len() % 2 == 0),
+            accept: namespace.clone(),
+            origin: namespace.clone(),
             namespace,
             body,
         }
@@ -154,7 +157,8 @@ proptest! {
         if response.status == 200 {
             prop_assert!(body.is_object());
         } else {
-            prop_assert!([400, 401, 404, 405, 409, 422].contains(&response.status), "{}: {}", response.status, body);
+            let refusals = [400, 401, 404, 405, 409, 412, 422];
+            prop_assert!(refusals.contains(&response.status), "{}: {}", response.status, body);
             prop_assert_eq!(&body["success"], false);
             prop_assert_eq!(&body["status"], response.status);
             prop_assert!(body["error"]["message"].as_str().is_some_and(|message| !message.is_empty()));

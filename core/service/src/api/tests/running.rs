@@ -249,6 +249,7 @@ fn fifty_changes_at_the_same_time_all_succeed() {
         entropy: &home,
         master_keys: &home.master_keys,
         api_key: &home.api_key,
+        cors: &home.cors,
         b2_api_url: "https://api.backblazeb2.com",
         version: "0.1.0",
     };

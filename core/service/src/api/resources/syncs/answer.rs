@@ -9,7 +9,7 @@ use super::sinks::render_sinks;
 use crate::{
     api::{
         filters::{ListFilter, UNREADABLE},
-        render,
+        preconditions, render,
         resources::{connections::PROVIDER, jobs},
         service::{ORGANISATION_ID, USER_ID},
     },
@@ -101,14 +101,13 @@ pub(super) fn render(record: &SyncRecord, known: Option<&SyncStatus>, now: Times
 /// A sync whose record cannot be read: what is known of it, and why. It does nothing until it is deleted, or until a
 /// b2sync is deployed that can read it. What is not known is `null`, so that it has every field that a sync has.
 pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
-    let mut sync: Map<String, Value> =
-        NOT_KNOWN.split_whitespace().map(|name| (name.to_owned(), Value::Null)).collect();
-    let known = json!({
+    let mut sync = json!({
         "sync_config_id": row.sync_id,
         "bucket_id": row.bucket_id,
         "connection_id": row.connection_id,
         "internal_id": ORGANISATION_ID,
         "namespace_id": row.namespace_id,
+        "etag": null,
         "source_type": PROVIDER,
         "created_at": render::time(row.created_at),
         "updated_at": render::time(row.created_at),
@@ -122,10 +121,10 @@ pub(super) fn render_unreadable(row: &SyncRow, error: &Error) -> Value {
         "locked": false,
         "sinks": [],
     });
-    if let Value::Object(known) = known {
-        sync.extend(known);
+    if let Value::Object(sync) = &mut sync {
+        sync.extend(NOT_KNOWN.split_whitespace().map(|name| (name.to_owned(), Value::Null)));
     }
-    Value::Object(sync)
+    sync
 }
 
 /// The job that ran before and was interrupted since.
@@ -192,6 +191,11 @@ fn warnings(record: &SyncRecord, status: &SyncStatus) -> Vec<Warning> {
     warnings
 }
 
+/// Differs where what a user sets differs. How the sync stands is not part of it.
+pub(super) fn etag(record: &SyncRecord) -> String {
+    preconditions::etag(&(&record.sync_id, record.revision))
+}
+
 /// What its user has set.
 fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
     let echoed = &record.echoed;
@@ -209,6 +213,7 @@ fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
         "connection_id": record.connection_id,
         "internal_id": record.internal_id,
         "namespace_id": record.namespace_id,
+        "etag": etag(record),
         "source_path": record.source.to_string(),
         "source_type": PROVIDER,
         "file_filters": render_filters(&record.filters),

@@ -24,6 +24,7 @@ fn shown(error: ApiError) -> (String, u16, String) {
 #[test]
 fn the_codes() {
     let kinds = ErrorKind::VARIANTS.iter().copied().map(|kind| ApiError::from(Error::new(kind, "What.", "Do.")));
+    let changed = ApiError::PreconditionFailed { etag: "a".to_owned() };
     let method = ApiError::MethodNotAllowed { allow: "GET".to_owned() };
     let row = |error: ApiError| {
         let (code, status, name) = shown(error);
@@ -33,7 +34,7 @@ fn the_codes() {
         }
         vec![format!("`{code}`"), status.to_string(), name]
     };
-    let rows: Vec<Vec<String>> = kinds.chain([method]).map(row).collect();
+    let rows: Vec<Vec<String>> = kinds.chain([changed, method]).map(row).collect();
     check_block("errors.md", "codes", |old| merge(old, &["code", "status", "type", "what to do"], &rows));
 }
 
