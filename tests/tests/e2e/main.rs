@@ -13,6 +13,7 @@ mod feed;
 mod filters;
 mod objects;
 mod poll;
+mod preview;
 mod reconcile;
 mod refusals;
 mod s3_server;

@@ -122,6 +122,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 let create = async || self.create_sync(place.clone(), repeatable.as_ref(), body).await;
                 once(repeatable.is_some(), create).await?
             }
+            Operation::SyncPreview => self.preview_sync((request.namespace()?, at.bucket_id), body).await?,
             Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await?,
             Operation::SyncGet => self.get_sync(&sync().await?).await?,
             Operation::SyncUpdate => self.update_sync(sync().await?, if_match, body).await?,

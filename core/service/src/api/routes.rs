@@ -23,6 +23,7 @@ pub(super) enum Operation {
     ConnectionDelete,
     ConnectionTest,
     SyncCreate,
+    SyncPreview,
     SyncList,
     SyncGet,
     SyncUpdate,
@@ -96,7 +97,7 @@ impl Operation {
     pub(super) const fn reads_body(self) -> bool {
         use Operation::{
             ConnectionCreate, ConnectionList, ConnectionUpdate, DeadLetterList, DeadLetterMarkFailed,
-            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncPause, SyncUpdate,
+            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncPause, SyncPreview, SyncUpdate,
         };
         matches!(
             self,
@@ -104,6 +105,7 @@ impl Operation {
                 | ConnectionList
                 | ConnectionUpdate
                 | SyncCreate
+                | SyncPreview
                 | SyncList
                 | SyncUpdate
                 | SyncPause
@@ -150,6 +152,7 @@ const CONNECTION_LIST: &str = "/v1/organizations/connections/list";
 const CONNECTION: &str = "/v1/organizations/connections/{connection_id}";
 const CONNECTION_TEST: &str = "/v1/organizations/connections/{connection_id}/test";
 const SYNCS: &str = "/v1/buckets/{bucket_id}/syncs";
+const SYNC_PREVIEW: &str = "/v1/buckets/{bucket_id}/syncs/preview";
 const SYNC_LIST: &str = "/v1/buckets/{bucket_id}/syncs/list";
 const SYNC: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}";
 const TRIGGER: &str = "/v1/buckets/{bucket_id}/syncs/{sync_config_id}/trigger";
@@ -170,7 +173,7 @@ const OBJECT: &str = "/v1/buckets/{bucket_id}/objects/{object_id}";
 
 /// Every route there is.
 #[rustfmt::skip] // One row a route.
-pub(super) static ROUTES: [Route; 32] = [
+pub(super) static ROUTES: [Route; 33] = [
     public("/", Operation::Root, "say what this service is"),
     public("/healthz", Operation::Health, r#"`{"service": "b2sync", "status": "ok", "version": "…"}`"#),
     route(&["POST"], CONNECTIONS, Operation::ConnectionCreate, "create a connection"),
@@ -181,6 +184,7 @@ pub(super) static ROUTES: [Route; 32] = [
     route(&["DELETE"], CONNECTION, Operation::ConnectionDelete, "archive a connection and erase its key"),
     route(&["POST"], CONNECTION_TEST, Operation::ConnectionTest, "test a connection"),
     route(&["POST"], SYNCS, Operation::SyncCreate, "create a sync"),
+    route(&["POST"], SYNC_PREVIEW, Operation::SyncPreview, "say what a new sync would take; creates nothing"),
     route(&["GET"], SYNCS, Operation::SyncList, "list syncs"),
     route(&["POST"], SYNC_LIST, Operation::SyncList, "list syncs, with filters in the body"),
     route(&["GET"], SYNC, Operation::SyncGet, "read a sync and how it stands"),

@@ -1,6 +1,7 @@
 //! Syncs of a target bucket.
 
 mod answer;
+pub(in crate::api) mod preview;
 pub(in crate::api) mod settings;
 mod sinks;
 

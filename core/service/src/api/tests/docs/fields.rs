@@ -150,6 +150,15 @@ fn what_jobs_changes_letters_explanations_and_objects_show() {
     same("What a job shows", &names(API_PAGE, "## Jobs"), &keys(&job));
     let letters = home.ok("GET", &format!("{sync}/dlq"), Value::Null);
     same("What a dead letter shows", &names(API_PAGE, "## Dead letters"), &keys(&letters["results"][0]));
+    let previewed =
+        home.ok("POST", &format!("{SYNCS}/preview"), json!({"connection_id": "A", "source_path": "bucket"}));
+    same("What a preview shows", &names(API_PAGE, "## Preview"), &keys(&previewed));
+    for name in ["counts", "cost"] {
+        let row = row(API_PAGE, "## Preview", name);
+        for field in keys(&previewed[name]) {
+            assert!(row.contains(&format!("`{field}`")), "http-api.md: {name} has {field}");
+        }
+    }
     let explained = home.ok("GET", &format!("{sync}/explain?key=a"), Value::Null);
     same("What an explanation shows", &names(API_PAGE, "## Explain"), &keys(&explained));
     for name in ["filters", "snapshot"] {
