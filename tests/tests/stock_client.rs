@@ -1,4 +1,5 @@
-//! The stock client of the API, the PyPI package `mixpeek`, against the Worker on the real runtime.
+//! The stock client of the API, the PyPI package `mixpeek`, and the API's own description, against the Worker on the
+//! real runtime.
 //!
 //! `cargo xtask setup` makes its virtual environment. The scripts are in `tests/stock_client`; each ends with an error
 //! at the first answer that is not what the client's models and users expect.
@@ -78,6 +79,11 @@ fn service() -> Result<Service, Box<dyn std::error::Error>> {
 #[test]
 fn the_typed_client_makes_every_call() -> Outcome {
     run(&service()?, "typed.py")
+}
+
+#[test]
+fn the_description_of_the_api_is_valid_and_true() -> Outcome {
+    run(&service()?, "openapi.py")
 }
 
 #[test]

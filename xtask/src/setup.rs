@@ -96,7 +96,7 @@ fn stock_client(workspace: &Workspace) -> Result<()> {
             "python3 is here without venv and pip. Get them with your system's packages (python3-venv).".to_owned()
         );
     }
-    println!("Installing the stock client of the API into target/tools with pip (75 MB, 20 seconds, once)…");
+    println!("Installing the stock client of the API into target/tools with pip (90 MB, 20 seconds, once)…");
     run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&folder))?;
     let mut pip = Command::new(&python);
     pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", "-r"]).arg(&list_path);

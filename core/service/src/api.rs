@@ -22,6 +22,8 @@ mod nesting;
 mod pagination;
 mod preconditions;
 mod query;
+#[cfg(test)]
+mod recorder;
 mod render;
 mod request;
 mod resources;

@@ -2,7 +2,7 @@
 //!
 //! No error quotes the value of a field: it may be a secret, or a secret put in the wrong place.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use super::{
     errors::{ApiError, Problem},
@@ -127,8 +127,15 @@ impl<'p> Fields<'p> {
         self.problems.push(problem);
     }
 
+    /// Tells the tests which values a field takes.
+    fn note(&self, name: &str, schema: impl FnOnce() -> Value) {
+        note(&self.location, name, schema);
+    }
+
     /// Reports that a required field is not there.
     pub(crate) fn missing(&mut self, name: &str, what: &str) {
+        #[cfg(test)]
+        super::recorder::note(&self.location, name, None);
         self.problem(name, "missing", format!("`{name}` is required: {what}."));
     }
 
@@ -151,6 +158,7 @@ impl<'p> Fields<'p> {
 
     /// Takes a field as it is; `null` counts as left out.
     pub(crate) fn value(&mut self, name: &'static str) -> Option<Value> {
+        self.note(name, || json!({}));
         match self.given(name) {
             Given::Value(value) => Some(value),
             Given::Absent | Given::Null => None,
@@ -182,6 +190,7 @@ impl<'p> Fields<'p> {
 
     /// The same, `null` clearing it.
     pub(crate) fn text_or_null(&mut self, name: &'static str, chars_min: usize, chars_max: usize) -> Given<String> {
+        self.note(name, || text_schema(chars_min, chars_max));
         self.read(name, |fields, value| {
             let Value::String(text) = value else {
                 fields.wrong_type(name, &value, "a string");
@@ -203,6 +212,7 @@ impl<'p> Fields<'p> {
 
     /// `true` or `false`.
     pub(crate) fn flag(&mut self, name: &'static str) -> Option<bool> {
+        self.note(name, || json!({"type": "boolean"}));
         self.read(name, |fields, value| {
             if value.as_bool().is_none() {
                 fields.wrong_type(name, &value, "true or false");
@@ -219,6 +229,7 @@ impl<'p> Fields<'p> {
 
     /// The same, `null` clearing it.
     pub(crate) fn integer_or_null(&mut self, name: &'static str, min: u64, max: u64) -> Given<u64> {
+        self.note(name, || integer_schema(min, max));
         self.read(name, |fields, value| {
             // 300.0 is what some languages make of 300.
             let whole = value.as_u64().or_else(|| {
@@ -255,6 +266,7 @@ impl<'p> Fields<'p> {
 
     /// The same, `null` clearing it.
     pub(crate) fn texts_or_null(&mut self, name: &'static str) -> Given<Vec<String>> {
+        self.note(name, || json!({"type": "array", "items": {"type": "string"}, "maxItems": LIST_ITEMS_MAX}));
         self.read(name, |fields, value| {
             let Value::Array(items) = value else {
                 fields.wrong_type(name, &value, "a list of strings");
@@ -282,6 +294,7 @@ impl<'p> Fields<'p> {
 
     /// The same, `null` clearing it.
     pub(crate) fn time_or_null(&mut self, name: &'static str) -> Given<Timestamp> {
+        self.note(name, || json!({"type": "string", "format": "date-time"}));
         self.read(name, |fields, value| {
             let Value::String(text) = &value else {
                 fields.wrong_type(name, &value, "a time such as \"2024-01-01T00:00:00Z\"");
@@ -301,6 +314,7 @@ impl<'p> Fields<'p> {
 
     /// One of `choices`.
     pub(crate) fn choice<T: Copy>(&mut self, name: &'static str, choices: &[(&str, T)]) -> Option<T> {
+        self.note(name, || choice_schema(choices));
         self.read(name, |fields, value| {
             let chosen = value.as_str().and_then(|text| choices.iter().find(|(choice, _)| *choice == text));
             if chosen.is_none() {
@@ -333,6 +347,7 @@ impl<'p> Fields<'p> {
 
     /// A free JSON object, kept as it is; `null` clears it.
     pub(crate) fn free_object_or_null(&mut self, name: &'static str) -> Given<Map<String, Value>> {
+        self.note(name, || json!({"type": "object"}));
         self.read(name, |fields, value| match value {
             Value::Object(map) => Some(map),
             other => {
@@ -344,7 +359,10 @@ impl<'p> Fields<'p> {
 
     /// An object with declared fields of its own; call [`Fields::done`] on it.
     pub(crate) fn nested(&mut self, name: &'static str) -> Option<Fields<'_>> {
-        let map = self.free_object_or_null(name).value()?;
+        let map = self.free_object_or_null(name).value();
+        #[cfg(test)]
+        let map = map.or_else(|| super::recorder::opens().then(Map::new));
+        let map = map?;
         let mut location = self.location.clone();
         location.push(name.to_owned());
         Some(Fields { location, map, accepted: Vec::new(), problems: self.problems })
@@ -379,6 +397,37 @@ impl<'p> Fields<'p> {
     }
 }
 
+/// Tells the tests which values a field takes. Nothing else is to know it.
+#[cfg(test)]
+pub(super) fn note(location: &[String], name: &str, schema: impl FnOnce() -> Value) {
+    super::recorder::note(location, name, Some(schema()));
+}
+
+#[cfg(not(test))]
+pub(super) fn note(_: &[String], _: &str, _: impl FnOnce() -> Value) {}
+
+/// As JSON Schema: a string of that many characters.
+pub(super) fn text_schema(chars_min: usize, chars_max: usize) -> Value {
+    let min = (chars_min > 0).then_some(("minLength", chars_min as u64));
+    let max = (chars_max < usize::MAX).then_some(("maxLength", chars_max as u64));
+    bounded("string", min, max)
+}
+
+/// As JSON Schema: an integer between bounds, both included.
+pub(super) fn integer_schema(min: u64, max: u64) -> Value {
+    bounded("integer", Some(("minimum", min)), (max < u64::MAX).then_some(("maximum", max)))
+}
+
+fn bounded(kind: &str, min: Option<(&str, u64)>, max: Option<(&str, u64)>) -> Value {
+    let bounds = min.into_iter().chain(max).map(|(name, bound)| (name.to_owned(), bound.into()));
+    Value::Object([("type".to_owned(), kind.into())].into_iter().chain(bounds).collect())
+}
+
+/// As JSON Schema: one of these.
+pub(super) fn choice_schema<T>(choices: &[(&str, T)]) -> Value {
+    json!({"type": "string", "enum": choices.iter().map(|(name, _)| *name).collect::<Vec<_>>()})
+}
+
 fn between(name: &str, min: u64, max: u64) -> String {
     match max {
         u64::MAX => format!("`{name}` must be an integer of at least {min}."),
@@ -389,7 +438,6 @@ fn between(name: &str, min: u64, max: u64) -> String {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
-    use serde_json::json;
 
     use super::*;
 

@@ -30,6 +30,9 @@ impl Answer {
     }
 }
 
+/// The API as OpenAPI 3.1. A test makes it of the routes, the parsers and the answers, and holds it to them.
+const DESCRIPTION: &str = include_str!("assets/openapi.json");
+
 /// Creates what a request asks for. One that is repeatable may be on its way twice: what the other has created in the
 /// meantime is the answer to this one too.
 async fn once(is_repeatable: bool, create: impl AsyncFn() -> Answered) -> Answered {
@@ -106,6 +109,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let answer: Value = match route.operation {
             Operation::Root => self.root(),
             Operation::Health => json!({"status": "ok", "service": "b2sync", "version": self.version}),
+            Operation::Description => return Ok(Answer::of_text(DESCRIPTION.to_owned())),
             Operation::ConnectionCreate => {
                 let repeatable = Repeatable::of(request)?;
                 let create = async || self.create_connection(repeatable.as_ref(), body).await;

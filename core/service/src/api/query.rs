@@ -1,9 +1,10 @@
 //! The parameters of a query, each read by name, with every problem reported at once.
 
 use percent_encoding::percent_decode_str;
+use serde_json::{Value, json};
 
 use super::{
-    body::KEY_CHARS_MAX,
+    body::{KEY_CHARS_MAX, choice_schema, integer_schema, note, text_schema},
     errors::{ApiError, Problem},
 };
 
@@ -37,6 +38,11 @@ impl Query {
         Self { path: path.trim_end_matches('/').to_owned(), parameters, has_more: parts.next().is_some() }
     }
 
+    /// Tells the tests which values a parameter takes.
+    fn note(&self, name: &str, schema: impl FnOnce() -> Value) {
+        note(&["query".to_owned()], name, schema);
+    }
+
     /// The path that it stands behind.
     pub(crate) fn path(&self) -> &str {
         &self.path
@@ -54,6 +60,7 @@ impl Query {
 
     /// Every value of a parameter that may be repeated; empty ones count as left out.
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
+        self.note(name, || json!({"type": "array", "items": {"type": "string"}}));
         let values = self.parameters.iter().filter(|(n, value)| n == name && !value.is_empty());
         values.map(|(_, value)| value.clone()).collect()
     }
@@ -75,6 +82,9 @@ impl Query {
             let message = format!("The query has more than {PARAMETERS_MAX} parameters. Send fewer.");
             problems.push(Problem { location: vec!["query".to_owned()], kind: "too_long", message });
         }
+        for name in names.iter().filter(|name| !repeated.contains(name)) {
+            self.note(name, || json!({"type": "string"}));
+        }
         for (index, (name, _)) in self.parameters.iter().enumerate() {
             let short: String = name.chars().take(KEY_CHARS_MAX).collect();
             let may_repeat = repeated.contains(&name.as_str());
@@ -90,6 +100,7 @@ impl Query {
 
     /// A boolean parameter.
     pub(crate) fn flag(&self, name: &str, problems: &mut Vec<Problem>) -> Option<bool> {
+        self.note(name, || json!({"type": "boolean"}));
         let text = self.get(name)?;
         match text.to_ascii_lowercase().as_str() {
             "true" | "1" => Some(true),
@@ -103,6 +114,7 @@ impl Query {
 
     /// A string of at most that many characters.
     pub(crate) fn text(&self, name: &str, chars_max: usize, problems: &mut Vec<Problem>) -> Option<String> {
+        self.note(name, || text_schema(0, chars_max));
         let text = self.get(name)?;
         let chars = text.chars().count();
         if chars > chars_max {
@@ -115,6 +127,7 @@ impl Query {
 
     /// One of `choices`.
     pub(crate) fn choice<T: Copy>(&self, name: &str, choices: &[(&str, T)], problems: &mut Vec<Problem>) -> Option<T> {
+        self.note(name, || choice_schema(choices));
         let text = self.get(name)?;
         let chosen = choices.iter().find(|(choice, _)| *choice == text);
         if chosen.is_none() {
@@ -126,6 +139,7 @@ impl Query {
 
     /// An integer between bounds, both included.
     pub(crate) fn integer(&self, name: &str, min: u64, max: u64, problems: &mut Vec<Problem>) -> Option<u64> {
+        self.note(name, || integer_schema(min, max));
         let text = self.get(name)?;
         let kind = match text.parse::<i128>() {
             Ok(number) if number < i128::from(min) => "greater_than_equal",

@@ -10,6 +10,7 @@ mod idempotency;
 mod jobs;
 mod letters;
 mod objects;
+mod openapi;
 mod running;
 mod syncs;
 

@@ -4,7 +4,7 @@
 mod errors;
 mod fields;
 mod limits;
-mod page;
+pub(super) mod page;
 
 use super::*;
 use crate::api::routes::ROUTES;

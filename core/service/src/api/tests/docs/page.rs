@@ -89,6 +89,15 @@ pub(super) fn names(page: &str, heading: &str) -> BTreeSet<String> {
     section(page, heading).iter().filter_map(first_cell).flat_map(|cell| quoted(&cell).collect::<Vec<_>>()).collect()
 }
 
+/// The rows of the tables below a heading: the names in the first cell, and the text of the last.
+pub(in crate::api::tests) fn rows(page: &str, heading: &str) -> Vec<(Vec<String>, String)> {
+    let cells = |line: &String| -> Option<(Vec<String>, String)> {
+        let cells: Vec<&str> = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ").collect();
+        Some((quoted(cells.first()?).collect(), (*cells.last()?).to_owned()))
+    };
+    section(page, heading).iter().filter_map(cells).filter(|(names, _)| !names.is_empty()).collect()
+}
+
 /// The names in the paragraph that begins so.
 pub(super) fn names_of_paragraph(page: &str, begin: &str) -> BTreeSet<String> {
     let text = read(page);
