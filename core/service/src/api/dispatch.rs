@@ -22,16 +22,20 @@ struct Answer {
     body: Option<String>,
     /// The header `ETag`.
     etag: Option<String>,
+    /// Whether the body is HTML.
+    is_page: bool,
 }
 
 impl Answer {
     fn of_text(body: String) -> Self {
-        Self { body: Some(body), etag: None }
+        Self { body: Some(body), etag: None, is_page: false }
     }
 }
 
 /// The API as OpenAPI 3.1. A test makes it of the routes, the parsers and the answers, and holds it to them.
 const DESCRIPTION: &str = include_str!("assets/openapi.json");
+/// The same as a page.
+const PAGE: &str = include_str!("assets/docs.html");
 
 /// Creates what a request asks for. One that is repeatable may be on its way twice: what the other has created in the
 /// meantime is the answer to this one too.
@@ -76,7 +80,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
         let mut response = match self.answer(&request).await {
             Ok(Answer { body: None, .. }) => ApiResponse::empty(),
-            Ok(Answer { body: Some(body), etag }) => {
+            Ok(Answer { body: Some(body), is_page: true, .. }) => ApiResponse::page(body),
+            Ok(Answer { body: Some(body), etag, .. }) => {
                 let mut response = ApiResponse::json(200, body);
                 response.headers.extend(etag.map(|etag| ("etag", etag)));
                 response
@@ -109,6 +114,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let answer: Value = match route.operation {
             Operation::Root => self.root(),
             Operation::Health => json!({"status": "ok", "service": "b2sync", "version": self.version}),
+            Operation::Page => return Ok(Answer { is_page: true, ..Answer::of_text(PAGE.to_owned()) }),
             Operation::Description => return Ok(Answer::of_text(DESCRIPTION.to_owned())),
             Operation::ConnectionCreate => {
                 let repeatable = Repeatable::of(request)?;
@@ -152,7 +158,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await?,
         };
         let etag = if route.operation.answers_record() { preconditions::header(&answer) } else { None };
-        Ok(Answer { body: (!answer.is_null()).then(|| answer.to_string()), etag })
+        Ok(Answer { body: (!answer.is_null()).then(|| answer.to_string()), etag, is_page: false })
     }
 
     fn root(&self) -> Value {

@@ -95,7 +95,22 @@ impl ApiResponse {
         }
     }
 
-    /// Writes the JSON in lines, for people.
+    /// A page of HTML, whose style stands in it.
+    pub(crate) fn page(body: String) -> Self {
+        let mut response = Self::json(200, body);
+        for (name, value) in &mut response.headers {
+            match *name {
+                "content-type" => *value = "text/html; charset=utf-8".to_owned(),
+                "content-security-policy" => {
+                    *value = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'".to_owned();
+                }
+                _ => {}
+            }
+        }
+        response
+    }
+
+    /// Writes JSON in lines, for people. What is not JSON stays.
     pub(crate) fn make_readable(&mut self) {
         let value: Option<Value> = serde_json::from_slice(&self.body).ok();
         if let Some(mut lines) = value.and_then(|value| serde_json::to_vec_pretty(&value).ok()) {

@@ -17,6 +17,7 @@ pub(super) enum Operation {
     Root,
     Health,
     Description,
+    Page,
     ConnectionCreate,
     ConnectionList,
     ConnectionGet,
@@ -174,10 +175,11 @@ const OBJECT: &str = "/v1/buckets/{bucket_id}/objects/{object_id}";
 
 /// Every route there is.
 #[rustfmt::skip] // One row a route.
-pub(super) static ROUTES: [Route; 34] = [
+pub(super) static ROUTES: [Route; 35] = [
     public("/", Operation::Root, "say what this service is"),
     public("/healthz", Operation::Health, r#"`{"service": "b2sync", "status": "ok", "version": "…"}`"#),
     public("/openapi.json", Operation::Description, "this API, as OpenAPI 3.1"),
+    public("/docs", Operation::Page, "this API as a page to read"),
     route(&["POST"], CONNECTIONS, Operation::ConnectionCreate, "create a connection"),
     route(&["GET"], CONNECTIONS, Operation::ConnectionList, "list connections"),
     route(&["POST"], CONNECTION_LIST, Operation::ConnectionList, "list connections, with filters in the body"),

@@ -11,6 +11,7 @@ mod jobs;
 mod letters;
 mod objects;
 mod openapi;
+mod openapi_page;
 mod running;
 mod syncs;
 

@@ -145,7 +145,8 @@ fn every_answer_tells_browsers_to_be_careful() {
             let response = home.request(ApiRequest { authorization, ..to(method, route.path, Value::Null) });
             assert_eq!(header(&response, "cache-control"), Some("no-store"), "{method} {}", route.path);
             if !response.body.is_empty() {
-                assert_eq!(header(&response, "content-type"), Some("application/json"));
+                let wanted = if route.path == "/docs" { "text/html; charset=utf-8" } else { "application/json" };
+                assert_eq!(header(&response, "content-type"), Some(wanted));
                 assert_eq!(header(&response, "x-content-type-options"), Some("nosniff"));
                 assert_eq!(header(&response, "referrer-policy"), Some("no-referrer"));
                 assert!(header(&response, "content-security-policy").unwrap().starts_with("default-src 'none'"));

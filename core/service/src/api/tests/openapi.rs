@@ -150,6 +150,9 @@ struct Seen {
 fn see(route: &'static Route) -> Seen {
     let mut answers = Vec::new();
     let mut notes = Vec::new();
+    if matches!(route.operation, Operation::Description | Operation::Page) {
+        return Seen { answers: vec![json!({})], notes };
+    }
     for method in route.methods {
         let (home, sync) = furnished();
         let objects = home.ok("GET", OBJECTS, Value::Null);
@@ -356,6 +359,10 @@ fn response(
     if seen.answers.iter().all(Value::is_null) {
         return json!({"204": {"description": "Done; there is nothing to say."}});
     }
+    if route.operation == Operation::Page {
+        let content = json!({"schema": {"type": "string"}});
+        return json!({"200": {"description": "The page.", "content": {"text/html": content}}});
+    }
     if route.operation == Operation::Description {
         let content = json!({"schema": {"type": "object"}});
         return json!({"200": {"description": "This description.", "content": {"application/json": content}}});
@@ -532,18 +539,24 @@ fn in_lines(description: &Value) -> String {
 }
 
 #[test]
-#[expect(clippy::disallowed_methods, reason = "a test writes documentation; no home does")]
 fn the_description_is_that_of_the_code() {
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "src/api/assets/openapi.json"].iter().collect();
-    let now = in_lines(&describe());
+    let description = describe();
+    check_asset("openapi.json", &in_lines(&description));
+    check_asset("docs.html", &openapi_page::page(&description));
+}
+
+#[track_caller]
+#[expect(clippy::disallowed_methods, reason = "a test writes documentation; no home does")]
+fn check_asset(name: &str, now: &str) {
+    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "src/api/assets", name].iter().collect();
     if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &now).unwrap();
+        fs::write(&path, now).unwrap();
     }
     let before = fs::read_to_string(&path).unwrap_or_default();
     let differs = before.lines().zip(now.lines()).find(|(before, now)| before != now);
     assert!(
         before == now,
-        "openapi.json is not what the code says, first at {differs:?}. Run `UPDATE_DOCS=1 cargo test -p b2sync-service \
+        "{name} is not what the code says, first at {differs:?}. Run `UPDATE_DOCS=1 cargo test -p b2sync-service \
          openapi` and read what changed."
     );
 }
