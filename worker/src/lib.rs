@@ -74,7 +74,8 @@ async fn api_request(request: &mut Request) -> Result<ApiRequest> {
     let url = request.url()?;
     let length = request.headers().get("content-length")?.and_then(|length| length.parse().ok());
     Ok(ApiRequest {
-        method: request.method().to_string(),
+        // As it was sent: workers-rs takes a method that it does not know for GET.
+        method: request.inner().method(),
         path: url.path().to_owned(),
         query: url.query().unwrap_or_default().to_owned(),
         authorization: request.headers().get("authorization")?,

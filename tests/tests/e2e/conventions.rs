@@ -23,6 +23,12 @@ fn head_and_tags_and_lines_come_through_the_runtime() -> Outcome {
     let head = send("HEAD", &[], b"")?;
     assert_eq!((head.status, head.body.len(), head.headers.get("etag")), (200, 0, Some(&etag)));
 
+    for method in ["QUERY", "PROPFIND", "PUT"] {
+        let answer = send(method, &[], b"")?;
+        let allow = answer.headers.get("allow").map(String::as_str);
+        assert_eq!((answer.status, allow), (405, Some("DELETE, GET, HEAD, PATCH")), "{method}: {}", answer.text());
+    }
+
     let lines = send("GET", &[("accept", "*/*")], b"")?;
     assert!(lines.text().starts_with("{\n  \"sync_config_id\": "), "{}", lines.text());
 
