@@ -73,7 +73,7 @@ fn each_fate_of_a_file_is_told() -> Outcome {
     assert_eq!(changed["snapshot"]["is_current_version"], false, "{changed}");
     service.fake().delete_key(BUCKET, "2024/d.mp4")?;
     let gone = explain(&service, &it, "2024/d.mp4")?;
-    assert!(words(&gone).contains("and appends its deletion."), "{gone}");
+    assert!(words(&gone).contains("appends its deletion, or holds it"), "{gone}");
 
     service.run_job(&it.sync, SOON)?;
     let kinds = |explained: &Value| -> Vec<String> {
@@ -87,6 +87,12 @@ fn each_fate_of_a_file_is_told() -> Outcome {
         (vec!["deleted".into(), "created".into()], &json!(false))
     );
     assert_eq!(kinds(&explain(&service, &it, "2024/new.mp4")?), ["created"]);
+
+    // Its size cannot be read: it has none.
+    service.fake().inject(Rule::next(Target::List, Fault::UnreadableEntries { keys: vec!["2024/new.mp4".into()] }));
+    let unreadable = explain(&service, &it, "2024/new.mp4")?;
+    assert!(unreadable["b2"]["size"].is_null() && unreadable["b2"]["unreadable"].is_string(), "{unreadable}");
+    assert_eq!(unreadable["snapshot"]["is_current_version"], Value::Null, "{unreadable}");
 
     // B2 is down: everything else is told all the same.
     service.fake().inject(Rule::next(Target::List, Fault::status(503)).times(Rule::ALWAYS));

@@ -6,6 +6,7 @@ mod connections;
 mod conventions;
 mod docs;
 mod everything;
+mod explain;
 mod idempotency;
 mod jobs;
 mod letters;
@@ -23,7 +24,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::{
     catalogue::{CatalogueTarget, MemoryCatalogue},
-    coordinator::protocol::{Answer, Command, SinkStatus, Stretched, SyncState, SyncStatus},
+    coordinator::protocol::{Answer, Command, KeyAnswer, SinkStatus, Stretched, SyncState, SyncStatus},
     registry::{MemoryRegistry, Registry},
     seal::MasterKeys,
     sinks::{CATALOGUE, SinkState, dead_letters::DeadLetters},
@@ -68,6 +69,8 @@ struct Home {
     catalogue: MemoryCatalogue,
     letters: RefCell<DeadLetters>,
     status: RefCell<SyncStatus>,
+    /// What is stored of every key.
+    stored: RefCell<KeyAnswer>,
     running: RefCell<Option<JobRecord>>,
     jobs: RefCell<Vec<JobRecord>>,
     archive: RefCell<Vec<JobRecord>>,
@@ -149,7 +152,7 @@ impl Coordinators for Home {
                 let jobs = jobs.into_iter().skip(offset as usize).take(limit as usize).collect();
                 Answer::Jobs { jobs, total, has_all: self.archive.borrow().is_empty() }
             }
-            Command::LookUp { .. } => Answer::Key(Box::default()),
+            Command::LookUp { .. } => Answer::Key(Box::new(self.stored.borrow().clone())),
             Command::Changes { after, limit, .. } => self.changes(after, limit)?,
             Command::Job { job_id } => {
                 Answer::Job { job: self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new) }
@@ -256,6 +259,7 @@ impl Home {
             catalogue: MemoryCatalogue::new(),
             letters: RefCell::default(),
             status: RefCell::default(),
+            stored: RefCell::default(),
             running: RefCell::default(),
             jobs: RefCell::default(),
             archive: RefCell::default(),

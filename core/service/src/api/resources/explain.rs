@@ -32,7 +32,7 @@ const KEY_BYTES_MAX: usize = 1_024;
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     pub(in crate::api) async fn explain_key(&self, sync: &SyncRecord, query: &Query) -> Answered {
         let key = parse(query)?;
-        let filter = Filter::compile(&sync.filters, &sync.source)?;
+        let filter = Filter::compile(&sync.effective_filters(), &sync.source)?;
         let is_below = key.starts_with(sync.source.prefix());
         let Answer::Key(stored) =
             self.coordinators.call(&sync.sync_id, Command::LookUp { key: key.to_owned() }).await?
@@ -91,18 +91,39 @@ struct Facts<'a> {
     stored: KeyAnswer,
 }
 
-/// How the filters were asked.
-enum Asked<'f> {
-    /// About the file as B2 shows it, or as it was known last.
-    File(Verdict<'f>),
-    /// About its name alone: no size and no time of it is known.
-    Name(Verdict<'f>),
+/// Of what the filters judged a file.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Judged {
+    /// Of the version that B2 shows.
+    Shown,
+    /// Of the version that was known last: B2 shows none, or could not be asked.
+    Last,
+    /// Of its name alone: no size and no time of it is known.
+    Name,
+}
+
+/// What the filters say of a file.
+#[derive(Clone, Copy)]
+struct Judgement<'f> {
+    verdict: Verdict<'f>,
+    of: Judged,
+}
+
+impl Judgement<'_> {
+    fn is_taken(self) -> bool {
+        self.verdict == Verdict::Accepted
+    }
 }
 
 impl Facts<'_> {
-    /// The file as B2 shows it now.
-    fn shown(&self) -> Option<&Entry> {
+    /// The file as B2 shows it now, also where its entry cannot be read.
+    fn listed(&self) -> Option<&Entry> {
         self.in_b2.as_ref()?.as_ref().ok()?.as_ref()
+    }
+
+    /// The version that B2 shows now.
+    fn shown(&self) -> Option<&Entry> {
+        self.listed().filter(|entry| !entry.is_unreadable())
     }
 
     /// Whether B2 said that there is no such file.
@@ -122,54 +143,46 @@ impl Facts<'_> {
         Some(known.is_version(shown))
     }
 
-    fn asked(&self) -> Asked<'_> {
+    /// Whether the newest change in the feed is of the version that B2 shows.
+    fn is_in_feed(&self) -> bool {
+        let of = |change: &ChangeWire, it: &Entry| {
+            (&change.etag, change.size, change.last_modified) == (&it.etag, it.size, it.last_modified)
+        };
+        let both = self.newest().filter(|change| change.kind != ChangeKind::Deleted).zip(self.shown());
+        both.is_some_and(|(change, shown)| of(change, shown))
+    }
+
+    fn judge(&self) -> Judgement<'_> {
         if let Some(entry) = self.shown() {
-            return Asked::File(self.filter.explain(entry));
+            return Judgement { verdict: self.filter.explain(entry), of: Judged::Shown };
         }
         let last = self.stored.known.as_ref().map(|known| (known.size, known.last_modified));
         let last = last.or_else(|| self.newest().map(|change| (change.size, change.last_modified)));
-        let is_known = last.is_some();
-        let spec = self.filter.spec();
-        let (size, last_modified) = last.unwrap_or_else(|| {
-            // A stand-in that passes what is asked of sizes and times.
-            let after = spec.modified_after.map(|after| after.plus_millis(1));
-            let before = spec.modified_before.map(|before| before.plus_millis(-1));
-            (spec.min_size_bytes.unwrap_or(1).max(1), after.or(before).unwrap_or_default())
-        });
-        let entry = Entry { key: self.key.to_owned(), etag: String::new(), size, last_modified };
-        let verdict = self.filter.explain(&entry);
-        if is_known { Asked::File(verdict) } else { Asked::Name(verdict) }
+        let of = if last.is_some() && self.listed().is_none() { Judged::Last } else { Judged::Name };
+        let verdict = match last {
+            Some((size, last_modified)) if of == Judged::Last => {
+                let key = self.key.to_owned();
+                self.filter.explain(&Entry { key, etag: String::new(), size, last_modified })
+            }
+            _ => self.filter.explain(&Entry::unreadable(self.key, "")),
+        };
+        Judgement { verdict, of }
     }
 
     fn render(&self, now: Timestamp) -> Value {
-        let asked = self.asked();
-        let (verdict, is_by_name) = match asked {
-            Asked::File(verdict) => (verdict, false),
-            Asked::Name(verdict) => (verdict, true),
-        };
-        let in_b2 = match &self.in_b2 {
-            None => Value::Null,
-            Some(Ok(None)) => json!({"is_there": false}),
-            Some(Ok(Some(entry))) => json!({
-                "is_there": true,
-                "etag": entry.etag,
-                "size": render::integer(entry.size),
-                "last_modified": render::time(entry.last_modified),
-            }),
-            Some(Err(error)) => json!({"is_there": null, "error": render::error(&error.to_string()),
-                                       "error_code": error.kind().as_str()}),
-        };
+        let judged = self.judge();
+        let (decided_by, why) = self.why(judged.verdict);
         json!({
             "key": self.key,
-            "summary": self.summary(verdict, is_by_name, now),
+            "summary": self.summary(judged, now),
             "is_below_source_path": self.in_b2.is_some(),
             "filters": {
-                "takes": verdict == Verdict::Accepted,
-                "decided_by": verdict.field(),
-                "reason": format!("{} {verdict}.", self.key),
-                "by_name_only": is_by_name,
+                "takes": judged.is_taken(),
+                "decided_by": decided_by,
+                "reason": format!("{} {why}.", self.key),
+                "by_name_only": judged.of == Judged::Name,
             },
-            "b2": in_b2,
+            "b2": self.in_b2.as_ref().map_or(Value::Null, shown_in_b2),
             "snapshot": {
                 "is_known": self.stored.known.is_some(),
                 "is_current_version": self.is_version(),
@@ -190,12 +203,23 @@ impl Facts<'_> {
         })
     }
 
+    /// The field that leaves a file out, and the same in words.
+    fn why(&self, verdict: Verdict<'_>) -> (Option<&'static str>, String) {
+        let asked = self.sync.filters.modified_after;
+        match self.sync.echoed.sync_from {
+            Some(from) if verdict == Verdict::TooOld && asked.is_none_or(|after| after < from) => {
+                (Some("sync_from"), format!("was not modified after sync_from, {from}"))
+            }
+            _ => (verdict.field(), verdict.to_string()),
+        }
+    }
+
     fn sinks(&self) -> &[SinkStatus] {
         self.stored.status.sinks.as_deref().unwrap_or_default()
     }
 
     /// What all of it means, sentence by sentence.
-    fn summary(&self, verdict: Verdict<'_>, is_by_name: bool, now: Timestamp) -> Vec<String> {
+    fn summary(&self, judged: Judgement<'_>, now: Timestamp) -> Vec<String> {
         if self.in_b2.is_none() {
             let prefix = self.sync.source.prefix();
             return vec![format!(
@@ -203,13 +227,8 @@ impl Facts<'_> {
                 self.sync.source
             )];
         }
-        let mut said = vec![self.in_words_of_b2()];
-        said.push(match verdict {
-            Verdict::Accepted if is_by_name => "The filters take a file of this name.".to_owned(),
-            Verdict::Accepted => "The filters take it.".to_owned(),
-            _ => format!("The filters leave it out: the file {verdict} (`{}`).", verdict.field().unwrap_or_default()),
-        });
-        said.extend(self.in_words_of_snapshot(verdict == Verdict::Accepted, now));
+        let mut said = vec![self.in_words_of_b2(), self.in_words_of_filters(judged)];
+        said.extend(self.in_words_of_snapshot(judged.is_taken(), now));
         said.push(self.in_words_of_feed());
         if let Some(change) = self.newest() {
             said.extend(self.sinks().iter().map(|sink| in_words_of_sink(sink, change.position)));
@@ -217,11 +236,17 @@ impl Facts<'_> {
         said.extend(self.stored.dead_letters.iter().map(|letter| {
             format!("The catalogue refused it for good: {} Send it back with POST …/dlq/requeue.", letter.reason)
         }));
+        said.extend(self.in_words_of_last_job());
         said
     }
 
     fn in_words_of_b2(&self) -> String {
         match &self.in_b2 {
+            Some(Ok(Some(entry))) if entry.is_unreadable() => format!(
+                "B2 lists the file, but its entry cannot be read: {}. Until it can, jobs set the file aside, and \
+                 append nothing of it.",
+                entry.etag
+            ),
             Some(Ok(Some(entry))) => {
                 format!("B2 shows the file now: {} bytes, last modified {}.", entry.size, entry.last_modified)
             }
@@ -232,27 +257,130 @@ impl Facts<'_> {
         }
     }
 
-    fn in_words_of_snapshot(&self, is_taken: bool, now: Timestamp) -> Option<String> {
-        let next = match (&self.stored.status.current_job, self.stored.status.next_sync_at) {
-            (Some(_), _) => "A job is running and has not come to it, or the next one finds it".to_owned(),
-            (None, Some(at)) if at > now => format!("The next poll, at {at}, finds it"),
-            (None, Some(_)) => "The next poll, which is due, finds it".to_owned(),
-            (None, None) => "No poll is planned: resume or trigger the sync".to_owned(),
+    fn in_words_of_filters(&self, judged: Judgement<'_>) -> String {
+        let what = match judged.of {
+            Judged::Shown => "it",
+            Judged::Last => "the version that was known last",
+            Judged::Name => "a file of this name",
         };
-        Some(match (self.stored.known, self.is_version()) {
-            _ if self.stored.is_undeleted => {
-                "A job found the file gone and holds its deletion back: more files were gone than `deletion_limit` \
-                 allows. Confirm with POST …/trigger?confirm_deletes=true."
-                    .to_owned()
+        if judged.is_taken() {
+            return format!("The filters take {what}.");
+        }
+        let (field, why) = self.why(judged.verdict);
+        format!("The filters leave {what} out: the file {why} (`{}`).", field.unwrap_or_default())
+    }
+
+    /// What the snapshot knows, and what follows from that.
+    fn in_words_of_snapshot(&self, is_taken: bool, now: Timestamp) -> Option<String> {
+        if self.stored.is_undeleted {
+            return Some(self.in_words_of_held(is_taken, now));
+        }
+        let is_shown = self.shown().is_some();
+        if self.stored.known.is_none() {
+            return match self.stored.generation {
+                0 if is_taken && self.is_in_feed() => Some(IN_FEED_ALREADY.to_owned()),
+                0 if is_taken && is_shown => {
+                    Some(format!("No job has completed its listing so far. {}", self.comes(now, "appends it")))
+                }
+                0 => Some("No job has completed its listing so far.".to_owned()),
+                _ if is_taken && is_shown => Some(self.in_words_of_new(now)),
+                _ if self.is_kept() => Some(
+                    "The snapshot does not know it, and the feed has no deletion of it: `reconcile` keeps such \
+                     objects."
+                        .to_owned(),
+                ),
+                _ if self.listed().is_none() && self.newest().is_some() => {
+                    Some("The snapshot does not know it.".to_owned())
+                }
+                _ => None,
+            };
+        }
+        let reconcile = self.sync.reconcile;
+        Some(match self.is_version() {
+            None if self.is_gone() => {
+                format!("The snapshot still knows it. {}", self.comes(now, &deletion("on_delete", reconcile.on_delete)))
             }
-            (Some(_), Some(true)) if is_taken => "The snapshot knows this version.".to_owned(),
-            (Some(_), Some(false)) if is_taken => format!("The snapshot knows another version. {next}."),
-            (Some(_), _) if self.is_gone() => format!("The snapshot still knows it. {next}, and appends its deletion."),
-            (Some(_), Some(_)) => format!("The snapshot still knows it, since the filters took it before. {next}."),
-            (None, _) if self.stored.generation == 0 => "No job has completed its listing so far.".to_owned(),
-            (None, _) if is_taken && self.shown().is_some() => format!("The snapshot does not know it yet. {next}."),
-            _ => return None,
+            None => "The snapshot knows a version of it.".to_owned(),
+            Some(_) if !is_taken => format!(
+                "The snapshot still knows it, since the filters took it before. {}",
+                self.comes(now, &deletion("on_filter_drift", reconcile.on_filter_drift))
+            ),
+            Some(true) => "The snapshot knows this version.".to_owned(),
+            Some(false) if self.is_in_feed() => IN_FEED_ALREADY.to_owned(),
+            Some(false) if reconcile.on_update => {
+                format!("The snapshot knows another version. {}", self.comes(now, "appends the update"))
+            }
+            Some(false) => format!(
+                "The snapshot knows another version. {}",
+                self.comes(now, "takes this one over and appends nothing, because `reconcile.on_update` is false")
+            ),
         })
+    }
+
+    /// Of a file that B2 shows, that the filters take, and that the snapshot does not know.
+    fn in_words_of_new(&self, now: Timestamp) -> String {
+        if self.is_in_feed() {
+            return IN_FEED_ALREADY.to_owned();
+        }
+        let may_wait = match self.sync.max_objects_per_run {
+            Some(most) => format!("appends it, if that is among the first {most} (`max_objects_per_run`)"),
+            None => "appends it".to_owned(),
+        };
+        format!("The snapshot does not know it yet. {}", self.comes(now, &may_wait))
+    }
+
+    /// Of a file that a job found gone or left out, while its deletion is not in the feed.
+    fn in_words_of_held(&self, is_taken: bool, now: Timestamp) -> String {
+        if self.shown().is_some() && is_taken {
+            let what = match self.is_version() {
+                Some(true) => "no longer holds its deletion",
+                _ => "appends the update and no longer holds its deletion",
+            };
+            return format!("A job found the file gone or left out. It is there again. {}", self.comes(now, what));
+        }
+        let found = if self.shown().is_some() { "left out by the filters" } else { "gone or left out" };
+        if self.stored.status.deletions_held == 0 {
+            return format!(
+                "A job found the file {found}, and ended before it appended the deletion. {}",
+                self.comes(now, "looks again")
+            );
+        }
+        let first = if self.is_paused() { "Resume the sync, and then confirm" } else { "Confirm" };
+        format!(
+            "A job found the file {found} and holds its deletion back: more files were than `deletion_limit` \
+             allows. {first} with POST …/trigger?confirm_deletes=true."
+        )
+    }
+
+    /// Whether the feed's readers have it and keep it, as `reconcile` asks for.
+    fn is_kept(&self) -> bool {
+        let asks = !self.sync.reconcile.on_delete || !self.sync.reconcile.on_filter_drift;
+        let has = self.newest().is_some_and(|change| change.kind != ChangeKind::Deleted);
+        asks && has && self.stored.status.current_job.is_none()
+    }
+
+    fn is_paused(&self) -> bool {
+        self.stored.status.paused_at.is_some()
+    }
+
+    /// Which job comes next, and what it does.
+    fn comes(&self, now: Timestamp, what: &str) -> String {
+        match (&self.stored.status.current_job, self.stored.status.next_sync_at) {
+            (Some(_), _) => {
+                format!("A job is running: it {what} when it comes to the file, or else the next one does.")
+            }
+            _ if self.is_paused() => format!("The sync is paused. The job after POST …/resume {what}."),
+            (None, Some(at)) if at > now => format!("The next poll, at {at}, {what}."),
+            (None, Some(_)) => format!("The next poll, which is due, {what}."),
+            (None, None) => format!("No poll is planned. A job that you start with POST …/trigger {what}."),
+        }
+    }
+
+    /// Why the latest job failed: what it would have done is not done.
+    fn in_words_of_last_job(&self) -> Option<String> {
+        let error = self.stored.status.last_error.as_ref()?;
+        let is_done = self.is_version() == Some(true) && !self.stored.is_undeleted;
+        (!is_done).then(|| format!("The latest job failed: {}", error.message))
     }
 
     fn in_words_of_feed(&self) -> String {
@@ -275,6 +403,34 @@ impl Facts<'_> {
             None if first > 1 => format!("The feed has no change of it; changes before position {first} are gone."),
             None => "The feed has no change of it.".to_owned(),
         }
+    }
+}
+
+/// Of a version that the feed has, and the snapshot does not know so far.
+const IN_FEED_ALREADY: &str = "A job has appended this version. The snapshot knows it once a job has read the whole \
+                               listing.";
+
+/// What a job does with a file that is gone, or left out, as `reconcile` says in `field`.
+fn deletion(field: &str, is_asked: bool) -> String {
+    if is_asked {
+        return "appends its deletion, or holds it if there are more than `deletion_limit` allows".to_owned();
+    }
+    format!("drops it from the snapshot and appends nothing, because `reconcile.{field}` is false")
+}
+
+/// What B2 shows, as fields.
+fn shown_in_b2(asked: &Result<Option<Entry>, Error>) -> Value {
+    match asked {
+        Ok(None) => json!({"is_there": false}),
+        Ok(Some(entry)) if entry.is_unreadable() => json!({"is_there": true, "unreadable": entry.etag}),
+        Ok(Some(entry)) => json!({
+            "is_there": true,
+            "etag": entry.etag,
+            "size": render::integer(entry.size),
+            "last_modified": render::time(entry.last_modified),
+        }),
+        Err(error) => json!({"is_there": null, "error": render::error(&error.to_string()),
+                             "error_code": error.kind().as_str()}),
     }
 }
 
