@@ -11,7 +11,7 @@ use unicode_normalization::char::{compose, decompose_canonical};
 use crate::{
     error::quoted,
     filter::{Filter, FilterSpec, SIBLINGS_MAX, SeenRecord, Verdict},
-    policy::HeldBack,
+    policy::{DeletionLimit, HeldBack},
     source_path::SourcePath,
 };
 
@@ -147,18 +147,32 @@ pub fn of_overlaps(source: &SourcePath, others: &[(String, SourcePath)]) -> Opti
     ))
 }
 
-/// Of deletions that a job holds back; `known` files were there when deletions were first held.
-pub fn of_deletions(held: &HeldBack, known: u64) -> Warning {
+/// Of deletions that a job holds back, because they are more than `limit` allows of `known` files; `is_cut_short`: the
+/// job has stopped before the end of the listing.
+pub fn of_deletions(held: &HeldBack, (limit, known): (DeletionLimit, u64), is_cut_short: bool) -> Warning {
     let count = held.count;
+    let (gone, deletions_are) = if count == 1 {
+        ("1 known file is gone, or no longer matches the filters".to_owned(), "its deletion is")
+    } else {
+        (format!("{count} known files are gone, or no longer match the filters"), "their deletions are")
+    };
+    let DeletionLimit { percent, files: allowed } = limit;
+    let (rest, reach) = if is_cut_short {
+        ("", ", as often as it takes: a job that stops at max_objects_per_run deletes nothing behind that place")
+    } else {
+        ("; everything else was synced", "")
+    };
     let first = held.keys.first().map_or_else(String::new, |key| format!(" The first is {}.", quoted(key)));
     Warning::new(
         WarningCode::DeletionsHeld,
         format!(
-            "{count} of {known} known files are gone, or no longer match the filters. That is more than \
-             deletion_limit allows, so their deletions are held; everything else was synced.{first}"
+            "{gone}. deletion_limit allows {allowed}, or {percent} % of {}, so {deletions_are} held{rest}.{first}",
+            files(known)
         ),
-        "If the files are really gone, trigger the sync with confirm_deletes=true. Otherwise check the key's rights, \
-         the source path and the filters: what is there again is no longer held.",
+        format!(
+            "If the files are really gone, trigger the sync with confirm_deletes=true{reach}. Otherwise check the \
+             key's rights, the source path and the filters: what is there again is no longer held."
+        ),
     )
 }
 

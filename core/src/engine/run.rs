@@ -66,6 +66,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         if !self.append_deletions(must).await? {
             return Ok(Outcome::Continue);
         }
+        self.hold_back_behind().await?;
         if base.leaves.list.is_empty() {
             base.leaves = Leaves::of(&self.state, &self.job.stored.document.root).await?;
         }
@@ -99,7 +100,10 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 let held = self.job.deletions.held_back.as_ref();
                 let mut warnings: Vec<_> = held
                     .iter()
-                    .map(|held| warning::of_deletions(held, stored.document.root.entries_to_guard()))
+                    .map(|held| {
+                        let known = stored.document.root.entries_to_guard();
+                        warning::of_deletions(held, (self.spec.deletion_limit, known), limited)
+                    })
                     .collect();
                 warnings.extend(warning::of_job(self.spec.filter, &self.spec.seen.record(), done));
                 warnings

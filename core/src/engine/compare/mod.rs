@@ -222,7 +222,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         let compared = if equal {
             match self.take_again(&entries) {
                 Some(stop) => {
-                    base.put_back(entries.iter().skip(stop).map(Known::from));
+                    base.put_back(entries.iter().skip(stop).map(Known::from), self.job.place.watch.order);
                     Compared::Limited(stop)
                 }
                 None => Compared::All,
@@ -323,7 +323,7 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
                 let key = listed.get(stop).map(|entry| entry.key.as_str());
                 let from =
                     key.map_or(known.len(), |key| known.partition_point(|it| keys.compare(&it.key, key).is_lt()));
-                base.put_back(known.into_iter().skip(from));
+                base.put_back(known.into_iter().skip(from), keys);
                 return Ok(Compared::Limited(done + stop));
             }
             done += here;

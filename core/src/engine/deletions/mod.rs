@@ -28,6 +28,16 @@ use crate::{
 const KEYS_SHOWN_MAX: usize = 20;
 const KEY_BYTES_SHOWN_MAX: usize = 4_096;
 
+/// The first of the keys, as many as a report names.
+fn keys_shown(keys: impl Iterator<Item = String>) -> Vec<String> {
+    let mut bytes = 0;
+    let fits = |key: &String| {
+        bytes += key.len();
+        bytes <= KEY_BYTES_SHOWN_MAX
+    };
+    keys.take(KEYS_SHOWN_MAX).filter(fits).collect()
+}
+
 impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
     /// Keeps a deletion until the listing is complete.
     pub(super) async fn vanished(&mut self, known: Known) -> Result<(), Error> {
@@ -188,12 +198,26 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             self.store_deletions().await?;
         }
         let first = self.deletions_from(self.job.deletions.done).await?;
-        let mut keys: Vec<String> = first.into_iter().take(KEYS_SHOWN_MAX).map(|known| known.key).collect();
-        let mut bytes = 0;
-        keys.retain(|key| {
-            bytes += key.len();
-            bytes <= KEY_BYTES_SHOWN_MAX
-        });
+        let keys = keys_shown(first.into_iter().map(|known| known.key));
+        self.job.deletions.held_back = Some(HeldBack { count, keys });
+        Ok(())
+    }
+
+    /// Counts what was held back before and lies behind the place where the job stopped, because it may take no more
+    /// files: it is held back still, confirmed or not.
+    pub(super) async fn hold_back_behind(&mut self) -> Result<(), Error> {
+        let behind = known::count(&self.job.next.undeleted);
+        let held = self.job.deletions.held_back.clone().unwrap_or_default();
+        let count = held.count.saturating_add(behind);
+        let is_asked = self.spec.reconcile.deletes();
+        if behind == 0 || !is_asked || !self.job.are_many_deletions(self.spec.deletion_limit, count) {
+            return Ok(());
+        }
+        let first = match self.job.next.undeleted.first() {
+            Some(part) => known::read(&self.state, part).await?,
+            None => Vec::new(),
+        };
+        let keys = keys_shown(held.keys.into_iter().chain(first.into_iter().map(|known| known.key)));
         self.job.deletions.held_back = Some(HeldBack { count, keys });
         Ok(())
     }

@@ -60,12 +60,14 @@ pub struct KnownList {
     parts: VecDeque<KnownPart>,
     /// The first part, once it was read: what is not skipped of it.
     in_hand: VecDeque<Known>,
+    /// The part that was taken last, if nothing of it was left.
+    emptied: Option<KnownPart>,
 }
 
 impl KnownList {
     /// Of these parts.
     pub fn of(parts: Vec<KnownPart>) -> Self {
-        Self { parts: parts.into(), in_hand: VecDeque::new() }
+        Self { parts: parts.into(), ..Self::default() }
     }
 
     /// Whether nothing is left.
@@ -113,6 +115,7 @@ impl KnownList {
         order: KeyOrder,
     ) -> Result<Vec<Known>, Error> {
         let mut taken = Vec::new();
+        self.emptied = None;
         while self.has_before(state, end, order).await? {
             while let Some(known) =
                 self.in_hand.pop_front_if(|known| end.is_none_or(|end| order.compare(&known.key, end).is_lt()))
@@ -164,9 +167,27 @@ impl KnownList {
         Ok(())
     }
 
+    /// Gives back the last files of those that were taken last, all of one part.
+    pub fn put_back(&mut self, known: Vec<Known>) {
+        if known.is_empty() {
+            return;
+        }
+        if let Some(part) = self.emptied.take() {
+            // What was read of the next part is read again.
+            self.parts.push_front(part);
+            self.in_hand.clear();
+        }
+        if let Some(part) = self.parts.front_mut() {
+            part.skip = part.skip.saturating_sub(known.len() as u64);
+        }
+        known.into_iter().rev().for_each(|known| self.in_hand.push_front(known));
+    }
+
     fn drop_done(&mut self) {
-        if self.in_hand.is_empty() && self.parts.front().is_some_and(|part| part.skip >= part.count) {
-            self.parts.pop_front();
+        if self.in_hand.is_empty()
+            && let Some(part) = self.parts.pop_front_if(|part| part.skip >= part.count)
+        {
+            self.emptied = Some(part);
         }
     }
 }

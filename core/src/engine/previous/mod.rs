@@ -105,6 +105,8 @@ pub struct Base {
     read: Vec<ContentHash>,
     /// What stands beside the snapshot and is not dealt with yet.
     undeleted: KnownList,
+    /// The keys of what was taken of that last, in order.
+    beside: Vec<String>,
 }
 
 impl Base {
@@ -236,6 +238,7 @@ impl Base {
             let (mut known, up_to) = chunk.map_or((Vec::new(), None), |chunk| (chunk.known, chunk.up_to));
             let up_to = up_to.or(nearer);
             let beside = self.undeleted.take_before(state, up_to.as_deref().or(end), order).await?;
+            self.beside = beside.iter().map(|known| known.key.clone()).collect();
             if !beside.is_empty() {
                 // It lies among the snapshot's files, and none of it is one of them.
                 known.extend(beside);
@@ -289,9 +292,13 @@ impl Base {
         std::mem::take(&mut self.read)
     }
 
-    /// Gives back what was taken and not dealt with. It must be what was taken last, and becomes part of the snapshot.
-    pub fn put_back(&mut self, known: impl DoubleEndedIterator<Item = Known>) {
-        known.rev().for_each(|known| self.in_hand.push_front(known));
+    /// Gives back what was taken and not dealt with. It must be what was taken last.
+    pub fn put_back(&mut self, known: impl DoubleEndedIterator<Item = Known>, order: KeyOrder) {
+        let is_beside = |it: &Known| self.beside.binary_search_by(|key| order.compare(key, &it.key)).is_ok();
+        let (beside, known): (Vec<_>, Vec<_>) = known.partition(is_beside);
+        known.into_iter().rev().for_each(|known| self.in_hand.push_front(known));
+        self.undeleted.put_back(beside);
+        self.beside.clear();
     }
 
     async fn open_leaf<B: BlobStore, D: DocumentStore>(&mut self, state: &State<'_, B, D>) -> Result<(), Error> {

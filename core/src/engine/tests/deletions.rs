@@ -378,3 +378,74 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn deletions_stay_held_behind_the_place_where_a_job_stops() {
+    for (tiny, streams, stepped) in [(false, 1, false), (true, 1, false), (true, 4, false), (true, 1, true)] {
+        let mut world = World::new(10).with_tiny_thresholds(tiny);
+        world.confirm_deletes = false;
+        world.streams.set(streams);
+        let job = |world: &World| {
+            let (job_id, budget) =
+                (format!("job_s{}", world.steps.get()), if stepped { ONE_PAGE } else { Budget::UNLIMITED });
+            loop {
+                let report = world.step(&job_id, &budget);
+                if report.outcome.clone().unwrap() == Outcome::Done {
+                    return report;
+                }
+            }
+        };
+        let kept = || (0..10).map(|n| entry(&format!("b/{n:03}"), 1)).chain([entry("old/060x", 1), entry("z", 1)]);
+        world.bucket.set((0..150).map(|n| entry(&format!("old/{n:03}"), 1)).chain(kept()).collect::<Vec<_>>());
+        job(&world);
+        world.bucket.set(kept().collect::<Vec<_>>());
+        assert_eq!(held(&job(&world)), 150);
+        let bytes = world.document().root.bytes;
+
+        world.objects_max.set(Some(3));
+        let early = ["a/1", "a/2", "a/3", "a/4", "a/5"].map(|key| entry(key, 1));
+        world.bucket.set(kept().chain(early).collect::<Vec<_>>());
+        // To confirm does not reach them, and they stay held.
+        world.confirm_deletes = true;
+        let report = job(&world);
+        let stands = (report.limited, held(&report), report.counts.deleted);
+        assert_eq!(stands, (true, 150, 0), "tiny: {tiny}, {streams} streams");
+        assert_eq!(world.document().root.bytes, bytes + 3, "what is held is no part of the snapshot");
+        let warning = &report.warnings[0];
+        assert!(warning.message.starts_with("150 known files are gone, or"), "{warning:?}");
+        assert!(warning.advice.contains("a job that stops at max_objects_per_run"), "{warning:?}");
+        assert_eq!(report.held_back.unwrap().keys[0], "old/000");
+        world.check_all_is_named();
+        let report = job(&world);
+        assert_eq!((report.limited, held(&report), report.counts.deleted), (false, 0, 150));
+        world.check_all_is_named();
+        world.check();
+    }
+}
+
+#[test]
+fn a_confirmation_takes_what_lies_before_the_place_where_a_job_stops() {
+    for tiny in [false, true] {
+        let mut world = World::new(10).with_tiny_thresholds(tiny);
+        world.confirm_deletes = false;
+        let kept = || [entry("a", 1), entry("z", 1)].into_iter();
+        world.bucket.set((0..150).map(|n| entry(&format!("old/{n:03}"), 1)).chain(kept()).collect::<Vec<_>>());
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(kept().collect::<Vec<_>>());
+        assert_eq!(held(&world.job(&Budget::UNLIMITED)), 150);
+        world.objects_max.set(Some(1));
+        world.bucket.set(kept().chain([entry("old/020x", 1), entry("old/030x", 1)]).collect::<Vec<_>>());
+        world.confirm_deletes = true;
+        let report = world.job(&Budget::UNLIMITED);
+        assert_eq!((report.limited, report.counts.deleted + held(&report)), (true, 150), "tiny: {tiny}");
+        assert!((21..=31).contains(&report.counts.deleted), "{}", report.counts.deleted);
+        world.check_all_is_named();
+        // What is left is no more than the limit allows of the files that there were.
+        world.confirm_deletes = false;
+        let report = world.job(&Budget::UNLIMITED);
+        assert_eq!(held(&report), 119, "tiny: {tiny}");
+        world.confirm_deletes = true;
+        assert_eq!(world.job(&Budget::UNLIMITED).counts.deleted, 119);
+        world.check();
+    }
+}

@@ -1,7 +1,11 @@
 //! Syncs: what they are made of.
 
 use super::*;
-use b2sync_core::b2::account::{StoredAccount, parse_authorize};
+use b2sync_core::{
+    b2::account::{StoredAccount, parse_authorize},
+    policy::{DeletionLimit, HeldBack},
+    warning::{Warning, WarningCode},
+};
 
 #[test]
 fn a_sync_as_the_documentation_makes_it() {
@@ -142,6 +146,22 @@ fn what_the_user_should_know_is_said_at_once() {
     assert_eq!(codes(&home.ok("GET", &path, Value::Null)), [""; 0]);
     let patched = home.ok("PATCH", &path, json!({"include_patterns": ["v/**"]}));
     assert_eq!(codes(&patched), ["pattern_repeats_source_path", "files_beside_folder"]);
+
+    // Deletions wait to be confirmed, whatever the filters are now.
+    let held = HeldBack { count: 150, keys: vec!["v/sub/a".into()] };
+    let limit = DeletionLimit { percent: 20, files: 5 };
+    home.status.borrow_mut().warnings = vec![
+        b2sync_core::warning::of_deletions(&held, (limit, 200), false),
+        Warning { code: WarningCode::NoFiles, message: "m".into(), advice: "a".into() },
+    ];
+    home.status.borrow_mut().deletions_held = 150;
+    let shown = home.ok("GET", &path, Value::Null);
+    assert_eq!(codes(&shown), ["pattern_repeats_source_path", "deletions_held", "files_beside_folder"]);
+    let message = "150 known files are gone, or no longer match the filters. deletion_limit allows 5, or 20 % of 200 \
+                   files, so their deletions are held; everything else was synced. The first is \"v/sub/a\".";
+    assert_eq!(shown["warnings"][1]["message"], message);
+    home.status.borrow_mut().deletions_held = 0;
+    assert_eq!(codes(&home.ok("GET", &path, Value::Null)), ["pattern_repeats_source_path", "files_beside_folder"]);
 }
 
 #[test]

@@ -23,7 +23,7 @@ use b2sync_core::{
     filter::FilterSpec,
     job::JobStatus,
     time::Timestamp,
-    warning::{self, Warning},
+    warning::{self, Warning, WarningCode},
 };
 
 /// `UNKNOWN` when the coordinator did not answer.
@@ -179,12 +179,15 @@ const NOT_KNOWN: &str = "source_path file_filters schema_mapping sync_mode sched
     sync_progress stats dead_letters feed stretched cost";
 
 /// Those of the latest job that completed, if it ran with the filters that the sync has now; else those that need no
-/// job: of the filters, and, before the first job, of the creation.
+/// job: of the filters, of deletions that are held, and, before the first job, of the creation.
 fn warnings(record: &SyncRecord, status: &SyncStatus) -> Vec<Warning> {
     if status.warned_for == record.effective_filters().fingerprint() {
         return status.warnings.clone();
     }
     let mut warnings = warning::of_filters(&record.filters, &record.source);
+    // What waits to be confirmed does so under any filters.
+    let held = |warning: &&Warning| warning.code == WarningCode::DeletionsHeld && status.deletions_held > 0;
+    warnings.extend(status.warnings.iter().filter(held).cloned());
     if status.last_sync_at.is_none() {
         warnings.extend(record.first_look.iter().cloned());
     }
