@@ -462,6 +462,15 @@ fn compile_extensions(written: &[String]) -> Result<Items<String>, Error> {
                 "Write it as mp4 or .mp4; a glob belongs in include_patterns.",
             ));
         }
+        let parts: Vec<&str> = bare.split([',', ';', '|', ' ']).filter(|part| !part.is_empty()).collect();
+        let is_extension = |part: &&str| part.trim_start_matches('.').chars().count() > 1;
+        if parts.len() > 1 && parts.iter().all(is_extension) {
+            return Err(invalid(
+                format!("extensions[{index}]"),
+                format!("{} is a list in one string.", quoted(extension)),
+                "Make each extension an item of its own: [\"mp4\", \"mov\"].",
+            ));
+        }
         extensions.push((bare.clone(), format!(".{bare}")));
     }
     Ok(Items::new(extensions))

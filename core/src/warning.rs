@@ -50,7 +50,7 @@ pub enum WarningCode {
     ExtensionUnmatched,
     /// One of `mime_types` matched no file that the filters before it pass.
     MimeTypeUnmatched,
-    /// A pattern begins with the source path's own folder.
+    /// A pattern begins with the source path's own folder, or with the bucket's name.
     PatternRepeatsSourcePath,
     /// The source path has no `/` at its end, and takes more than the folder that it names.
     FilesBesideFolder,
@@ -88,20 +88,18 @@ impl Warning {
     }
 }
 
-/// Of filters that no listing was read for: patterns that begin with the source path's own folder.
+/// Of filters that no listing was read for: patterns that begin with the source path's own folder, or with the bucket's
+/// name.
 pub fn of_filters(spec: &FilterSpec, source: &SourcePath) -> Vec<Warning> {
     let mut warnings = Vec::new();
     for (list, patterns) in [("include", &spec.include_patterns), ("exclude", &spec.exclude_patterns)] {
         for pattern in patterns.iter().take(UNMATCHED_MAX) {
             if let Some(rest) = behind_own_folder(pattern, source) {
+                let what = if source.root().is_empty() { "name of the bucket" } else { "source path's own folder" };
                 warnings.push(Warning::new(
                     WarningCode::PatternRepeatsSourcePath,
-                    format!("The {list} pattern {} begins with the source path's own folder.", quoted(pattern)),
-                    format!(
-                        "Patterns count from the source path's last folder, {}: {}",
-                        source.root(),
-                        without_folder(rest)
-                    ),
+                    format!("The {list} pattern {} begins with the {what}.", quoted(pattern)),
+                    without_folder(rest, source),
                 ));
             }
         }
@@ -286,12 +284,18 @@ fn has_filters_before(verdict: Verdict<'_>, spec: &FilterSpec) -> bool {
         || (verdict > Verdict::NotIncluded && !spec.include_patterns.is_empty())
 }
 
-/// What stands without quotation marks in an advice: at most [`SHOWN_CHARS_MAX`] characters of it.
+/// What stands without quotation marks in an advice: at most [`SHOWN_CHARS_MAX`] characters of it. What cannot be seen
+/// is escaped.
 fn shown(text: &str) -> String {
-    match text.char_indices().nth(SHOWN_CHARS_MAX) {
-        None => text.to_owned(),
-        Some((cut, _)) => format!("{}…", text.get(..cut).unwrap_or_default()),
+    let mut shown = String::new();
+    for c in text.chars().take(SHOWN_CHARS_MAX) {
+        let is_unseen = c.is_control() || matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{feff}');
+        if is_unseen { shown.extend(c.escape_default()) } else { shown.push(c) }
     }
+    if text.chars().nth(SHOWN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 fn files(count: u64) -> String {
@@ -398,7 +402,7 @@ fn nothing_matched(filter: &Filter, seen: &SeenRecord, listed: u64) -> Warning {
 fn pattern_advice(pattern: &str, filter: &Filter) -> String {
     let source = filter.source();
     let mut advice = if let Some(rest) = behind_own_folder(pattern, source) {
-        format!("Patterns count from the source path's last folder, {}: {}", source.root(), without_folder(rest))
+        without_folder(rest, source)
     } else if pattern.contains(['*', '?', '[', '{', '\\']) || pattern.ends_with('/') {
         let path = pattern.contains('/') && !source.root().is_empty();
         let from = if path { format!(", and patterns with / count from {}", source.root()) } else { String::new() };
@@ -417,12 +421,12 @@ fn pattern_advice(pattern: &str, filter: &Filter) -> String {
 /// What follows in a pattern that begins with the source path's own folder, or with all of it.
 fn behind_own_folder<'p>(pattern: &'p str, source: &SourcePath) -> Option<&'p str> {
     let root = source.root();
-    if root.is_empty() {
-        return None;
-    }
-    let folder = root.trim_end_matches('/').rsplit('/').next().filter(|folder| !folder.is_empty())?;
     let text = pattern.strip_prefix("./").or_else(|| pattern.strip_prefix('/')).unwrap_or(pattern);
     let in_bucket = text.strip_prefix(source.bucket().as_str()).and_then(|text| text.strip_prefix('/'));
+    if root.is_empty() {
+        return in_bucket;
+    }
+    let folder = root.trim_end_matches('/').rsplit('/').next().filter(|folder| !folder.is_empty())?;
     in_bucket
         .and_then(|text| text.strip_prefix(root))
         .or_else(|| text.strip_prefix(root))
@@ -430,11 +434,15 @@ fn behind_own_folder<'p>(pattern: &'p str, source: &SourcePath) -> Option<&'p st
 }
 
 /// What to write in place of the folder and `rest`.
-fn without_folder(rest: &str) -> String {
+fn without_folder(rest: &str, source: &SourcePath) -> String {
+    let count = match source.root() {
+        "" => "Patterns count from the beginning of the bucket".to_owned(),
+        root => format!("Patterns count from the source path's last folder, {root}"),
+    };
     match rest {
-        "" | "**" => "write ** for all files in it.".to_owned(),
-        rest if rest.contains('/') => format!("write {} for files in it.", shown(rest)),
-        rest => format!("write /{} for files in it.", shown(rest)),
+        "" | "**" => format!("{count}: write ** for all files in it."),
+        rest if rest.contains('/') => format!("{count}: write {} for files in it.", shown(rest)),
+        rest => format!("{count}: write /{} for files in it.", shown(rest)),
     }
 }
 
@@ -646,6 +654,13 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_seen_is_escaped_in_an_advice() {
+        let warnings = job(&spec(&["a\u{0}\u{200b}é", "b"], &[]), "b2://bucket/", &["b"]);
+        assert!(warnings[0].advice.contains("write a\\u{0}\\u{200b}é/."), "{warnings:?}");
+        assert_eq!(shown(&"é".repeat(101)), "é".repeat(100) + "…");
+    }
+
+    #[test]
     fn a_pattern_that_repeats_the_source_path_is_named() {
         use WarningCode::{PatternRepeatsSourcePath, PatternUnmatched};
         let source = SourcePath::parse("b2://bucket/a/v/").unwrap();
@@ -661,6 +676,16 @@ mod tests {
             let warnings = of_filters(&spec(&[], &[pattern]), &source);
             let expected = advice.map(|it| (PatternRepeatsSourcePath, "begins with the source path's own folder", it));
             check(&warnings, expected.as_slice());
+        }
+        let whole = SourcePath::parse("b2://bucket/").unwrap();
+        for (pattern, advice) in [
+            ("bucket/v/**", Some("count from the beginning of the bucket: write v/** for files in it.")),
+            ("/bucket/*.mp4", Some("count from the beginning of the bucket: write /*.mp4 for")),
+            ("bucket2/v/**", None),
+            ("v/**", None),
+        ] {
+            let expected = advice.map(|it| (PatternRepeatsSourcePath, "begins with the name of the bucket", it));
+            check(&of_filters(&spec(&[pattern], &[]), &whole), expected.as_slice());
         }
         let spec = spec(&["v/**", "*.mp4"], &[]);
         check(

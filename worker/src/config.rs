@@ -35,7 +35,7 @@ impl Default for BudgetFields {
 
 fn text(env: &Env, name: &str) -> Option<String> {
     // A secret and a variable are read in the same way; `secret` finds both.
-    env.secret(name).ok().map(|value| value.to_string()).filter(|value| !value.is_empty())
+    env.secret(name).ok().map(|value| value.to_string()).filter(|value| !value.trim().is_empty())
 }
 
 fn missing(name: &str, how: &str) -> Error {

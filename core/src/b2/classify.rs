@@ -340,6 +340,16 @@ const TABLE: &[Row] = &[
         ..ANY
     },
     Row {
+        api: Api::Native,
+        status_min: 400,
+        status_max: 499,
+        kind: ErrorKind::Internal,
+        message: "B2 rejected the request as invalid.",
+        advice: "Check that the API URL is Backblaze's, https://api.backblazeb2.com. If it is, this is a defect of \
+                 b2sync: please report it with this message.",
+        ..ANY
+    },
+    Row {
         status_min: 400,
         kind: ErrorKind::Internal,
         message: "B2 rejected the request as invalid.",
@@ -577,7 +587,8 @@ mod tests {
             (a, json(503, "service_unavailable", "busy"), ServiceUnavailable, Temporary, "usually passes"),
             (a, json(500, "internal_error", ""), ServiceUnavailable, Temporary, "failed"),
             (a, json(408, "request_timeout", ""), ServiceUnavailable, Temporary, "gave up"),
-            (a, json(400, "bad_request", "x"), Internal, Permanent, "B2 says: \"x\""),
+            (a, json(400, "bad_request", "x"), Internal, Permanent, "B2 says: \"x\". Check that the API URL"),
+            (a, json(404, "not_found", "x"), Internal, Permanent, "Check that the API URL"),
             (a, response(302, ""), MalformedResponse, Permanent, "API URL"),
             (
                 LIST,

@@ -33,6 +33,13 @@ pub(super) fn read(pattern: &str, source: &SourcePath) -> Result<Pattern, Refusa
     let text = anchored.unwrap_or(pattern);
     let tokens = tokens(text);
     check_list(text, &tokens)?;
+    check_alternatives(text, &tokens)?;
+    if text.contains("[[:") {
+        return Err(Refusal::new(
+            "has a POSIX character class",
+            "Write its characters: [a-z] for [[:lower:]], [0-9] for [[:digit:]].",
+        ));
+    }
     if has_wide_class(text) {
         return Err(Refusal::new(
             "has a character outside ASCII between [ and ]",
@@ -77,6 +84,9 @@ fn folder(text: &str, is_anchored: bool) -> Result<Pattern, Refusal> {
 
 /// Refuses what patterns of other tools have and globs do not.
 fn check_borrowed_syntax(pattern: &str, source: &SourcePath) -> Result<(), Refusal> {
+    if pattern == "!" {
+        return Err(names_no_file());
+    }
     if let Some(rest) = pattern.strip_prefix('!') {
         let literal = format!("\\!{rest}");
         return Err(Refusal::new(
@@ -104,6 +114,13 @@ fn check_borrowed_syntax(pattern: &str, source: &SourcePath) -> Result<(), Refus
         return Err(Refusal::new(
             "leads out of the source path",
             "Patterns count from the source path's last folder: remove ../, or set a source path higher up.",
+        ));
+    }
+    let path = pattern.strip_prefix("./").unwrap_or(pattern);
+    if path.split('/').any(|part| matches!(part, "." | "..")) {
+        return Err(Refusal::new(
+            "has a part . or .., which means nothing in a key",
+            "Write the path without it. If keys really have such a part, put \\ before each of its dots.",
         ));
     }
     let regular = pattern.starts_with('^')
@@ -206,6 +223,26 @@ fn check_list(text: &str, tokens: &[Token]) -> Result<(), Refusal> {
             "Make each pattern an item of its own: [{}, {}]; or put \\ before the separator.",
             quoted(first),
             quoted(behind(separator))
+        ),
+    ))
+}
+
+/// Refuses alternatives in parentheses, as regular expressions and shells write them: `*.(mp4|mov)`, `*.@(mp4|mov)`.
+fn check_alternatives(text: &str, tokens: &[Token]) -> Result<(), Refusal> {
+    let of = |sign| move |token: &&Token| token.sign == Some(sign);
+    let Some(bar) = tokens.iter().find(of('|')) else { return Ok(()) };
+    let open = tokens.iter().filter(of('(')).rfind(|token| token.at < bar.at);
+    let close = tokens.iter().filter(of(')')).find(|token| token.at > bar.at);
+    let Some((open, close)) = open.zip(close) else { return Ok(()) };
+    let before = text.get(..open.at).unwrap_or_default();
+    let before = before.strip_suffix(['@', '?', '*', '+']).filter(|_| before != "*").unwrap_or(before);
+    let inside = text.get(open.at + 1..close.at).unwrap_or_default().replace('|', ",");
+    let behind = text.get(close.at + 1..).unwrap_or_default();
+    Err(Refusal::new(
+        "has alternatives in parentheses",
+        format!(
+            "Write braces: {}. Put \\ before a | that names really have.",
+            quoted(&format!("{before}{{{inside}}}{behind}"))
         ),
     ))
 }

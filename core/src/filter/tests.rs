@@ -282,6 +282,15 @@ fn a_pattern_that_would_be_read_literally_says_what_to_write() {
         ("v/***", "part of a name", "\"v/*\""),
         ("{drafts/,tmp/}", "inside the braces", "{drafts,tmp}/"),
         ("//", "names no file", "leave the pattern out"),
+        ("!", "names no file", "leave the pattern out"),
+        (".", "has a part .", "without it"),
+        ("..", "has a part .", "without it"),
+        ("raw/../x/*.mp4", "has a part .", "without it"),
+        ("raw/./*.mp4", "has a part .", "without it"),
+        ("*.(mp4|mov)", "alternatives in parentheses", "\"*.{mp4,mov}\""),
+        ("raw/@(a|b|c)/*.mp4", "alternatives in parentheses", "\"raw/{a,b,c}/*.mp4\""),
+        ("IMG?(_1|_2).jpg", "alternatives in parentheses", "\"IMG{_1,_2}.jpg\""),
+        ("[[:digit:]]*.jpg", "POSIX", "[0-9]"),
         ("./", "names no file", "leave the pattern out"),
     ] {
         let spec = FilterSpec { exclude_patterns: strings(&[pattern]), ..FilterSpec::default() };
@@ -291,10 +300,29 @@ fn a_pattern_that_would_be_read_literally_says_what_to_write() {
         assert!(error.advice().contains(advice), "{pattern}: {error}");
     }
     for pattern in ["a!b", "[!a]*", "a,b", "a|b", "IMG 1 *.jpg", "*_$folder$", "a^", "{**/a,b}", "\\ a", "a\\ ", "x://"]
+        .into_iter()
+        .chain(["*(1).jpg", "a+(b).txt", "(a\\|b)", "a|(b)", "\\./a", "a/\\.\\./b", "...", ".x", "[[a].txt"])
     {
         let spec = FilterSpec { exclude_patterns: strings(&[pattern]), ..FilterSpec::default() };
         let compiled = Filter::compile(&spec, &source);
         assert_eq!(compiled.is_ok(), pattern != "x://", "{pattern}: {compiled:?}");
+    }
+}
+
+#[test]
+fn several_extensions_in_one_string_are_refused() {
+    let source = SourcePath::parse("bucket").unwrap();
+    let compile = |extension: &str| {
+        Filter::compile(&FilterSpec { extensions: strings(&[extension]), ..FilterSpec::default() }, &source)
+    };
+    for list in ["mp4,mov", ".mp4, .mov", "mp4;mov", "mp4|mov", "mp4 mov mkv"] {
+        let error = compile(list).expect_err(list);
+        assert!(error.message().contains("a list in one string"), "{list}: {error}");
+        assert_eq!(error.field(), Some("file_filters.extensions[0]"), "{list}");
+    }
+    // What RCS calls its files.
+    for one in ["c,v", "txt,v", "tar.gz", "mp4"] {
+        assert!(compile(one).is_ok(), "{one}");
     }
 }
 
@@ -416,7 +444,7 @@ fn the_usual_patterns_have_a_shape() {
 
 #[test]
 fn two_dots_are_left_to_the_globs() {
-    for pattern in ["..", "*.", ".*", "*", "**/..", "a/..", "a/**"] {
+    for pattern in ["\\.\\.", "*.", ".*", "*", "**/\\.\\.", "a/\\.\\.", "a/**"] {
         for key in ["..", "a/..", "a/b/..", "...", "a/..."] {
             let filter = filter("bucket", &[pattern], &[]);
             assert_eq!(filter.matches(&entry(key)), by_globs(&filter).matches(&entry(key)), "{pattern} {key}");

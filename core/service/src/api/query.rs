@@ -23,19 +23,27 @@ pub(crate) struct Query {
     parameters: Vec<(String, String)>,
     /// Whether there are parameters beyond [`PARAMETERS_MAX`].
     has_more: bool,
+    /// The name of the first parameter whose name or value is not UTF-8.
+    no_text: Option<String>,
 }
 
 impl Query {
-    /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD.
+    /// Parses what stands behind the `?`. Bytes that are no UTF-8 become U+FFFD, and are reported by
+    /// [`Self::check_names`].
     pub(crate) fn parse(path: &str, query: &str) -> Self {
+        let mut no_text = None;
         let decode = |text: &str| percent_decode_str(&text.replace('+', " ")).decode_utf8_lossy().into_owned();
+        let is_text = |text: &str| percent_decode_str(text).decode_utf8().is_ok();
         let mut parts = query.split('&').filter(|part| !part.is_empty());
         let pairs = parts.by_ref().take(PARAMETERS_MAX).map(|part| {
             let (name, value) = part.split_once('=').unwrap_or((part, ""));
+            if !is_text(name) || !is_text(value) {
+                no_text.get_or_insert_with(|| decode(name));
+            }
             (decode(name), decode(value))
         });
         let parameters = pairs.collect();
-        Self { path: path.trim_end_matches('/').to_owned(), parameters, has_more: parts.next().is_some() }
+        Self { path: path.trim_end_matches('/').to_owned(), parameters, has_more: parts.next().is_some(), no_text }
     }
 
     /// Tells the tests which values a parameter takes.
@@ -76,7 +84,7 @@ impl Query {
         }
     }
 
-    /// Reports parameters that are not in `names`, or are sent twice and are not `repeated`.
+    /// Reports parameters that are no text, are not in `names`, or are sent twice and are not `repeated`.
     pub(crate) fn check_names(&self, names: &[&str], repeated: &[&str], problems: &mut Vec<Problem>) {
         if self.has_more {
             let message = format!("The query has more than {PARAMETERS_MAX} parameters. Send fewer.");
@@ -84,6 +92,11 @@ impl Query {
         }
         for name in names.iter().filter(|name| !repeated.contains(name)) {
             self.note(name, || json!({"type": "string"}));
+        }
+        if let Some(name) = &self.no_text {
+            let short: String = name.chars().take(KEY_CHARS_MAX).collect();
+            let message = format!("`{short}` is not UTF-8: percent-encode its UTF-8 bytes, %C3%BC for ü.");
+            problem(problems, &short, "value_error", message);
         }
         for (index, (name, _)) in self.parameters.iter().enumerate() {
             let short: String = name.chars().take(KEY_CHARS_MAX).collect();

@@ -198,7 +198,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let filter = ListFilter::read(&mut fields, "connection_id", &SYNC_STATUSES);
         page.list_url = fields.done();
         check_problems(problems)?;
-        let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id: filter.owner() };
+        let connection_id = match filter.owner() {
+            Some(name) if !name.starts_with("conn_") => Some(self.find_connection_row(&name).await?.connection_id),
+            owner => owner,
+        };
+        let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id };
         let section = if filter.asks_how_it_stands() {
             // Coordinators know how a sync stands: all are asked that may match.
             let is_active = answer::needs_active(&filter).then_some(true);

@@ -240,6 +240,19 @@ fn the_snapshot_is_told_of_also_where_b2_cannot_be_asked() {
 }
 
 #[test]
+fn a_key_that_is_not_utf8_is_another_key_than_was_asked_for() {
+    let case = Case::new(json!({}));
+    for query in ["key=v%2F%ff", "key=v%2F%C3", "%ff=1&key=a"] {
+        let (status, answer) = case.home.call("GET", &format!("{}/explain?{query}", case.path), Value::Null);
+        assert_eq!(status, 422, "{query}: {answer}");
+        assert!(answer["error"]["message"].as_str().unwrap().contains("is not UTF-8"), "{query}: {answer}");
+    }
+    let (status, answer) = case.home.call("GET", "/v1/buckets/x/objects?prefix=%ff", Value::Null);
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(case.home.call("GET", "/v1/buckets/x/objects?prefix=%C3%BC%20+", Value::Null).0, 200);
+}
+
+#[test]
 fn sync_from_leaves_files_out_too() {
     let case = Case::new(json!({"sync_from": "2023-12-01T00:00:00Z"}));
     case.shows();

@@ -585,3 +585,20 @@ fn the_answer_says_whether_there_was_anything_to_do() {
     assert_eq!(ask("pause"), "The sync was paused. No job was running.");
     assert_eq!(ask("resume"), "The sync was not paused, and no job was started.");
 }
+
+#[test]
+fn a_list_takes_the_name_of_a_connection_as_creation_does() {
+    let home = Home::new();
+    let (a, b) = (home.connection("A"), home.connection("B"));
+    for connection in ["A", "B", "B"] {
+        home.ok("POST", SYNCS, json!({"connection_id": connection, "source_path": "my-videos/v/"}));
+    }
+    for (connection, syncs) in [("A", 1), (&*a, 1), ("B", 2), (&*b, 2)] {
+        let list = home.ok("GET", &format!("{SYNCS}?connection_id={connection}"), Value::Null);
+        assert_eq!(list["results"].as_array().unwrap().len(), syncs, "{connection}");
+        let list = home.ok("POST", &format!("{SYNCS}/list"), json!({"connection_id": connection, "status": "PENDING"}));
+        assert_eq!(list["results"].as_array().unwrap().len(), syncs, "{connection}");
+    }
+    let (status, answer) = home.call("GET", &format!("{SYNCS}?connection_id=C"), Value::Null);
+    assert_eq!((status, &answer["error"]["code"]), (404, &json!("not_found")), "{answer}");
+}
