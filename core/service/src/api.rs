@@ -25,6 +25,7 @@ mod query;
 #[cfg(test)]
 mod recorder;
 mod render;
+mod repeated;
 mod request;
 mod resources;
 mod routes;

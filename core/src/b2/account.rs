@@ -296,9 +296,10 @@ impl Account {
         let missing: Vec<&str> =
             ["listFiles", "readFiles"].into_iter().filter(|name| !self.capabilities.contains(*name)).collect();
         if !missing.is_empty() {
+            let what = if missing.len() == 1 { "capability" } else { "capabilities" };
             return Err(Error::new(
                 ErrorKind::CapabilityMissing,
-                format!("The application key lacks the capability {}.", missing.join(" and ")),
+                format!("The application key lacks the {what} {}.", missing.join(" and ")),
                 "Create a new key with List Files and Read Files enabled for the bucket, and use it in place of this \
                  one.",
             ));
@@ -563,7 +564,12 @@ mod tests {
                 ErrorKind::CapabilityMissing,
                 "lacks the capability listFiles.",
             ),
-            (&|a| a.capabilities.clear(), "my-videos/2024/", ErrorKind::CapabilityMissing, "listFiles and readFiles"),
+            (
+                &|a| a.capabilities.clear(),
+                "my-videos/2024/",
+                ErrorKind::CapabilityMissing,
+                "the capabilities listFiles and readFiles.",
+            ),
             (
                 &|_| {},
                 "other-bucket/2024/",

@@ -7,6 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{
     errors::{ApiError, Problem},
     nesting::{NESTING_MAX, TooDeep, check_nesting},
+    render::Shown,
+    repeated::find_repeated,
 };
 use b2sync_core::time::Timestamp;
 
@@ -75,6 +77,11 @@ pub(crate) fn parse_object(body: &[u8]) -> Result<Map<String, Value>, ApiError> 
              or as a string."
         );
         return Err(wrong_at(field, "too_deep", message));
+    }
+    if let Some(name) = find_repeated(body) {
+        let name: String = name.chars().take(KEY_CHARS_MAX).collect();
+        let message = format!("`{name}` stands more than once in one object: send it once.");
+        return Err(wrong_at(Some(name), "value_error", message));
     }
     match serde_json::from_slice(body) {
         Ok(Value::Object(map)) => Ok(map),
@@ -300,7 +307,9 @@ impl<'p> Fields<'p> {
                 fields.wrong_type(name, &value, "a time such as \"2024-01-01T00:00:00Z\"");
                 return None;
             };
-            let Ok(time) = Timestamp::parse_iso8601(text) else {
+            // Of the year 0 nothing is shown, and so its user could not see the filter.
+            let time = Timestamp::parse_iso8601(text).ok().filter(|time| Shown::of(*time).is_some());
+            let Some(time) = time else {
                 let message = format!(
                     "`{name}` is not a time. Write ISO 8601: \"2024-01-01T00:00:00Z\" with any offset, or \
                      \"2024-01-01\" for midnight UTC."
@@ -517,6 +526,8 @@ mod tests {
             assert_eq!(fields.time("a"), Some(Timestamp::parse_rfc3339("2024-01-01T00:00:00Z").unwrap()));
             fields.time("b");
         });
+        let year_0 = fields(json!({"a": "0000-06-01"}), |fields| assert_eq!(fields.time("a"), None));
+        assert_eq!(year_0.len(), 1, "no answer could show it");
         let [(_, "datetime_parsing", unreadable)] = problems.as_slice() else { panic!("{problems:?}") };
         assert!(unreadable.contains("\"2024-01-01\" for midnight UTC"), "{unreadable}");
     }

@@ -581,8 +581,9 @@ pub(in crate::api) fn render_tested(account: &Account) -> Value {
     let message = if missing.is_empty() {
         "Connection test succeeded: Backblaze B2 accepts the application key.".to_owned()
     } else {
+        let what = if missing.len() == 1 { "capability" } else { "capabilities" };
         format!(
-            "Backblaze B2 accepts the application key, but it lacks the capability {}. Create a new key with List \
+            "Backblaze B2 accepts the application key, but it lacks the {what} {}. Create a new key with List \
              Files and Read Files enabled for the target bucket, and update the connection with it.",
             missing.join(" and ")
         )

@@ -420,6 +420,30 @@ fn a_name_can_be_used_again_without_end() {
 }
 
 #[test]
+fn a_field_that_stands_twice_is_refused() {
+    let home = Home::new();
+    home.connection("A");
+    let path = "/v1/organizations/connections/A";
+    for (body, field) in
+        [(r#"{"name": "B", "name": "C"}"#, "name"), (r#"{"metadata": {"x": [{"deep": 1, "deep": 2}]}}"#, "deep")]
+    {
+        let response = home.request(ApiRequest {
+            method: "PATCH".into(),
+            path: path.into(),
+            query: String::new(),
+            authorization: Some(format!("Bearer {API_KEY}")),
+            namespace: None,
+            idempotency_key: None,
+            body: body.as_bytes().to_vec(),
+        });
+        let answer: Value = serde_json::from_slice(&response.body).unwrap();
+        let message = format!("`{field}` stands more than once in one object: send it once.");
+        assert_eq!((response.status, &answer["error"]["message"]), (422, &json!(message)), "{answer}");
+    }
+    assert_eq!(home.ok("GET", path, Value::Null)["name"], "A");
+}
+
+#[test]
 fn bodies_that_are_too_deep_or_too_large_are_refused() {
     let home = Home::new();
     let sync = home.sync();
