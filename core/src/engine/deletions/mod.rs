@@ -213,13 +213,17 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
         if behind == 0 || !is_asked || !self.job.are_many_deletions(self.spec.deletion_limit, count) {
             return Ok(());
         }
-        let first = match self.job.next.undeleted.first() {
-            Some(part) => known::read(&self.state, part).await?,
-            None => Vec::new(),
-        };
-        let keys = keys_shown(held.keys.into_iter().chain(first.into_iter().map(|known| known.key)));
+        let behind = self.keys_beside(&self.job.next.undeleted).await?;
+        let keys = keys_shown(held.keys.into_iter().chain(behind));
         self.job.deletions.held_back = Some(HeldBack { count, keys });
         Ok(())
+    }
+
+    /// The keys of the first files of a list, as a report names them.
+    pub(super) async fn keys_beside(&self, parts: &[KnownPart]) -> Result<Vec<String>, Error> {
+        let Some(first) = parts.first() else { return Ok(Vec::new()) };
+        let known = known::read(&self.state, first).await?;
+        Ok(keys_shown(known.into_iter().map(|known| known.key)))
     }
 
     /// The deletions that are held back, as the next root keeps them.

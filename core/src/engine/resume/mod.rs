@@ -48,9 +48,11 @@ impl<S: Source, B: BlobStore, D: DocumentStore, C: Clock> Step<'_, S, B, D, C> {
             self.job.counts = done.counts;
             spec.seen.join(&done.seen);
             self.job.place.limited = done.limited;
-            self.job.deletions.held_back =
-                (done.deletions_held > 0).then(|| HeldBack { count: done.deletions_held, keys: Vec::new() });
             self.job.phase = Phase::Done;
+            if done.deletions_held > 0 {
+                let keys = self.keys_beside(&self.job.stored.document.root.undeleted).await?;
+                self.job.deletions.held_back = Some(HeldBack { count: done.deletions_held, keys });
+            }
             return Ok(ControlFlow::Break(()));
         }
         let begun = stored.document.checkpoint.as_ref();

@@ -449,3 +449,20 @@ fn a_confirmation_takes_what_lies_before_the_place_where_a_job_stops() {
         world.check();
     }
 }
+
+#[test]
+fn a_job_that_is_asked_again_names_what_it_holds() {
+    for tiny in [false, true] {
+        let mut world = World::new(50).with_tiny_thresholds(tiny);
+        world.confirm_deletes = false;
+        world.bucket.set(keys(0..300));
+        world.job(&Budget::UNLIMITED);
+        world.bucket.set(keys(200..300));
+        let told = world.step("job_held", &Budget::UNLIMITED);
+        assert_eq!((told.outcome.clone(), held(&told)), (Ok(Outcome::Done), 200));
+        // Its caller was cut off before it heard of that.
+        let again = world.step("job_held", &Budget::UNLIMITED);
+        let (told, again) = (told.held_back.unwrap(), again.held_back.unwrap());
+        assert_eq!((again.count, &again.keys[..2]), (200, &told.keys[..2]), "tiny: {tiny}");
+    }
+}
