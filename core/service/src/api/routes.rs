@@ -270,7 +270,7 @@ pub(super) fn find(method: &str, path: &str) -> Result<(&'static Route, PathPara
         "" => Some(Vec::new()),
         path => path.split('/').map(decode).collect(),
     };
-    let segments = segments.ok_or_else(no_route)?;
+    let segments = segments.ok_or_else(no_name)?;
     let method = if method == "HEAD" { "GET" } else { method };
     let mut allowed = Vec::new();
     for route in &ROUTES {
@@ -311,6 +311,19 @@ fn no_route() -> ApiError {
         ErrorKind::NotFound,
         "No such endpoint.",
         "The API begins with /v1/organizations/connections and /v1/buckets/{bucket_id}/syncs; GET / says more.",
+    )
+    .into()
+}
+
+/// A part of the path is no name, whatever route it was for.
+fn no_name() -> ApiError {
+    Error::new(
+        ErrorKind::NotFound,
+        format!(
+            "A part of the path is empty, . or .., longer than {SEGMENT_BYTES_MAX} bytes, not UTF-8, or holds a \
+             control character."
+        ),
+        "Percent-encode each part, and choose shorter names. GET / says what the paths are.",
     )
     .into()
 }
@@ -374,21 +387,18 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_is_there() {
-        let long = format!("/v1/buckets/{}/syncs", "x".repeat(SEGMENT_BYTES_MAX + 1));
-        for path in [
-            "/v1",
-            "/v2/buckets/b/syncs",
-            "/v1//buckets",
-            "/v1/buckets//syncs",
-            "/v1/buckets/%FF/syncs",
-            "/healthz/x",
-            &long,
-            "/v1/buckets/b/syncs/s/pause/x",
-            "/v1/buckets/%0A/syncs",
-        ] {
+    fn nothing_else_is_there_and_what_is_no_name_is_told() {
+        for path in ["/v1", "/v2/buckets/b/syncs", "/healthz/x", "/v1/buckets/b/syncs/s/pause/x"] {
             for method in METHODS {
                 assert_eq!(find(method, path).unwrap_err(), no_route(), "{method} {path}");
+            }
+        }
+        let long = format!("/v1/buckets/{}/syncs", "x".repeat(SEGMENT_BYTES_MAX + 1));
+        let no_names =
+            ["/v1//buckets", "/v1/buckets//syncs", "/v1/buckets/%FF/syncs", "/v1/buckets/%0A/syncs", "/v1/../x", &long];
+        for path in no_names {
+            for method in METHODS {
+                assert_eq!(find(method, path).unwrap_err(), no_name(), "{method} {path}");
             }
         }
     }

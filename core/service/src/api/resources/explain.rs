@@ -289,7 +289,7 @@ impl Facts<'_> {
                      objects."
                         .to_owned(),
                 ),
-                _ if self.listed().is_none() && self.newest().is_some() => {
+                _ if self.listed().is_none() && (self.newest().is_some() || !self.is_gone()) => {
                     Some("The snapshot does not know it.".to_owned())
                 }
                 _ => None,

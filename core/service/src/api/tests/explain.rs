@@ -237,6 +237,8 @@ fn the_snapshot_is_told_of_also_where_b2_cannot_be_asked() {
     let explained = case.explain();
     assert_eq!(explained["summary"][1], TAKEN_BEFORE, "{explained}");
     assert_eq!(explained["summary"][2], "The snapshot knows a version of it.", "{explained}");
+    case.home.stored.borrow_mut().known = None;
+    assert_eq!(case.explain()["summary"][2], "The snapshot does not know it.");
 }
 
 #[test]
