@@ -430,11 +430,9 @@ fn a_field_that_stands_twice_is_refused() {
         let response = home.request(ApiRequest {
             method: "PATCH".into(),
             path: path.into(),
-            query: String::new(),
             authorization: Some(format!("Bearer {API_KEY}")),
-            namespace: None,
-            idempotency_key: None,
             body: body.as_bytes().to_vec(),
+            ..ApiRequest::default()
         });
         let answer: Value = serde_json::from_slice(&response.body).unwrap();
         let message = format!("`{field}` stands more than once in one object: send it once.");
