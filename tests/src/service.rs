@@ -314,7 +314,15 @@ impl Service {
     /// # Errors
     /// As [`Service::call`].
     pub fn job(&self, sync: &SyncRef, job_id: &str) -> Result<Value> {
-        self.call("GET", &format!("{}/jobs/{job_id}", sync.path()), None)
+        self.job_within(sync, job_id, 0)
+    }
+
+    /// One job, once it has ended, or as it stands after this many seconds, at most 25.
+    ///
+    /// # Errors
+    /// As [`Service::call`].
+    pub fn job_within(&self, sync: &SyncRef, job_id: &str, wait_s: u64) -> Result<Value> {
+        self.call("GET", &format!("{}/jobs/{job_id}?wait={wait_s}", sync.path()), None)
     }
 
     /// The latest jobs, newest first.
@@ -326,7 +334,7 @@ impl Service {
         answer["results"].as_array().cloned().ok_or_else(|| self.error(format!("No list of jobs: {answer}")))
     }
 
-    /// Looks at a job until it has ended, and shows `progress` each time; the job.
+    /// Waits until a job has ended, and shows `progress` each second; the job.
     ///
     /// # Errors
     /// It does not end within `limit`.
@@ -339,7 +347,7 @@ impl Service {
     ) -> Result<Value> {
         let deadline = Instant::now() + limit;
         loop {
-            let job = self.job(sync, job_id)?;
+            let job = self.job_within(sync, job_id, 1)?;
             progress(&job);
             if job["status"] != "running" {
                 return Ok(job);
@@ -347,7 +355,6 @@ impl Service {
             if Instant::now() > deadline {
                 return Err(self.error(format!("The job has not ended within {} s: {job}", limit.as_secs())));
             }
-            thread::sleep(POLL_EVERY);
         }
     }
 

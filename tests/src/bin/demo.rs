@@ -469,7 +469,7 @@ fn trigger_and_wait(screen: &Screen, service: &Service, sync: &SyncRef, listed: 
     let answer = service.trigger(sync)?;
     screen.answer(&answer, &["status", "sync_job_id"]);
     let job_id = text(&answer, "sync_job_id")?;
-    screen.curl(service, "GET", &format!("{}/jobs/{job_id}", sync.path()), None);
+    screen.curl(service, "GET", &format!("{}/jobs/{job_id}?wait=25", sync.path()), None);
     let mut progress = Progress::new(screen, listed);
     let job = service.wait_for_job(sync, &job_id, JOB_LIMIT, &mut |job| progress.show(job));
     progress.end();

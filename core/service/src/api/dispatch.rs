@@ -145,7 +145,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Answer::of_text),
             Operation::KeyExplain => self.explain_key(&sync().await?, query).await?,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
-            Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id).await?,
+            Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id, query).await?,
             Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await?,
             Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await?,
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await?,

@@ -7,6 +7,7 @@ use super::{
     body::{KEY_CHARS_MAX, choice_schema, integer_schema, note, text_schema},
     errors::{ApiError, Problem},
 };
+use crate::coordinator::WAIT_MS_MAX;
 
 /// The most parameters of a query.
 pub(super) const PARAMETERS_MAX: usize = 64;
@@ -162,6 +163,11 @@ impl Query {
         };
         problem(problems, name, kind, format!("`{name}` must be an integer from {min} to {max}."));
         None
+    }
+
+    /// How long to wait for what is asked for, in milliseconds: `wait`, in seconds.
+    pub(crate) fn wait_ms(&self, problems: &mut Vec<Problem>) -> u64 {
+        self.integer("wait", 0, WAIT_MS_MAX / 1_000, problems).unwrap_or(0) * 1_000
     }
 }
 

@@ -52,8 +52,8 @@ impl Operation {
     /// Whether it reads parameters of the query, and refuses those that it does not know.
     pub(super) const fn reads_query(self) -> bool {
         use Operation::{
-            ChangeList, ConnectionList, DeadLetterList, JobList, KeyExplain, ObjectGet, ObjectList, ObjectsDelete,
-            SyncDelete, SyncList, SyncTrigger,
+            ChangeList, ConnectionList, DeadLetterList, JobGet, JobList, KeyExplain, ObjectGet, ObjectList,
+            ObjectsDelete, SyncDelete, SyncList, SyncTrigger,
         };
         matches!(
             self,
@@ -64,6 +64,7 @@ impl Operation {
                 | ChangeList
                 | KeyExplain
                 | JobList
+                | JobGet
                 | DeadLetterList
                 | ObjectList
                 | ObjectGet
@@ -203,7 +204,7 @@ pub(super) static ROUTES: [Route; 35] = [
     route(&["GET"], CHANGES, Operation::ChangeList, "read the feed"),
     route(&["GET"], EXPLAIN, Operation::KeyExplain, "say what happened to one file: `?key=…`"),
     route(&["GET", "POST"], JOBS, Operation::JobList, "list jobs, newest first"),
-    route(&["GET"], JOB, Operation::JobGet, "read a job"),
+    route(&["GET"], JOB, Operation::JobGet, "read a job; `?wait=25` waits for its end"),
     route(&["GET", "POST"], DLQ, Operation::DeadLetterList, "list the dead letters of the catalogue, newest first"),
     route(&["POST"], REQUEUE, Operation::DeadLetterRequeue, "offer dead letters to the catalogue again"),
     route(&["POST"], MARK_FAILED, Operation::DeadLetterMarkFailed, "give dead letters up"),

@@ -154,7 +154,7 @@ impl Coordinators for Home {
             }
             Command::LookUp { .. } => Answer::Key(Box::new(self.stored.borrow().clone())),
             Command::Changes { after, limit, .. } => self.changes(after, limit)?,
-            Command::Job { job_id } => {
+            Command::Job { job_id, .. } => {
                 Answer::Job { job: self.jobs.borrow().iter().find(|job| job.job_id == job_id).cloned().map(Box::new) }
             }
             Command::DeadLetters { only_max_retries, error_types, offset, limit } => {

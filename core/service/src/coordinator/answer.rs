@@ -12,13 +12,17 @@ use crate::{
 use b2sync_core::{
     error::{Error, ErrorKind},
     ids,
-    job::{Interruption, JobStatus, Trigger},
+    job::{Interruption, JobRecord, JobStatus, Trigger},
     mutation::{self, Mutation},
     time::{Clock, Timestamp},
 };
 
 /// How soon the cron looks again after a job that runs, in milliseconds.
 pub const POKE_RUNNING_MS: i64 = 60_000;
+/// How often a call that waits looks whether there is what it waits for, in milliseconds.
+pub(super) const LOOK_MS: u64 = 250;
+/// The longest that a call waits for changes or for the end of a job, in milliseconds.
+pub const WAIT_MS_MAX: u64 = 25_000;
 
 impl<H: Home> Coordinator<'_, H> {
     /// Answers one call.
@@ -54,12 +58,7 @@ impl<H: Home> Coordinator<'_, H> {
         match command {
             Command::Status => Ok(Answer::Status(Box::new(self.load(sync_id).await?.status))),
             Command::Jobs { status, offset, limit } => self.list_jobs(sync_id, status, (offset, limit)).await,
-            Command::Job { job_id } => {
-                let state = self.load(sync_id).await?;
-                let mut all = state.status.current_job.iter().chain(&state.jobs);
-                let job = all.find(|job| job.job_id == job_id);
-                Ok(Answer::Job { job: job.map(|job| Box::new(state.pumps.shown(job))) })
-            }
+            Command::Job { job_id, wait_ms } => self.job(sync_id, &job_id, wait_ms, now).await,
             Command::Changes { after, limit, wait_ms } => self.changes(sync_id, after, limit, wait_ms, now).await,
             Command::LookUp { key } => self.look_up(sync_id, &key).await,
             Command::Replay { sink_id, after } => self.replay(sync_id, &sink_id, after, now).await,
@@ -78,6 +77,21 @@ impl<H: Home> Coordinator<'_, H> {
             | Command::Pause { .. }
             | Command::Resume
             | Command::Unlock => self.change_course(sync_id, command, now).await,
+        }
+    }
+
+    /// One job; waits for its end if it runs. A sync that is deleted ends its job.
+    async fn job(&self, sync_id: &str, job_id: &str, wait_ms: u64, began: Timestamp) -> Result<Answer, Error> {
+        let wait_ms = wait_ms.min(WAIT_MS_MAX);
+        loop {
+            let state = self.load(sync_id).await?;
+            let mut all = state.status.current_job.iter().chain(&state.jobs);
+            let job = all.find(|job| job.job_id == job_id).map(|job| state.pumps.shown(job));
+            let waited_ms = self.home.clock().now().millis_since(began);
+            if waited_ms >= wait_ms || job.as_ref().is_none_or(JobRecord::is_over) {
+                return Ok(Answer::Job { job: job.map(Box::new) });
+            }
+            self.home.clock().sleep(LOOK_MS.min(wait_ms - waited_ms)).await;
         }
     }
 

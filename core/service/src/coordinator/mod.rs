@@ -35,13 +35,12 @@ mod step;
 mod store;
 
 pub use self::{
-    answer::POKE_RUNNING_MS,
+    answer::{POKE_RUNNING_MS, WAIT_MS_MAX},
     collecting::{COLLECT_EVERY_MS, ORPHANS_AFTER_MS},
     feeding::{PUMP_CALLS_MIN, PUMP_MS_MAX},
     lease::{LEASE_LOOK_MS, LEASE_MARGIN_MS},
     opening::ACCOUNT_MAX_AGE_MS,
     schedule::FAILING_INTERVAL_S_MAX,
-    sink_calls::CHANGES_WAIT_MS_MAX,
     state::{
         DOCUMENT, JOBS_KEPT_MAX, STEP_BACKOFF_BASE_MS, STEP_BACKOFF_CAP_MS, STEP_FAILURES_MAX, VERSION,
         document_read_and_written,

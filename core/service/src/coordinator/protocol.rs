@@ -71,6 +71,8 @@ pub enum Command {
     Job {
         /// Its id.
         job_id: String,
+        /// Wait up to this long for its end, in milliseconds, if it runs.
+        wait_ms: u64,
     },
     /// Changes of the feed. Answer: [`Answer::Changes`].
     Changes {

@@ -2,7 +2,7 @@
 
 use super::{
     Coordinator, Home,
-    answer::{being_deleted, page_of},
+    answer::{LOOK_MS, WAIT_MS_MAX, being_deleted, page_of},
     protocol::{Answer, KeyAnswer, LOOK_UP_CHANGES_MAX, SinkStatus},
 };
 use crate::{
@@ -21,11 +21,6 @@ use b2sync_core::{
     time::{Clock, Timestamp},
 };
 
-/// How often a call that waits for changes looks for them, in milliseconds.
-const CHANGES_LOOK_MS: u64 = 250;
-/// The longest that a call waits for changes, in milliseconds.
-pub const CHANGES_WAIT_MS_MAX: u64 = 25_000;
-
 impl<H: Home> Coordinator<'_, H> {
     /// Changes of the feed behind a position; waits for the first one if there is none yet.
     pub(super) async fn changes(
@@ -38,7 +33,7 @@ impl<H: Home> Coordinator<'_, H> {
     ) -> Result<Answer, Error> {
         let (home, blobs) = (self.home, self.home.blobs(sync_id));
         let limit = usize::try_from(limit).unwrap_or(usize::MAX).min(PAGE_CHANGES_MAX);
-        let wait_ms = wait_ms.min(CHANGES_WAIT_MS_MAX);
+        let wait_ms = wait_ms.min(WAIT_MS_MAX);
         loop {
             let page = read_changes(&blobs, home.documents(), sync_id, after, limit).await?;
             let waited_ms = home.clock().now().millis_since(began);
@@ -49,7 +44,7 @@ impl<H: Home> Coordinator<'_, H> {
             if self.stored().await?.is_some_and(|state| state.forgotten) {
                 return Err(being_deleted(sync_id));
             }
-            home.clock().sleep(CHANGES_LOOK_MS.min(wait_ms - waited_ms)).await;
+            home.clock().sleep(LOOK_MS.min(wait_ms - waited_ms)).await;
         }
     }
 

@@ -10,10 +10,7 @@ use crate::{
         service::{Coordinators, Service, unexpected},
     },
     catalogue::{ChangeWire, Objects},
-    coordinator::{
-        CHANGES_WAIT_MS_MAX,
-        protocol::{Answer, Command},
-    },
+    coordinator::protocol::{Answer, Command},
     registry::{Registry, SyncRecord},
 };
 use b2sync_core::{
@@ -34,7 +31,7 @@ pub(super) struct ChangesRequest {
     pub(super) after: Option<u64>,
     /// At most this many.
     pub(super) limit: u64,
-    /// Wait so long for the first one, in milliseconds.
+    /// Wait up to this long for the first one, in milliseconds.
     pub(super) wait_ms: u64,
 }
 
@@ -43,11 +40,10 @@ impl ChangesRequest {
     pub(super) fn parse(query: &Query, problems: &mut Vec<Problem>) -> Self {
         query.check_only(&["after", "limit", "wait"], problems);
         let limit_max = PAGE_CHANGES_MAX as u64;
-        let wait_max = CHANGES_WAIT_MS_MAX / 1_000;
         Self {
             after: query.integer("after", 0, u64::MAX, problems),
             limit: query.integer("limit", 1, limit_max, problems).unwrap_or(LIMIT_DEFAULT),
-            wait_ms: query.integer("wait", 0, wait_max, problems).unwrap_or(0) * 1_000,
+            wait_ms: query.wait_ms(problems),
         }
     }
 }

@@ -89,8 +89,13 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
     }
 
-    pub(in crate::api) async fn get_job(&self, sync: &SyncRecord, job_id: &str) -> Answered {
-        let kept = match self.coordinators.call(&sync.sync_id, Command::Job { job_id: job_id.to_owned() }).await? {
+    pub(in crate::api) async fn get_job(&self, sync: &SyncRecord, job_id: &str, query: &Query) -> Answered {
+        let mut problems = Vec::new();
+        query.check_only(&["wait"], &mut problems);
+        let wait_ms = query.wait_ms(&mut problems);
+        check_problems(problems)?;
+        let command = Command::Job { job_id: job_id.to_owned(), wait_ms };
+        let kept = match self.coordinators.call(&sync.sync_id, command).await? {
             Answer::Job { job } => job.map(|job| *job),
             _ => return Err(unexpected().into()),
         };

@@ -341,7 +341,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             } else {
                 ""
             };
-            ("triggered", format!("Job {id} was started. Follow it with GET …/jobs/{id}.{ignored}"))
+            ("triggered", format!("Job {id} was started. GET …/jobs/{id}?wait=25 waits for its end.{ignored}"))
         } else {
             let ignored = match confirm_deletes {
                 true => {
@@ -350,8 +350,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 }
                 false => "",
             };
-            let running =
-                format!("Job {id} is already running, so no other job was started. Follow it with GET …/jobs/{id}.");
+            let running = format!(
+                "Job {id} is already running, so no other job was started. GET …/jobs/{id}?wait=25 waits for its end."
+            );
             ("skipped_already_running", running + ignored)
         };
         let mut answer = json!({

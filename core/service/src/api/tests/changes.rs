@@ -1,7 +1,7 @@
 //! The feed of a sync, and where it goes.
 
 use super::*;
-use crate::{coordinator::CHANGES_WAIT_MS_MAX, sinks::SinkSpec};
+use crate::{coordinator::WAIT_MS_MAX, sinks::SinkSpec};
 use b2sync_core::{change::Previous, feed::read::PAGE_CHANGES_MAX, snapshot::EtagTag};
 
 /// A created, an updated, a deleted file, and one that a full sync hands over again.
@@ -101,7 +101,7 @@ fn pages_of_the_feed_follow_each_other() {
     home.commands.borrow_mut().clear();
     home.ok("GET", &changes, Value::Null);
     home.ok("GET", &format!("{changes}?after=2&limit={PAGE_CHANGES_MAX}&wait=25"), Value::Null);
-    let (most, longest) = (PAGE_CHANGES_MAX as u64, CHANGES_WAIT_MS_MAX);
+    let (most, longest) = (PAGE_CHANGES_MAX as u64, WAIT_MS_MAX);
     assert_eq!(
         *home.commands.borrow(),
         [

@@ -1,6 +1,7 @@
 //! Jobs.
 
 use super::*;
+use crate::coordinator::WAIT_MS_MAX;
 
 #[test]
 fn jobs_recent_and_archived() {
@@ -90,4 +91,22 @@ fn jobs_recent_and_archived() {
         })
     );
     assert_eq!(home.refused("GET", &format!("{sync}/jobs/job_9"), Value::Null).0, 404);
+}
+
+#[test]
+fn a_job_can_be_waited_for() {
+    let home = Home::new();
+    *home.jobs.borrow_mut() = vec![job("job_1", NOW, JobStatus::Completed)];
+    let job = format!("{}/jobs/job_1", home.sync());
+    home.commands.borrow_mut().clear();
+    for query in ["", "?wait=0", "?wait=25"] {
+        assert_eq!(home.ok("GET", &format!("{job}{query}"), Value::Null)["status"], "completed");
+    }
+    let asked = [0, 0, WAIT_MS_MAX].map(|wait_ms| Command::Job { job_id: "job_1".to_owned(), wait_ms });
+    assert_eq!(*home.commands.borrow(), asked);
+    for (query, wrong) in
+        [("wait=26", "wait"), ("wait=-1", "wait"), ("wait=", "wait"), ("wait=1.5", "wait"), ("after=1", "after")]
+    {
+        assert_eq!(home.wrong("GET", &format!("{job}?{query}"), Value::Null), [format!("query.{wrong}")], "{query}");
+    }
 }

@@ -56,7 +56,7 @@ fn whoever_waits_for_changes_gets_them_as_soon_as_there_are_some() {
     let world = World::new(keys(35, 100));
     world.job();
     assert_eq!(waited(&world, 0, 0, || {}), (Vec::new(), 0));
-    for (wait_ms, waits) in [(1, 1), (700, 700), (20_000, 20_000), (600_000, CHANGES_WAIT_MS_MAX)] {
+    for (wait_ms, waits) in [(1, 1), (700, 700), (20_000, 20_000), (600_000, WAIT_MS_MAX)] {
         assert_eq!(waited(&world, wait_ms, 0, || {}), (Vec::new(), waits), "in vain");
     }
     // In the middle of waiting; the poll itself takes no time here.
@@ -89,6 +89,62 @@ fn whoever_waits_for_changes_of_a_sync_that_is_deleted_is_told() {
     let began = world.now();
     assert_eq!(poll_to_end(reading).unwrap().unwrap_err().kind(), ErrorKind::NotFound);
     assert!(world.now().millis_since(began) <= 250);
+}
+
+/// Waits for the end of a job while `meanwhile` runs after this many looks. Answers the job, if there is one, and how
+/// long it took from then on.
+fn waited_for_job(
+    world: &World,
+    (job_id, wait_ms): (&str, u64),
+    looks: u32,
+    meanwhile: impl FnOnce(),
+) -> (Option<JobRecord>, u64) {
+    let home = world.home();
+    let coordinator = Coordinator::new(&home);
+    let mut reading = Box::pin(coordinator.handle(SYNC, Command::Job { job_id: job_id.to_owned(), wait_ms }));
+    let mut context = Context::from_waker(Waker::noop());
+    for _ in 0..looks {
+        assert!(reading.as_mut().poll(&mut context).is_pending());
+    }
+    let began = world.now();
+    meanwhile();
+    match poll_to_end(reading).unwrap().unwrap() {
+        Answer::Job { job } => (job.map(|job| *job), world.now().millis_since(began)),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_call_that_waits_for_a_job_is_answered_as_soon_as_it_ends() {
+    let world = World::new(keys(35, 100));
+    let status = |job: Option<JobRecord>| job.map(|job| job.status);
+    let (running, _) = world.trigger();
+    let id = running.job_id.as_str();
+    for (wait_ms, waits) in [(0, 0), (1, 1), (700, 700), (600_000, WAIT_MS_MAX)] {
+        let (job, took) = waited_for_job(&world, (id, wait_ms), 0, || {});
+        assert_eq!((status(job), took), (Some(JobStatus::Running), waits), "in vain");
+    }
+    // The call holds nothing that a step needs.
+    for looks in [1, 2, 3] {
+        let (job, _) = world.trigger();
+        let (job, took) = waited_for_job(&world, (&job.job_id, 20_000), looks, || {
+            world.run();
+        });
+        assert_eq!(status(job), Some(JobStatus::Completed));
+        assert!(took <= 250, "{took} ms");
+    }
+    // One that has ended, and one that there is not, are answered at once.
+    assert_eq!(waited_for_job(&world, (id, 20_000), 0, || {}).1, 0);
+    assert_eq!(waited_for_job(&world, ("job_none", 20_000), 0, || {}), (None, 0));
+    for command in [Command::Pause { reason: None }, Command::Unlock, Command::Forget] {
+        world.ask(Command::Resume);
+        let id = world.status().current_job.map_or_else(|| world.trigger().0.job_id, |job| job.job_id);
+        let (job, took) = waited_for_job(&world, (&id, 20_000), 1, || {
+            world.ask(command.clone());
+        });
+        assert_eq!(status(job), Some(JobStatus::Interrupted), "{command:?}");
+        assert!(took <= 250, "{command:?}: {took} ms");
+    }
 }
 
 #[test]
