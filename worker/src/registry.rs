@@ -24,7 +24,7 @@ use crate::{
     sql::{self, Conditions},
 };
 
-const SCHEMA: [&str; 11] = [
+const SCHEMA: [&str; 13] = [
     "CREATE TABLE IF NOT EXISTS connections (connection_id TEXT PRIMARY KEY, name TEXT NOT NULL, \
      provider_type TEXT NOT NULL, status TEXT NOT NULL, is_active INTEGER NOT NULL, archived_at INTEGER, \
      created_at INTEGER NOT NULL, revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
@@ -36,6 +36,9 @@ const SCHEMA: [&str; 11] = [
      revision INTEGER NOT NULL, record TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX IF NOT EXISTS syncs_by_bucket ON syncs (namespace_id, bucket_id, created_at, sync_id)",
     "CREATE INDEX IF NOT EXISTS syncs_by_connection ON syncs (connection_id, is_active, created_at, sync_id)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_namespace ON syncs (namespace_id, created_at, sync_id, is_active)",
+    "CREATE INDEX IF NOT EXISTS syncs_by_namespace_and_connection ON syncs (namespace_id, connection_id, created_at, \
+     sync_id, is_active)",
     "CREATE INDEX IF NOT EXISTS syncs_by_poke ON syncs (poke_after, sync_id)",
     "CREATE TABLE IF NOT EXISTS claims (key TEXT PRIMARY KEY, fingerprint TEXT NOT NULL, id TEXT NOT NULL, \
      at INTEGER NOT NULL) WITHOUT ROWID",
@@ -304,15 +307,24 @@ impl CoreRegistry for Registry {
     }
 
     async fn syncs(&self, query: &SyncQuery) -> Result<Rows<SyncRow>, Error> {
+        // A `+` keeps a condition from choosing the index: that of the rest reads fewer rows.
+        let is_active = query.is_active.map(i64::from);
         let conditions = match &query.of {
             SyncsOf::Bucket { namespace_id, bucket_id, connection_id } => {
-                bucket(namespace_id, bucket_id).and("connection_id = ?", connection_id.as_deref())
+                bucket(namespace_id, bucket_id).and("+connection_id = ?", connection_id.as_deref())
+            }
+            SyncsOf::Namespace { namespace_id, connection_id } => {
+                Conditions::new("namespace_id = ?", vec![namespace_id.as_str().into()])
+                    .and("connection_id = ?", connection_id.as_deref())
             }
             SyncsOf::Connection { connection_id } => {
                 Conditions::new("connection_id = ?", vec![connection_id.as_str().into()])
             }
         };
-        let conditions = conditions.and("is_active = ?", query.is_active.map(i64::from));
+        let conditions = match &query.of {
+            SyncsOf::Connection { .. } => conditions.and("is_active = ?", is_active),
+            SyncsOf::Bucket { .. } | SyncsOf::Namespace { .. } => conditions.and("+is_active = ?", is_active),
+        };
         self.section(("syncs", "sync_id", SYNC), &conditions, &query.section)
     }
 

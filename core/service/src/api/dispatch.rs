@@ -133,7 +133,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 once(repeatable.is_some(), create).await?
             }
             Operation::SyncPreview => self.preview_sync((request.namespace()?, at.bucket_id), body).await?,
-            Operation::SyncList => self.list_syncs(request.namespace()?, at.bucket_id, query, body).await?,
+            Operation::SyncListAll => self.list_syncs(request.namespace()?, None, query, body).await?,
+            Operation::SyncList => self.list_syncs(request.namespace()?, Some(at.bucket_id), query, body).await?,
             Operation::SyncGet => self.get_sync(&sync().await?).await?,
             Operation::SyncUpdate => self.update_sync(sync().await?, if_match, body).await?,
             Operation::SyncDelete => self.delete_sync(sync_row().await?, if_match, query).await?,

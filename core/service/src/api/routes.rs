@@ -24,6 +24,7 @@ pub(super) enum Operation {
     ConnectionUpdate,
     ConnectionDelete,
     ConnectionTest,
+    SyncListAll,
     SyncCreate,
     SyncPreview,
     SyncList,
@@ -53,11 +54,12 @@ impl Operation {
     pub(super) const fn reads_query(self) -> bool {
         use Operation::{
             ChangeList, ConnectionList, DeadLetterList, JobGet, JobList, KeyExplain, ObjectGet, ObjectList,
-            ObjectsDelete, SyncDelete, SyncList, SyncTrigger,
+            ObjectsDelete, SyncDelete, SyncList, SyncListAll, SyncTrigger,
         };
         matches!(
             self,
             ConnectionList
+                | SyncListAll
                 | SyncList
                 | SyncDelete
                 | SyncTrigger
@@ -100,7 +102,7 @@ impl Operation {
     pub(super) const fn reads_body(self) -> bool {
         use Operation::{
             ConnectionCreate, ConnectionList, ConnectionUpdate, DeadLetterList, DeadLetterMarkFailed,
-            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncPause, SyncPreview, SyncUpdate,
+            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncListAll, SyncPause, SyncPreview, SyncUpdate,
         };
         matches!(
             self,
@@ -109,6 +111,7 @@ impl Operation {
                 | ConnectionUpdate
                 | SyncCreate
                 | SyncPreview
+                | SyncListAll
                 | SyncList
                 | SyncUpdate
                 | SyncPause
@@ -154,6 +157,8 @@ const CONNECTIONS: &str = "/v1/organizations/connections";
 const CONNECTION_LIST: &str = "/v1/organizations/connections/list";
 const CONNECTION: &str = "/v1/organizations/connections/{connection_id}";
 const CONNECTION_TEST: &str = "/v1/organizations/connections/{connection_id}/test";
+const ALL_SYNCS: &str = "/v1/syncs";
+const ALL_SYNC_LIST: &str = "/v1/syncs/list";
 const SYNCS: &str = "/v1/buckets/{bucket_id}/syncs";
 const SYNC_PREVIEW: &str = "/v1/buckets/{bucket_id}/syncs/preview";
 const SYNC_LIST: &str = "/v1/buckets/{bucket_id}/syncs/list";
@@ -176,7 +181,7 @@ const OBJECT: &str = "/v1/buckets/{bucket_id}/objects/{object_id}";
 
 /// Every route there is.
 #[rustfmt::skip] // One row a route.
-pub(super) static ROUTES: [Route; 35] = [
+pub(super) static ROUTES: [Route; 37] = [
     public("/", Operation::Root, "say what this service is"),
     public("/healthz", Operation::Health, r#"`{"service": "b2sync", "status": "ok", "version": "…"}`"#),
     public("/openapi.json", Operation::Description, "this API, as OpenAPI 3.1"),
@@ -188,6 +193,9 @@ pub(super) static ROUTES: [Route; 35] = [
     route(&["PATCH"], CONNECTION, Operation::ConnectionUpdate, "change a connection"),
     route(&["DELETE"], CONNECTION, Operation::ConnectionDelete, "archive a connection and erase its key"),
     route(&["POST"], CONNECTION_TEST, Operation::ConnectionTest, "test a connection"),
+    route(&["GET"], ALL_SYNCS, Operation::SyncListAll, "list the syncs of all buckets of the namespace"),
+    route(&["POST"], ALL_SYNC_LIST, Operation::SyncListAll,
+          "list the syncs of all buckets of the namespace, with filters in the body"),
     route(&["POST"], SYNCS, Operation::SyncCreate, "create a sync"),
     route(&["POST"], SYNC_PREVIEW, Operation::SyncPreview, "say what a new sync would take; creates nothing"),
     route(&["GET"], SYNCS, Operation::SyncList, "list syncs"),

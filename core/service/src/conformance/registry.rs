@@ -237,10 +237,29 @@ async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
     check("those of a bucket and a connection", listed_syncs(registry, &by_connection).await, vec![a.clone()])?;
     let of_connection = all(SyncsOf::Connection { connection_id: "conn_a".to_owned() });
     check("those of a connection", listed_syncs(registry, &of_connection).await, vec![c.clone(), a.clone()])?;
+    let of_namespace = |namespace: &str, connection: Option<&str>| {
+        let (namespace_id, connection_id) = (namespace.to_owned(), connection.map(str::to_owned));
+        all(SyncsOf::Namespace { namespace_id, connection_id })
+    };
+    let d = SyncRecord { namespace_id: "other".to_owned(), ..sync("sync_d", "bkt_1", "conn_a", 30)? };
+    let d = ok("insert", registry.insert_sync(d).await)?;
+    let every = vec![b.clone(), c.clone(), a.clone()];
+    check("those of all buckets of a namespace", listed_syncs(registry, &of_namespace("ns", None)).await, every)?;
+    check("and of another", listed_syncs(registry, &of_namespace("other", None)).await, vec![d])?;
+    let through_a = of_namespace("ns", Some("conn_a"));
+    check("and of a connection", listed_syncs(registry, &through_a).await, vec![c.clone(), a.clone()])?;
+    let second = SyncQuery { section: Section { offset: 1, ..Section::first(1) }, ..of_namespace("ns", None) };
+    let page = registry.syncs(&second).await.map(|page| (page.total, page.more, page.rows.len()));
+    check("in sections", page, (3, true, 1))?;
+    check("delete", registry.delete_sync("sync_d").await, true)?;
     let paused = ok("pause", registry.update_sync(SyncRecord { is_active: false, ..a.clone() }, 1).await)?;
     let active = |wanted| SyncQuery { is_active: Some(wanted), ..of_connection.clone() };
     check("those that are not paused", listed_syncs(registry, &active(true)).await, vec![c])?;
-    check("and those that are", listed_syncs(registry, &active(false)).await, vec![paused])?;
+    check("and those that are", listed_syncs(registry, &active(false)).await, vec![paused.clone()])?;
+    for query in [through_a, of_namespace("ns", None), of("ns", "bkt_1")] {
+        let query = SyncQuery { is_active: Some(false), ..query };
+        check("in a namespace and a bucket too", listed_syncs(registry, &query).await, vec![paused.clone()])?;
+    }
     check("delete says that there was one", registry.delete_sync("sync_b").await, true)?;
     check("and that there was none", registry.delete_sync("sync_b").await, false)?;
     check("deleted", registry.sync("sync_b").await, None)

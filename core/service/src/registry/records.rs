@@ -33,6 +33,8 @@ pub const CONNECTION_FAILURES_MAX: u64 = 5;
 const LAST_ERROR_CHARS_MAX: usize = 1_000;
 /// The most syncs one bucket has.
 pub const SYNCS_PER_BUCKET_MAX: usize = 1_000;
+/// The most syncs that a list asks how they stand.
+pub const SYNCS_ASKED_MAX: usize = 1_000;
 
 /// How a connection stands. `SCREAMING_SNAKE_CASE` when stored and on the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, strum::IntoStaticStr)]

@@ -139,6 +139,13 @@ pub enum SyncsOf {
         /// Only those that read through this connection.
         connection_id: Option<String>,
     },
+    /// Those of all buckets of a namespace.
+    Namespace {
+        /// The namespace.
+        namespace_id: String,
+        /// Only those that read through this connection.
+        connection_id: Option<String>,
+    },
     /// Those that read through a connection, in all namespaces.
     Connection {
         /// The connection.
@@ -164,6 +171,10 @@ impl SyncQuery {
             SyncsOf::Bucket { namespace_id, bucket_id, connection_id } => {
                 record.namespace_id == *namespace_id
                     && record.bucket_id == *bucket_id
+                    && connection_id.as_ref().is_none_or(|wanted| *wanted == record.connection_id)
+            }
+            SyncsOf::Namespace { namespace_id, connection_id } => {
+                record.namespace_id == *namespace_id
                     && connection_id.as_ref().is_none_or(|wanted| *wanted == record.connection_id)
             }
             SyncsOf::Connection { connection_id } => record.connection_id == *connection_id,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, parse_object},
-        errors::{Answered, ApiError},
+        errors::{Answered, ApiError, Problem},
         filters::{ListFilter, SYNC_STATUSES, UNREADABLE},
         idempotency::Repeatable,
         list_fields::ListFields,
@@ -25,8 +25,7 @@ use crate::{
     catalogue::Objects,
     coordinator::protocol::{Answer, Command, SyncStatus},
     registry::{
-        ConnectionRecord, NewSync, Registry, Rows, SYNCS_PER_BUCKET_MAX, Section, SyncQuery, SyncRecord, SyncRow,
-        SyncsOf,
+        ConnectionRecord, NewSync, Registry, Rows, SYNCS_ASKED_MAX, Section, SyncQuery, SyncRecord, SyncRow, SyncsOf,
     },
 };
 use b2sync_core::{
@@ -47,6 +46,9 @@ use b2sync_core::{
 
 /// How many coordinators are asked at the same time.
 const COORDINATORS_IN_FLIGHT: usize = 16;
+
+/// The longest `bucket_id` of a list, in characters.
+const BUCKET_ID_CHARS_MAX: usize = 512;
 
 /// How many syncs of a bucket are read at a time, to find those that overlap with a new one.
 const OVERLAP_SECTION: u64 = 100;
@@ -185,10 +187,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
     }
 
+    /// The syncs of a bucket, or of all buckets of the namespace.
     pub(in crate::api) async fn list_syncs(
         &self,
         namespace_id: String,
-        bucket_id: String,
+        bucket_id: Option<String>,
         query: &Query,
         body: &[u8],
     ) -> Answered {
@@ -196,18 +199,25 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let mut fields = ListFields::parse(query, body, &mut problems)?;
         let mut page = PageRequest::read(&mut fields, Listing::ByCreation);
         let filter = ListFilter::read(&mut fields, "connection_id", &SYNC_STATUSES);
+        let bucket_id = bucket_id.or_else(|| fields.text("bucket_id", 1, BUCKET_ID_CHARS_MAX));
         page.list_url = fields.done();
         check_problems(problems)?;
         let connection_id = match filter.owner() {
             Some(name) if !name.starts_with("conn_") => Some(self.find_connection_row(&name).await?.connection_id),
             owner => owner,
         };
-        let of = SyncsOf::Bucket { namespace_id, bucket_id, connection_id };
+        let of = match bucket_id {
+            Some(bucket_id) => SyncsOf::Bucket { namespace_id, bucket_id, connection_id },
+            None => SyncsOf::Namespace { namespace_id, connection_id },
+        };
         let section = if filter.asks_how_it_stands() {
             // Coordinators know how a sync stands: all are asked that may match.
             let is_active = answer::needs_active(&filter).then_some(true);
-            let section = Section::first(SYNCS_PER_BUCKET_MAX as u64);
+            let section = Section::first(SYNCS_ASKED_MAX as u64);
             let all = self.registry.syncs(&SyncQuery { of, is_active, section }).await?;
+            if all.more {
+                return Err(too_many_to_ask(&filter, query, all.total));
+            }
             let mut known = self.with_statuses(all.rows).await;
             known.retain(|sync| sync.stands_as(&filter));
             page.section().of(known, Listed::created)
@@ -407,6 +417,17 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             "message": deleted_message(&sync, delete_objects.then_some(removed), kept),
         }))
     }
+}
+
+/// More syncs than one request can ask how they stand.
+fn too_many_to_ask(filter: &ListFilter, query: &Query, syncs: u64) -> ApiError {
+    let name = if filter.status().is_some() { "status" } else { "is_active" };
+    let place = if query.get(name).is_some() { "query" } else { "body" };
+    let message = format!(
+        "`{name}` would have to ask {syncs} syncs how they stand, and a request asks at most {SYNCS_ASKED_MAX}. Send \
+         `bucket_id` or `connection_id` too, or leave `{name}` out and read it in the answer."
+    );
+    ApiError::Invalid(vec![Problem { location: vec![place.to_owned(), name.to_owned()], kind: "value_error", message }])
 }
 
 /// What became of a sync and its objects; `removed` if they were to be deleted with it.

@@ -1,6 +1,7 @@
 //! Syncs: what they are made of.
 
 use super::*;
+use crate::registry::{SYNCS_ASKED_MAX, SyncRecord};
 use b2sync_core::{
     b2::account::{StoredAccount, parse_authorize},
     policy::{DeletionLimit, HeldBack},
@@ -526,6 +527,75 @@ fn lists_of_syncs() {
     // Nor does it keep one from being created: the cron will find it.
     let created = home.ok("POST", SYNCS, json!({"connection_id": other, "source_path": "my-videos"}));
     assert_eq!(created["status"], "PENDING");
+}
+
+#[test]
+fn the_syncs_of_all_buckets_are_listed() {
+    let home = Home::new();
+    let (a, b) = (home.connection("A"), home.connection("B"));
+    let create = |bucket: &str, connection: &str, n: u32| {
+        let body = json!({"connection_id": connection, "source_path": format!("my-videos/{bucket}/{n}/")});
+        home.ok("POST", &format!("/v1/buckets/{bucket}/syncs"), body)["sync_config_id"].as_str().unwrap().to_owned()
+    };
+    let mut ids: Vec<_> =
+        [("bkt_1", &a, 1), ("bkt_2", &a, 2), ("bkt_1", &b, 3)].map(|(it, by, n)| create(it, by, n)).into();
+    ids.reverse();
+    let list = |query: &str, body: Value| -> Vec<String> {
+        let answer = home.ok("POST", &format!("/v1/syncs/list{query}"), body);
+        check_keys(&answer, "results pagination total");
+        let results = answer["results"].as_array().unwrap();
+        results.iter().map(|result| result["sync_config_id"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(list("", Value::Null), ids);
+    assert_eq!(list("", json!({"bucket_id": "bkt_1"})), [&*ids[0], &ids[2]]);
+    assert_eq!(list(&format!("?connection_id={a}"), Value::Null), ids[1..]);
+    assert_eq!(list("?bucket_id=bkt_1", json!({"connection_id": a, "status": "PENDING"})), ids[2..]);
+    assert_eq!(list("?status=PENDING&limit=2", Value::Null), ids[..2]);
+    assert_eq!(list("?is_active=true&page=2&limit=2", Value::Null), ids[2..]);
+    assert!(list("?bucket_id=bkt_3", Value::Null).is_empty());
+    assert!(list("?status=FAILED", Value::Null).is_empty());
+    // Each as it shows itself, and the links keep what was asked for.
+    let first = home.ok("GET", "/v1/syncs?bucket_id=bkt_1&limit=1", Value::Null);
+    assert_eq!(first["total"], 2);
+    assert_eq!(first["results"][0], home.ok("GET", &format!("{SYNCS}/{}", ids[0]), Value::Null));
+    let next = first["pagination"]["next_page"].as_str().unwrap();
+    assert_eq!(home.ok("GET", next, Value::Null)["results"][0]["sync_config_id"], ids[2].as_str());
+    let cursor = first["pagination"]["next_cursor"].as_str().unwrap();
+    assert_eq!(list(&format!("?cursor={cursor}"), Value::Null), ids[1..]);
+    // Those of the namespace only.
+    let request = |namespace: &str| ApiRequest {
+        method: "GET".into(),
+        path: "/v1/syncs".into(),
+        authorization: Some(format!("Bearer {API_KEY}")),
+        namespace: Some(namespace.into()),
+        ..ApiRequest::default()
+    };
+    for (namespace, syncs) in [("default", 3), ("other", 0)] {
+        let answer: Value = serde_json::from_slice(&home.request(request(namespace)).body).unwrap();
+        assert_eq!(answer["total"], syncs, "{namespace}");
+    }
+    assert_eq!(home.wrong("GET", "/v1/syncs?source_path=x", Value::Null), ["query.source_path"]);
+    assert_eq!(home.wrong("GET", &format!("{SYNCS}?bucket_id=bkt_1"), Value::Null), ["query.bucket_id"]);
+    assert_eq!(home.call("POST", "/v1/syncs", Value::Null).0, 405);
+}
+
+/// A request makes so many calls at most: it is refused before it makes one.
+#[test]
+fn a_list_asks_a_bounded_number_of_syncs_how_they_stand() {
+    let home = Home::new();
+    home.sync();
+    let record = home.ok("GET", "/v1/syncs", Value::Null)["results"][0]["sync_config_id"].as_str().unwrap().to_owned();
+    let record = block_on(home.registry.sync(&record)).unwrap().unwrap();
+    for n in 0..SYNCS_ASKED_MAX {
+        let (sync_id, bucket_id) = (format!("sync_{n}"), format!("bkt_{}", n % 2));
+        block_on(home.registry.insert_sync(SyncRecord { sync_id, bucket_id, ..record.clone() })).unwrap();
+    }
+    home.commands.borrow_mut().clear();
+    assert_eq!(home.wrong("GET", "/v1/syncs?status=ACTIVE", Value::Null), ["query.status"]);
+    assert_eq!(home.wrong("POST", "/v1/syncs/list", json!({"is_active": true})), ["body.is_active"]);
+    assert!(home.commands.borrow().is_empty());
+    assert_eq!(home.ok("GET", "/v1/syncs?limit=1", Value::Null)["total"], SYNCS_ASKED_MAX + 1);
+    assert_eq!(home.ok("GET", "/v1/syncs?status=PENDING&bucket_id=bkt_0", Value::Null)["total"], SYNCS_ASKED_MAX / 2);
 }
 
 #[test]

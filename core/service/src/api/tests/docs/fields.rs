@@ -119,7 +119,8 @@ fn what_lists_accept() {
     let page = &page | &set(["page_size"]);
     for (list, fields) in [
         ("connections", accepted(&format!("{CONNECTIONS}/list"))),
-        ("syncs", accepted(&format!("{SYNCS}/list"))),
+        ("syncs of a bucket", accepted(&format!("{SYNCS}/list"))),
+        ("syncs of all buckets", accepted("/v1/syncs/list")),
         ("jobs", accepted(&format!("{sync}/jobs"))),
         ("dead letters", accepted(&format!("{sync}/dlq"))),
         ("objects", accepted(&format!("{OBJECTS}/list"))),

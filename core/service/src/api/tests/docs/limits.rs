@@ -152,6 +152,7 @@ fn of_connections_and_syncs() {
         &[
             ("connections that are not archived", number(registry::CONNECTIONS_MAX)),
             ("syncs of a target bucket", number(registry::SYNCS_PER_BUCKET_MAX)),
+            ("syncs that a list with `status` or `is_active` asks", number(registry::SYNCS_ASKED_MAX)),
             ("key id, application key", format!("{} each", bytes(CREDENTIAL_BYTES_MAX))),
             ("failures in a row that suspend a connection", number(registry::CONNECTION_FAILURES_MAX)),
             ("bucket name", format!("{} to {} characters of `[A-Za-z0-9.-]`", bucket.0, bucket.1)),
@@ -394,6 +395,7 @@ fn in_passing() {
                 format!("1 to {}, default {}", number(feed::read::PAGE_CHANGES_MAX), changes::LIMIT_DEFAULT),
                 format!("at most {}. The answer comes", coordinator::WAIT_MS_MAX / 1_000),
                 format!("that many seconds (0 to {})", coordinator::WAIT_MS_MAX / 1_000),
+                format!("at most {} in a request", number(registry::SYNCS_ASKED_MAX)),
                 format!("{} to {} characters; unique", 1, connections::NAME_CHARS_MAX),
                 format!("the latest {} jobs.", coordinator::JOBS_KEPT_MAX),
                 format!("at most {} of them", number(jobs::ARCHIVED_JOBS_MAX)),
