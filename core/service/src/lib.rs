@@ -14,6 +14,7 @@ pub mod catalogue;
 pub mod conformance;
 pub mod coordinator;
 pub mod cost;
+pub mod cron;
 pub mod documents;
 pub mod registry;
 pub mod seal;

@@ -14,6 +14,7 @@ mod objects;
 mod openapi;
 mod openapi_page;
 mod running;
+mod schedule;
 mod syncs;
 
 use std::cell::{Cell, RefCell};

@@ -1,9 +1,12 @@
 //! What every [`Registry`] must do.
 
-use crate::registry::{
-    CLAIM_MS, CONNECTIONS_MAX, Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync,
-    Echoed, Poked, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord, SyncRow,
-    SyncsOf,
+use crate::{
+    cron::CronSchedule,
+    registry::{
+        CLAIM_MS, CONNECTIONS_MAX, Claim, ConnectionQuery, ConnectionRecord, ConnectionRow, ConnectionStatus, DueSync,
+        Echoed, Poked, RECORD_VERSION, Registry, SYNCS_PER_BUCKET_MAX, Section, SyncMode, SyncQuery, SyncRecord,
+        SyncRow, SyncsOf,
+    },
 };
 use b2sync_core::{
     conformance::{Outcome, check, check_kind},
@@ -64,6 +67,7 @@ pub fn sync(sync_id: &str, bucket_id: &str, connection_id: &str, created_at: i64
             ..FilterSpec::default()
         },
         polling_interval_s: 300,
+        cron: None,
         batch_size: 50,
         reconcile: Reconcile { on_delete: false, ..Reconcile::default() },
         deletion_limit: DeletionLimit { percent: 0, files: 10_000_000 },
@@ -241,7 +245,10 @@ async fn syncs_are_kept(registry: &impl Registry) -> Outcome {
         let (namespace_id, connection_id) = (namespace.to_owned(), connection.map(str::to_owned));
         all(SyncsOf::Namespace { namespace_id, connection_id })
     };
-    let d = SyncRecord { namespace_id: "other".to_owned(), ..sync("sync_d", "bkt_1", "conn_a", 30)? };
+    let cron =
+        CronSchedule::new("0 3 * * *", "Europe/Berlin", Timestamp::from_millis(30)).map_err(|it| it.to_string())?;
+    let (namespace_id, cron) = ("other".to_owned(), Some(cron));
+    let d = SyncRecord { namespace_id, cron, ..sync("sync_d", "bkt_1", "conn_a", 30)? };
     let d = ok("insert", registry.insert_sync(d).await)?;
     let every = vec![b.clone(), c.clone(), a.clone()];
     check("those of all buckets of a namespace", listed_syncs(registry, &of_namespace("ns", None)).await, every)?;

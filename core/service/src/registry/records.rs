@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
 use crate::{
+    cron::CronSchedule,
     seal::{MasterKeys, Sealed},
     sinks::SinkSpec,
 };
@@ -294,8 +295,11 @@ pub struct SyncRecord {
     /// Which files it takes, as asked; what it acts on is [`Self::effective_filters`].
     #[serde(default, with = "StoredFilters")]
     pub filters: FilterSpec,
-    /// Seconds between polls.
+    /// Seconds between polls, unless they come at [`Self::cron`].
     pub polling_interval_s: u32,
+    /// The times at which it polls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cron: Option<CronSchedule>,
     /// For the processing that follows: kept, and returned unchanged.
     pub batch_size: u32,
     /// What to do about changed sources.
@@ -390,6 +394,7 @@ impl SyncRecord {
             mode,
             filters: FilterSpec::default(),
             polling_interval_s: POLLING_INTERVAL_S,
+            cron: None,
             batch_size: BATCH_SIZE,
             reconcile: Reconcile::default(),
             deletion_limit: DeletionLimit::default(),
@@ -410,6 +415,11 @@ impl SyncRecord {
             revision: 0,
             created_by,
         }
+    }
+
+    /// Seconds from one poll to the next, as its user has set it; where polls come at times of the day, in the mean.
+    pub fn interval_s(&self) -> u64 {
+        self.cron.as_ref().map_or(u64::from(self.polling_interval_s), |cron| cron.interval_s)
     }
 
     /// The filters that decide: [`Self::filters`], and nothing modified at or before [`Echoed::sync_from`].

@@ -2,6 +2,7 @@
 
 mod answer;
 pub(in crate::api) mod preview;
+pub(in crate::api) mod schedule;
 pub(in crate::api) mod settings;
 mod sinks;
 
@@ -120,7 +121,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             created_by: USER_ID.to_owned(),
         };
         let mut record = SyncRecord::new(fixed, self.clock.now());
-        new.settings.apply(&mut record)?;
+        new.settings.apply(&mut record, self.clock.now())?;
         record.first_look = self.first_look(connection, &record).await?;
         record.first_look.extend(self.overlaps(&record).await?);
         let record = self.registry.insert_sync(record).await?;
@@ -285,9 +286,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
 
     pub(in crate::api) async fn update_sync(&self, sync: SyncRecord, if_match: &IfMatch, body: &[u8]) -> Answered {
         let patch = settings::parse_patch(body)?;
+        let now = self.clock.now();
         let apply = |record: &mut SyncRecord| {
             if_match.check(&answer::etag(record))?;
-            patch.apply(record)
+            patch.apply(record, now)
         };
         let sync = self.change(sync, &apply).await?;
         match patch.activate {

@@ -13,6 +13,7 @@ mod letters;
 mod mutations;
 mod pumping;
 mod reading;
+mod scheduling;
 mod simulation;
 mod test_sink;
 mod turns;

@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 
-use super::sinks::render_sinks;
+use super::{
+    schedule::{render_schedule, stale_after_s},
+    sinks::render_sinks,
+};
 use crate::{
     api::{
         filters::{ListFilter, UNREADABLE},
@@ -222,12 +225,7 @@ fn render_settings(record: &SyncRecord, status: &SyncStatus) -> Value {
         "file_filters": render_filters(&record.filters),
         "schema_mapping": echoed.schema_mapping,
         "sync_mode": mode,
-        "schedule": {
-            "mode": record.mode.as_str(),
-            "interval_seconds": record.polling_interval_s,
-            "next_run_at": render::time(status.next_sync_at),
-            "last_run_at": render::time(status.last_sync_at),
-        },
+        "schedule": render_schedule(record, status),
         "polling_interval_seconds": record.polling_interval_s,
         "batch_size": record.batch_size,
         "create_object_on_confirm": true,
@@ -294,7 +292,7 @@ fn dead_letters(status: &SyncStatus) -> Option<BTreeMap<String, u64>> {
 
 /// Seconds from the start of one job to the start of the next, as it is planned now.
 fn interval_s(record: &SyncRecord, status: &SyncStatus) -> u64 {
-    let interval_s = u64::from(record.polling_interval_s);
+    let interval_s = record.interval_s();
     status.stretched.as_ref().map_or(interval_s, |stretched| stretched.interval_seconds.max(interval_s))
 }
 
@@ -341,7 +339,7 @@ fn render_stats(status: &SyncStatus) -> Value {
 /// How a sync does, in one call.
 pub(super) fn render_metrics(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Value {
     let interval_s = interval_s(record, status);
-    let stale_after_s = (2 * interval_s).max(120);
+    let stale_after_s = stale_after_s(record, interval_s, status.last_sync_at);
     let stalled_after_s = stale_after_s.max(300);
     let since_s = status.last_sync_at.map(|at| now.millis_since(at) / 1_000);
     let active = is_active(record, Some(status));

@@ -5,17 +5,17 @@
 
 use serde_json::{Map, Value};
 
-use super::sinks::read_sinks;
+use super::{
+    schedule::{MODES, SchedulePatch},
+    sinks::read_sinks,
+};
 use crate::{
     api::{
         body::{DESCRIPTION_CHARS_MAX, Fields, Given, parse_object},
         errors::{ApiError, problem_of},
         query::check_problems,
     },
-    registry::{
-        BATCH_SIZE, FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, POLLING_INTERVAL_S, SyncMode, SyncRecord,
-        usual_sinks,
-    },
+    registry::{BATCH_SIZE, FEED_RETENTION_HOURS_MAX, FEED_RETENTION_HOURS_MIN, SyncMode, SyncRecord, usual_sinks},
     sinks::SinkSpec,
 };
 use b2sync_core::{
@@ -25,8 +25,6 @@ use b2sync_core::{
     time::Timestamp,
 };
 
-/// Seconds between polls: the default and the bounds.
-pub(in crate::api) const INTERVAL_S: (u64, u64, u64) = (POLLING_INTERVAL_S as u64, 30, 86_400);
 /// Changes a batch: the default and the bounds.
 pub(in crate::api) const BATCH: (u64, u64, u64) = (BATCH_SIZE as u64, 1, 100);
 /// The longest name or id in a body, in characters.
@@ -66,15 +64,7 @@ pub(super) fn parse_create(body: &[u8]) -> Result<NewSync, ApiError> {
             None
         }
     };
-    let mode = fields.choice(
-        "sync_mode",
-        &[
-            ("continuous", SyncMode::Continuous),
-            ("scheduled", SyncMode::Scheduled),
-            ("one_time", SyncMode::OneTime),
-            ("initial_only", SyncMode::OneTime),
-        ],
-    );
+    let mode = fields.choice("sync_mode", &MODES);
     let mut settings = SyncPatch::read(&mut fields);
     settings.sync_from = fields.time("sync_from");
     let mut filters = FilterSpec::default();
@@ -91,7 +81,8 @@ pub(super) fn parse_create(body: &[u8]) -> Result<NewSync, ApiError> {
     let (Some(connection), Some(source)) = (connection, source) else {
         return Err(ApiError::Invalid(Vec::new())); // Both were reported above.
     };
-    Ok(NewSync { connection, source, mode: mode.unwrap_or_default(), settings })
+    let mode = mode.unwrap_or_else(|| settings.schedule.mode_default());
+    Ok(NewSync { connection, source, mode, settings })
 }
 
 fn check_filters(filters: &FilterSpec, source: &SourcePath, fields: &mut Fields<'_>) {
@@ -106,7 +97,7 @@ pub(super) struct SyncPatch {
     metadata: Given<Map<String, Value>>,
     /// To resume or to pause.
     pub(super) activate: Option<bool>,
-    polling_interval_s: Option<u64>,
+    schedule: SchedulePatch,
     batch_size: Option<u64>,
     skip_duplicates: Option<bool>,
     max_objects_per_run: Given<u64>,
@@ -157,7 +148,7 @@ impl SyncPatch {
             description: fields.text_or_null("description", 0, DESCRIPTION_CHARS_MAX),
             metadata: fields.metadata(),
             activate: None,
-            polling_interval_s: fields.integer("polling_interval_seconds", INTERVAL_S.1, INTERVAL_S.2),
+            schedule: SchedulePatch::read(fields),
             batch_size: fields.integer("batch_size", BATCH.1, BATCH.2),
             skip_duplicates: fields.flag("skip_duplicates"),
             max_objects_per_run: fields.integer_or_null("max_objects_per_run", 1, OBJECTS_MAX),
@@ -220,8 +211,8 @@ impl SyncPatch {
     /// Changes everything but whether the sync is active.
     ///
     /// # Errors
-    /// The filters that result do not fit together.
-    pub(super) fn apply(&self, record: &mut SyncRecord) -> Result<(), ApiError> {
+    /// The filters that result do not fit together, or the schedule does not fit the sync.
+    pub(super) fn apply(&self, record: &mut SyncRecord, now: Timestamp) -> Result<(), ApiError> {
         self.description.clone().apply(&mut record.description);
         record.description = record.description.take().filter(|text| !text.is_empty());
         match &self.metadata {
@@ -230,7 +221,7 @@ impl SyncPatch {
             Given::Value(metadata) => record.metadata.clone_from(metadata),
         }
         let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX); // All have bounds below.
-        record.polling_interval_s = self.polling_interval_s.map_or(record.polling_interval_s, small);
+        self.schedule.apply(record, now)?;
         record.batch_size = self.batch_size.map_or(record.batch_size, small);
         record.skip_duplicates = self.skip_duplicates.unwrap_or(record.skip_duplicates);
         self.max_objects_per_run.clone().apply(&mut record.max_objects_per_run);

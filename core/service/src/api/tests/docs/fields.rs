@@ -57,6 +57,7 @@ fn what_a_sync_accepts() {
         let reconcile = below("reconcile", &accepted(&home, method, target, "reconcile"));
         let documented = &below("reconcile", &names(SYNC_PAGE, "### Reconcile")) | &unchanged_nested;
         same("Reconcile", &documented, &reconcile);
+        same("Schedule", &names(SYNC_PAGE, "### Schedule"), &accepted(&home, method, target, "schedule"));
         for field in accepted(&home, method, target, "deletion_limit") {
             let row = row(SYNC_PAGE, "## What you set", "deletion_limit");
             assert!(row.contains(&format!("`{field}`: ")), "sync-fields.md: deletion_limit has {field}");
@@ -79,7 +80,11 @@ fn what_a_sync_shows() {
     // Answers have these nested in `file_filters`.
     let flat = set(["include_patterns", "exclude_patterns", "modified_since"]);
     same("What a sync shows", &(&(&accepted - &flat) | &besides), &keys(&shown));
-    for name in ["schedule", "feed"] {
+    let schedule = names(SYNC_PAGE, "### Schedule");
+    let by_cron = json!({"connection_id": "A", "source_path": "my-videos/cron/", "schedule": {"cron": "0 3 * * *"}});
+    let by_cron = home.ok("POST", SYNCS, by_cron);
+    same("What a schedule shows", &schedule, &(&keys(&shown["schedule"]) | &keys(&by_cron["schedule"])));
+    for name in ["feed"] {
         let row = row(SYNC_PAGE, "## What the answer shows besides", name);
         for field in keys(&shown[name]) {
             assert!(row.contains(&format!("`{field}`")), "sync-fields.md: {name} has {field}");

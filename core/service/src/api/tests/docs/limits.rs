@@ -7,14 +7,17 @@ use crate::{
         body, nesting, pagination, query, render, request,
         resources::{
             changes, connections, dead_letters as dead_letter_list, jobs, objects,
-            syncs::settings::{BATCH, CLASS_C_MAX, CONCURRENCY_MAX, INTERVAL_S},
+            syncs::{
+                schedule::INTERVAL_S,
+                settings::{BATCH, CLASS_C_MAX, CONCURRENCY_MAX},
+            },
         },
         routes,
         service::INTERACTIVE,
     },
     catalogue::APPLY_BATCH_MAX,
     coordinator::{self, ranges},
-    registry,
+    cron, registry,
     sinks::{self, dead_letters, pump},
     watchdog,
 };
@@ -151,6 +154,8 @@ fn of_connections_and_syncs() {
         "limits of connections and syncs",
         &[
             ("connections that are not archived", number(registry::CONNECTIONS_MAX)),
+            ("`schedule.cron`", format!("{} characters", cron::CRON_CHARS_MAX)),
+            ("`schedule.timezone`", format!("{} characters", cron::TIMEZONE_CHARS_MAX)),
             ("syncs of a target bucket", number(registry::SYNCS_PER_BUCKET_MAX)),
             ("syncs that a list with `status` or `is_active` asks", number(registry::SYNCS_ASKED_MAX)),
             ("key id, application key", format!("{} each", bytes(CREDENTIAL_BYTES_MAX))),
