@@ -7,6 +7,7 @@ from datetime import datetime, timezone
 
 from mixpeek import Mixpeek
 from mixpeek._client.client import MixpeekAPIError
+from mixpeek.models import SyncConfigurationModel
 
 from calls import API_KEY, APPLICATION_KEY, BASE, BUCKET, FILES, KEY_ID, NAMESPACE, SOURCE, expect, until
 
@@ -50,6 +51,10 @@ since = create_sync(
 expect("a time", since["file_filters"]["modified_after"], "2024-01-01T00:00:00Z")
 for aware in [datetime(2024, 1, 1, tzinfo=timezone.utc).isoformat(), "2024-01-01"]:
     create_sync(f"b2://{SOURCE}/", sync_mode="one_time", modified_since=aware)
+# What the client does not know of yet, its models read as well.
+nightly = create_sync(SOURCE, sync_mode="scheduled", schedule={"cron": "0 3 * * *", "timezone": "Europe/Berlin"})
+nightly = SyncConfigurationModel.from_dict(nightly)
+expect("times of the day", (nightly.schedule["cron"], nightly.schedule["timezone"]), ("0 3 * * *", "Europe/Berlin"))
 for path in [f"s3://{SOURCE}/2024/", f"{SOURCE}/2024/", SOURCE]:
     create_sync(path, sync_mode="one_time")
 curl = urllib.request.Request(

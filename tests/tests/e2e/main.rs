@@ -18,8 +18,10 @@ mod reconcile;
 mod refusals;
 mod s3_server;
 mod scenario;
+mod schedule;
 mod secrets;
 mod unreadable;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::env;
