@@ -84,6 +84,7 @@ async fn api_request(request: &mut Request) -> Result<ApiRequest> {
         if_match: request.headers().get("if-match")?,
         accept: request.headers().get("accept")?,
         origin: request.headers().get("origin")?,
+        last_event_id: request.headers().get("last-event-id")?,
         body: fetch::read_at_most(request.inner().body(), length, BODY_BYTES_MAX + 1).await?,
     })
 }

@@ -6,7 +6,8 @@
 //! `mixpeek` 1.3.783) read and write, wherever the integration's documentation and that client differ, both.
 //!
 //! **Invariants.** Every success is status 200, or 204 without a body. Every path except `/` and `/healthz` requires
-//! the API key. Every request gets a JSON answer, in the error envelope if it is an error. No answer holds an
+//! the API key. Every request gets a JSON answer, in the error envelope if it is an error; only the
+//! feed answers events to those who ask for them. No answer holds an
 //! application key, a key id, an API key or a master key, and no error quotes the value of a field that may hold one.
 //! (A presigned URL names the key id, as S3's signatures do; only a request that asks for one gets it.)
 
@@ -15,6 +16,7 @@ mod body;
 mod cors;
 mod dispatch;
 mod errors;
+mod events;
 mod filters;
 mod idempotency;
 mod list_fields;

@@ -161,3 +161,54 @@ fn changes_younger_than_the_retention_stay_however_many_jobs_run() -> Outcome {
     assert_eq!(number(&service.sync(&it.sync)?, "/feed/first"), 1);
     Ok(())
 }
+
+/// A reader of events, as `EventSource` is one: it asks again behind the event that it saw last.
+#[test]
+fn a_reader_of_events_follows_the_feed() -> Outcome {
+    let service = Service::start(ServiceConfig::default())?;
+    service.fake().create_bucket(BUCKET)?;
+    seed_plain_bucket(service.fake(), BUCKET, 1_500, 12)?;
+    let it = service.connect("events", BUCKET)?;
+    service.run_job(&it.sync, SOON)?;
+    let bearer = format!("Bearer {}", service.api_key());
+    let ask = |last: &str, query: &str| -> Result<String, Box<dyn std::error::Error>> {
+        let mut headers = vec![("authorization", bearer.as_str()), ("accept", "text/event-stream")];
+        headers.extend((!last.is_empty()).then_some(("last-event-id", last)));
+        let (status, body) = service.send("GET", &format!("{}/changes{query}", it.sync.path()), &headers, b"")?;
+        let text = String::from_utf8(body)?;
+        assert_eq!(status, 200, "{text}");
+        Ok(text)
+    };
+    let (mut last, mut seen) = (String::new(), Vec::new());
+    for answers in 1.. {
+        let text = ask(&last, "?after=0&wait=0")?;
+        let has_more = text.starts_with("retry: 1\n");
+        for line in text.lines() {
+            if let Some(id) = line.strip_prefix("id: ") {
+                id.clone_into(&mut last);
+            } else if let Some(data) = line.strip_prefix("data: ") {
+                seen.push(serde_json::from_str::<Value>(data)?);
+            }
+        }
+        if !has_more {
+            assert_eq!((answers, last.as_str()), (2, "1500"));
+            break;
+        }
+    }
+    assert_eq!(seen, service.changes(&it.sync, 0)?);
+
+    // The answer comes with the first change.
+    let began = Instant::now();
+    thread::scope(|scope| -> Outcome {
+        let waiting = scope.spawn(|| ask("1500", "").map_err(|error| error.to_string()));
+        thread::sleep(Duration::from_millis(300));
+        let now = service.b2().clock().now();
+        service.fake().put(BUCKET, "new", NewFile::generated(9, 9), now)?;
+        service.trigger(&it.sync)?;
+        let text = waiting.join().map_err(|_| "the reader panicked")??;
+        assert!(text.contains("\nid: 1501\nevent: change\ndata: {"), "{text}");
+        Ok(())
+    })?;
+    assert!(began.elapsed() < Duration::from_secs(20), "{:?}", began.elapsed());
+    Ok(())
+}

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use super::{
     body::{Fields, parse_object},
-    errors::{Answered, ApiError, ApiResponse, Problem},
+    errors::{Answered, ApiError, ApiResponse, Problem, Said},
     idempotency::Repeatable,
     preconditions,
     query::{Query, check_problems},
@@ -18,17 +18,15 @@ use b2sync_core::{entropy::Entropy, error::ErrorKind, http::HttpClient, time::Cl
 
 /// A success.
 struct Answer {
-    /// The JSON, if there is something to say.
-    body: Option<String>,
+    /// What there is to say, if anything.
+    said: Option<Said>,
     /// The header `ETag`.
     etag: Option<String>,
-    /// Whether the body is HTML.
-    is_page: bool,
 }
 
 impl Answer {
-    fn of_text(body: String) -> Self {
-        Self { body: Some(body), etag: None, is_page: false }
+    fn of(said: Said) -> Self {
+        Self { said: Some(said), etag: None }
     }
 }
 
@@ -79,10 +77,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             return response;
         }
         let mut response = match self.answer(&request).await {
-            Ok(Answer { body: None, .. }) => ApiResponse::empty(),
-            Ok(Answer { body: Some(body), is_page: true, .. }) => ApiResponse::page(body),
-            Ok(Answer { body: Some(body), etag, .. }) => {
-                let mut response = ApiResponse::json(200, body);
+            Ok(Answer { said: None, .. }) => ApiResponse::empty(),
+            Ok(Answer { said: Some(said), etag }) => {
+                let mut response = ApiResponse::of(said);
                 response.headers.extend(etag.map(|etag| ("etag", etag)));
                 response
             }
@@ -114,8 +111,8 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         let answer: Value = match route.operation {
             Operation::Root => self.root(),
             Operation::Health => json!({"status": "ok", "service": "b2sync", "version": self.version}),
-            Operation::Page => return Ok(Answer { is_page: true, ..Answer::of_text(PAGE.to_owned()) }),
-            Operation::Description => return Ok(Answer::of_text(DESCRIPTION.to_owned())),
+            Operation::Page => return Ok(Answer::of(Said::Page(PAGE.to_owned()))),
+            Operation::Description => return Ok(Answer::of(Said::Json(DESCRIPTION.to_owned()))),
             Operation::ConnectionCreate => {
                 let repeatable = Repeatable::of(request)?;
                 let create = async || self.create_connection(repeatable.as_ref(), body).await;
@@ -143,7 +140,9 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::SyncResume => self.resume_sync(sync().await?, if_match).await?,
             Operation::SyncUnlock => self.unlock_sync(&sync().await?).await?,
             Operation::SyncMetrics => self.sync_metrics(&sync().await?).await?,
-            Operation::ChangeList => return self.read_changes(&sync().await?, query).await.map(Answer::of_text),
+            Operation::ChangeList => {
+                return self.read_changes(&sync().await?, query, request).await.map(Answer::of);
+            }
             Operation::KeyExplain => self.explain_key(&sync().await?, query).await?,
             Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
             Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id, query).await?,
@@ -152,14 +151,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await?,
             Operation::ObjectList => {
                 let page = self.list_objects(request.namespace()?, at.bucket_id, query, body).await;
-                return page.map(Answer::of_text);
+                return page.map(|text| Answer::of(Said::Json(text)));
             }
             Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await?,
             Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await?,
             Operation::ObjectsDelete => self.delete_objects(&request.namespace()?, &at.bucket_id, query).await?,
         };
         let etag = if route.operation.answers_record() { preconditions::header(&answer) } else { None };
-        Ok(Answer { body: (!answer.is_null()).then(|| answer.to_string()), etag, is_page: false })
+        Ok(Answer { said: (!answer.is_null()).then(|| Said::Json(answer.to_string())), etag })
     }
 
     fn root(&self) -> Value {

@@ -68,14 +68,27 @@ pub(super) fn json_text(answer: &impl Serialize) -> AnsweredText {
         .map_err(|error| Error::internal(format!("An answer does not encode: {error}.")).into())
 }
 
-/// An HTTP answer; the body is JSON.
+/// The type of an answer that is events.
+pub(super) const EVENT_STREAM: &str = "text/event-stream";
+
+/// What a successful answer says.
+#[derive(Debug)]
+pub(super) enum Said {
+    Json(String),
+    /// As [`EVENT_STREAM`].
+    Events(String),
+    /// A page of HTML.
+    Page(String),
+}
+
+/// An HTTP answer; the body is JSON, or events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResponse {
     /// 200 on every success; 204 where there is nothing to say.
     pub status: u16,
     /// All of them, names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON; empty with 204.
+    /// JSON or events; empty with 204.
     pub body: Vec<u8>,
 }
 
@@ -96,7 +109,7 @@ impl ApiResponse {
     }
 
     /// A page of HTML, whose style stands in it.
-    pub(crate) fn page(body: String) -> Self {
+    fn page(body: String) -> Self {
         let mut response = Self::json(200, body);
         for (name, value) in &mut response.headers {
             match *name {
@@ -108,6 +121,21 @@ impl ApiResponse {
             }
         }
         response
+    }
+
+    /// A success with that to say; a home may add headers.
+    pub(super) fn of(said: Said) -> Self {
+        match said {
+            Said::Json(body) => Self::json(200, body),
+            Said::Page(body) => Self::page(body),
+            Said::Events(body) => {
+                let mut response = Self::json(200, body);
+                if let Some((_, value)) = response.headers.iter_mut().find(|(name, _)| *name == "content-type") {
+                    EVENT_STREAM.clone_into(value);
+                }
+                response
+            }
+        }
     }
 
     /// Writes JSON in lines, for people. What is not JSON stays.

@@ -31,6 +31,8 @@ pub struct ApiRequest {
     pub accept: Option<String>,
     /// The header `Origin`: the web page that a browser sends the request for.
     pub origin: Option<String>,
+    /// The header `Last-Event-ID`.
+    pub last_event_id: Option<String>,
     /// The whole body. More than [`super::BODY_BYTES_MAX`] is refused, so a home need read no more than one byte
     /// beyond.
     pub body: Vec<u8>,

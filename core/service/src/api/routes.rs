@@ -102,7 +102,8 @@ impl Operation {
     pub(super) const fn reads_body(self) -> bool {
         use Operation::{
             ConnectionCreate, ConnectionList, ConnectionUpdate, DeadLetterList, DeadLetterMarkFailed,
-            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncListAll, SyncPause, SyncPreview, SyncUpdate,
+            DeadLetterRequeue, JobList, ObjectList, SyncCreate, SyncList, SyncListAll, SyncPause, SyncPreview,
+            SyncUpdate,
         };
         matches!(
             self,

@@ -325,6 +325,8 @@ impl Home {
             query: query.into(),
             authorization: Some(format!("Bearer {API_KEY}")),
             idempotency_key: self.idempotency_key.borrow().clone(),
+            accept: None,
+            last_event_id: None,
             body: if body.is_null() { Vec::new() } else { body.to_string().into_bytes() },
             ..ApiRequest::default()
         });

@@ -4,13 +4,18 @@ use serde::Serialize;
 
 use crate::{
     api::{
-        errors::{AnsweredText, ApiError, Problem, json_text, problem_of},
+        errors::{ApiError, Problem, Said, json_text, problem_of},
+        events,
         query::{Query, check_problems},
         render::{self, Shown},
+        request::ApiRequest,
         service::{Coordinators, Service, unexpected},
     },
     catalogue::{ChangeWire, Objects},
-    coordinator::protocol::{Answer, Command},
+    coordinator::{
+        WAIT_MS_MAX,
+        protocol::{Answer, Command},
+    },
     registry::{Registry, SyncRecord},
 };
 use b2sync_core::{
@@ -46,18 +51,57 @@ impl ChangesRequest {
             wait_ms: query.wait_ms(problems),
         }
     }
+
+    /// The same of a request for events: it reads on behind the event that its reader saw last, waits as long as it may
+    /// and answers as much as it may, unless it says otherwise.
+    fn parse_events(query: &Query, last_event_id: Option<&str>, problems: &mut Vec<Problem>) -> Self {
+        let mut asked = Self::parse(query, problems);
+        if query.get("wait").is_none() {
+            asked.wait_ms = WAIT_MS_MAX;
+        }
+        if query.get("limit").is_none() {
+            asked.limit = PAGE_CHANGES_MAX as u64;
+        }
+        if let Some(id) = last_event_id.filter(|id| !id.is_empty()) {
+            let position = id.parse();
+            if position.is_err() {
+                let message = "`Last-Event-ID` is not a position of this feed. Send the `id` of an event, or `after`.";
+                let location = vec!["header".to_owned(), "last-event-id".to_owned()];
+                problems.push(Problem { location, kind: "int_parsing", message: message.to_owned() });
+            }
+            // A reader that was cut off sends the same query again.
+            asked.after = position.ok().or(asked.after);
+        }
+        asked
+    }
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
-    pub(in crate::api) async fn read_changes(&self, sync: &SyncRecord, query: &Query) -> AnsweredText {
+    pub(in crate::api) async fn read_changes(
+        &self,
+        sync: &SyncRecord,
+        query: &Query,
+        request: &ApiRequest,
+    ) -> Result<Said, ApiError> {
         let mut problems = Vec::new();
-        let asked = ChangesRequest::parse(query, &mut problems);
+        let is_events = events::are_asked_for(request.accept.as_deref());
+        let asked = match is_events {
+            true => ChangesRequest::parse_events(query, request.last_event_id.as_deref(), &mut problems),
+            false => ChangesRequest::parse(query, &mut problems),
+        };
         check_problems(problems)?;
         let ChangesRequest { after, limit, wait_ms } = asked;
         let read =
             |after, limit, wait_ms| self.coordinators.call(&sync.sync_id, Command::Changes { after, limit, wait_ms });
         match read(after, limit, wait_ms).await {
-            Ok(Answer::Changes { changes, first, last }) => json_text(&page(&changes, first, last, asked)),
+            Ok(Answer::Changes { changes, first, last }) => {
+                let page = page(&changes, first, last, asked);
+                if is_events {
+                    let changes = page.changes.iter().map(|change| (change.position, change));
+                    return events::of_changes(changes, page.next_after, page.has_more).map(Said::Events);
+                }
+                json_text(&page).map(Said::Json)
+            }
             Ok(_) => Err(unexpected().into()),
             Err(error) if error.kind() == ErrorKind::FeedGap => match read(None, 1, 0).await? {
                 Answer::Changes { first, .. } => Err(ApiError::FeedGap { error, first }),

@@ -162,6 +162,71 @@ fn a_wrong_question_about_the_feed_says_where() {
     assert_eq!(home.refused("GET", &format!("{sync}/changes"), Value::Null).0, 503);
 }
 
+/// What a reader of events gets.
+fn events(home: &Home, target: &str, last_event_id: Option<&str>) -> (u16, String, String) {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    let response = home.request(ApiRequest {
+        method: "GET".into(),
+        path: path.into(),
+        query: query.into(),
+        authorization: Some(format!("Bearer {API_KEY}")),
+        accept: Some("application/json;q=0.1, Text/Event-Stream; q=1".into()),
+        last_event_id: last_event_id.map(Into::into),
+        ..ApiRequest::default()
+    });
+    let kind = response.headers.iter().find(|(name, _)| *name == "content-type").unwrap().1.clone();
+    (response.status, kind, String::from_utf8(response.body).unwrap())
+}
+
+#[test]
+fn changes_are_events_for_those_who_ask_for_them() {
+    let home = Home::new();
+    let changes = format!("{}/changes", home.sync());
+    home.feed.replace(feed());
+    let json = home.ok("GET", &changes, Value::Null);
+    home.commands.borrow_mut().clear();
+    let (status, kind, text) = events(&home, &changes, None);
+    assert_eq!((status, kind.as_str()), (200, "text/event-stream"));
+    let mut blocks = text.split("\n\n");
+    assert_eq!(blocks.next(), Some("retry: 1000"));
+    for change in json["changes"].as_array().unwrap() {
+        let lines: Vec<_> = blocks.next().unwrap().split('\n').collect();
+        let [id, event, data] = lines.try_into().unwrap();
+        assert_eq!((id, event), (format!("id: {}", change["position"]).as_str(), "event: change"));
+        assert_eq!(serde_json::from_str::<Value>(data.strip_prefix("data: ").unwrap()).unwrap(), *change);
+    }
+    assert_eq!((blocks.next(), blocks.next()), (Some(""), None));
+    // As long and as much as may be, unless the query says otherwise; and behind what the reader saw last.
+    events(&home, &format!("{changes}?after=1&limit=2&wait=3"), None);
+    events(&home, &format!("{changes}?after=1"), Some("3"));
+    events(&home, &format!("{changes}?after=1"), Some(""));
+    let (most, longest) = (PAGE_CHANGES_MAX as u64, WAIT_MS_MAX);
+    assert_eq!(
+        *home.commands.borrow(),
+        [
+            Command::Changes { after: None, limit: most, wait_ms: longest },
+            Command::Changes { after: Some(1), limit: 2, wait_ms: 3_000 },
+            Command::Changes { after: Some(3), limit: most, wait_ms: longest },
+            Command::Changes { after: Some(1), limit: most, wait_ms: longest },
+        ]
+    );
+    // More is there: the reader asks again at once. Nothing is: it learns where it is.
+    assert!(events(&home, &format!("{changes}?limit=3"), None).2.starts_with("retry: 1\n\nid: 1\n"));
+    assert_eq!(events(&home, &changes, Some("4")).2, "retry: 1000\n\n: no change so far\nid: 4\n\n");
+    // Everything else is answered as JSON.
+    let sync = changes.strip_suffix("/changes").unwrap();
+    assert_eq!(events(&home, sync, None).1, "application/json");
+    home.dropped.set(2);
+    home.feed.borrow_mut().drain(..2);
+    let (status, kind, text) = events(&home, &changes, Some("1"));
+    assert_eq!((status, kind.as_str()), (410, "application/json"), "{text}");
+    for wrong in ["x", "-1", "1.5", "18446744073709551616"] {
+        let (status, _, text) = events(&home, &changes, Some(wrong));
+        assert!(status == 422 && text.contains("last-event-id"), "{wrong}: {text}");
+    }
+    assert_eq!(events(&home, &changes, Some("9")).0, 422, "beyond the newest");
+}
+
 #[test]
 fn a_sync_says_where_its_changes_go() {
     let home = Home::new();

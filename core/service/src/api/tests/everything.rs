@@ -140,6 +140,7 @@ fn any_request() -> impl Strategy<Value = ApiRequest> {
             if_match: namespace.clone().filter(|text| text.len() % 2 == 0),
             accept: namespace.clone(),
             origin: namespace.clone(),
+            last_event_id: namespace.clone(),
             namespace,
             body,
         }

@@ -51,7 +51,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             created_by: USER_ID.to_owned(),
         };
         let mut record = SyncRecord::new(fixed, self.clock.now());
-        new.settings.apply(&mut record)?;
+        new.settings.apply(&mut record, self.clock.now())?;
         let filter = Filter::compile(&record.effective_filters(), &record.source)?;
         let looked = self
             .look(connection, &record.source, async |source| {
