@@ -25,7 +25,7 @@ fn schema_of(operation: Operation) -> Option<(&'static str, bool)> {
         ConnectionCreate | ConnectionGet | ConnectionUpdate => ("Connection", false),
         ConnectionList => ("Connection", true),
         SyncCreate | SyncGet | SyncUpdate | SyncPause | SyncResume | SyncUnlock => ("Sync", false),
-        SyncList => ("Sync", true),
+        SyncList | SyncListAll => ("Sync", true),
         JobGet => ("Job", false),
         JobList => ("Job", true),
         DeadLetterList => ("DeadLetter", true),
@@ -328,11 +328,14 @@ fn parameters(route: &Route, notes: &[Note], words: &BTreeMap<String, String>) -
         let schema = json!({"type": "string"});
         json!({"name": name, "in": "header", "schema": schema, "description": text})
     };
-    if route.path.starts_with("/v1/buckets") {
+    if route.path.starts_with("/v1/buckets") || route.path.starts_with("/v1/syncs") {
         parameters.push(header("X-Namespace", "Keeps target buckets of the same name apart; `default` without it."));
     }
     if matches!(route.operation, Operation::ConnectionCreate | Operation::SyncCreate) {
         parameters.push(header("Idempotency-Key", "A request with the same key and body creates nothing more."));
+    }
+    if route.operation == Operation::ChangeList {
+        parameters.push(header("Last-Event-ID", "With `Accept: text/event-stream`: as `after`, which it wins over."));
     }
     if route.operation.reads_if_match() {
         parameters.push(header("If-Match", "The `etag` of the record as it was read: 412 if it was changed since."));
@@ -393,7 +396,11 @@ fn response(
     if schema_of(route.operation).is_none() {
         content["example"] = seen.answers[0].clone();
     }
-    json!({"200": {"description": "Success.", "content": {"application/json": content}}})
+    let mut contents = json!({"application/json": content});
+    if route.operation == Operation::ChangeList {
+        contents["text/event-stream"] = json!({"schema": {"type": "string"}});
+    }
+    json!({"200": {"description": "Success.", "content": contents}})
 }
 
 fn operation_id(route: &Route, method: &str, is_only: bool) -> String {
