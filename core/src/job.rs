@@ -279,6 +279,13 @@ pub struct JobRecord {
     /// It went on with the listing of an earlier job that broke off: the next job lists from the first key.
     #[serde(default)]
     pub continued: bool,
+    /// The distance that its list calls keep, in milliseconds, because B2 has refused calls as too many; 0: none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub list_interval_ms: u64,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl JobRecord {

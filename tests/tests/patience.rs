@@ -62,6 +62,8 @@ fn two_calls_a_second_are_enough() {
     let began = sim.time();
     let job = ended(&mut sim);
     assert_eq!((job.status, job.counts.created), (JobStatus::Completed, 600), "{job:?}");
+    // The job says that it was held back.
+    assert!((100..=2_000).contains(&job.list_interval_ms), "{job:?}");
     assert!(sim.time().millis_since(began) <= 2 * 60_000);
     sim.come_to_rest().unwrap_or_else(|violation| panic!("{violation}"));
 }

@@ -112,6 +112,11 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Client<'a, H, C, E> {
         self.pacer.learned(before, self.clock.now())
     }
 
+    /// The distance that list calls keep now, in milliseconds; 0: none.
+    pub fn list_interval_ms(&self) -> u64 {
+        self.pacer.interval_ms()
+    }
+
     /// What its calls have cost so far.
     pub fn cost(&self) -> SourceCost {
         self.cost.get()

@@ -65,6 +65,11 @@ impl Pacer {
         Self(Cell::new(State { interval_ms, ..State::default() }))
     }
 
+    /// The distance that calls keep now, in milliseconds; 0: none.
+    pub fn interval_ms(&self) -> u64 {
+        self.0.get().interval_ms
+    }
+
     /// How long a call that is ready now has to wait, in milliseconds. The caller waits; others line up behind it.
     pub fn reserve(&self, now: Timestamp) -> u64 {
         let mut state = self.0.get();

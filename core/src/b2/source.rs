@@ -71,6 +71,11 @@ impl<'a, H: HttpClient, C: Clock, E: Entropy> B2Source<'a, H, C, E> {
         self.client.learned_pace(before)
     }
 
+    /// As [`B2Client::list_interval_ms`].
+    pub fn list_interval_ms(&self) -> u64 {
+        self.client.list_interval_ms()
+    }
+
     /// The account that the source lists with.
     pub fn account(&self) -> Account {
         self.account.borrow().clone()

@@ -220,6 +220,7 @@ fn job(job_id: &str, created_at: i64, status: JobStatus) -> JobRecord {
         warnings: Vec::new(),
         limited: false,
         continued: false,
+        list_interval_ms: 0,
         deletions_held: 0,
         held_keys: Vec::new(),
     }

@@ -91,8 +91,7 @@ impl<H: Home> Coordinator<'_, H> {
         let sync_id = &sync.sync_id;
         let filters = sync.effective_filters();
         let (report, used) = self.step((sync, connection), &filters, begun).await;
-        let now = self.home.clock().now();
-        let fingerprint = filters.fingerprint();
+        let (now, fingerprint) = (self.home.clock().now(), filters.fingerprint());
         let mut attempt = Reported::default();
         let sink_ids = self.sink_ids(sync);
         let reported = self
@@ -115,6 +114,7 @@ impl<H: Home> Coordinator<'_, H> {
                 // Before the job ends: one that fails has the sinks looked at once more.
                 reported.pumps = state.begin_pumping_behind(report.feed.as_ref(), &sink_ids, now);
                 reported.broke_off = true;
+                state.note_distance(&begun.job.job_id, used.list_interval_ms);
                 if state.is_running(&begun.job.job_id) {
                     let ended = state.apply_report(&report, &fingerprint, now);
                     reported.goes_on = ended.is_none();

@@ -196,6 +196,7 @@ impl State {
             deletions_held: 0,
             held_keys: Vec::new(),
             continued: false,
+            list_interval_ms: 0,
         };
         self.status.runs += 1;
         self.status.state = SyncState::Active;
@@ -286,6 +287,13 @@ impl State {
             job.error = Some(why.record(reason, job.error.as_ref()));
         }
         self.end_job(JobStatus::Interrupted, None, now);
+    }
+
+    /// Takes in which distance a job's list calls keep.
+    pub(super) fn note_distance(&mut self, job_id: &str, list_interval_ms: u64) {
+        if let Some(job) = self.status.current_job.as_mut().filter(|job| job.job_id == job_id) {
+            job.list_interval_ms = list_interval_ms;
+        }
     }
 
     /// Takes in how far the feed reaches.

@@ -51,6 +51,8 @@ pub(super) struct Used {
     pub(super) account: Option<Account>,
     /// The distance between list calls, where another was learned.
     pub(super) pace: Option<Pace>,
+    /// The distance that list calls kept at last, in milliseconds.
+    pub(super) list_interval_ms: u64,
     /// The connection has failed before.
     pub(super) has_failed: bool,
 }
@@ -176,6 +178,7 @@ impl<H: Home> Coordinator<'_, H> {
         }
         used.account = source.source.learned();
         used.pace = source.source.learned_pace(connection.pace);
+        used.list_interval_ms = source.source.list_interval_ms();
         Ok(report)
     }
 
@@ -193,7 +196,7 @@ impl<H: Home> Coordinator<'_, H> {
         &self,
         sync: &SyncRecord,
         outcome: &Result<Outcome, Error>,
-        Used { key_id, application_key, account, pace, has_failed }: Used,
+        Used { key_id, application_key, account, pace, has_failed, .. }: Used,
     ) -> Result<(), Error> {
         let refused = outcome.as_ref().err().filter(|error| blames_connection(error.kind()));
         let has_learned = account.is_some() || pace.is_some();

@@ -192,6 +192,7 @@ pub(super) fn job(job_id: &str, status: JobStatus) -> JobRecord {
         warnings: vec![Warning { code: WarningCode::NoFiles, message: "No. \"x\"".into(), advice: "Look.".into() }],
         limited: true,
         continued: true,
+        list_interval_ms: 3_000,
         deletions_held: 4,
         held_keys: vec!["k".to_owned()],
     }

@@ -67,10 +67,12 @@ fn parse(query: &Query) -> Result<&str, ApiError> {
     let mut problems = Vec::new();
     query.check_only(&["key"], &mut problems);
     let key = query.get("key");
+    let is_reported = !problems.is_empty();
     let mut problem = |kind, message: String| {
         problems.push(Problem { location: vec!["query".to_owned(), "key".to_owned()], kind, message });
     };
     match key {
+        None if is_reported => {}
         None => problem("missing", "`key` is required: the whole key of the file, percent-encoded.".to_owned()),
         Some(key) if key.len() > KEY_BYTES_MAX => {
             problem("string_too_long", format!("`key` has {} bytes; B2 allows {KEY_BYTES_MAX}.", key.len()));

@@ -217,9 +217,25 @@ pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Valu
         "held_keys": job.held_keys,
         "progress_percent": percent(job),
         "throughput_files_per_min": throughput(job),
+        "throttled": render_throttled(job),
         "lag_seconds": (!job.is_over()).then(|| render::integer(now.millis_since(job.updated_at) / 1_000)),
         "progress": render_progress(job, now),
         "metadata": render_cost(&job.cost),
+    })
+}
+
+/// That B2 allows few calls, and what b2sync does about it; `null` where it does not.
+fn render_throttled(job: &JobRecord) -> Value {
+    let seconds = match job.list_interval_ms {
+        0 => return Value::Null,
+        millis => render::decimal((millis as f64 / 1_000.0).max(0.1)),
+    };
+    json!({
+        "seconds_between_calls": seconds,
+        "message": format!(
+            "B2 refused list calls as too many. They now keep a distance of {seconds} s, so the job takes longer; \
+             nothing is lost. If other programs use the same key, slow them down or give them a key of their own."
+        ),
     })
 }
 

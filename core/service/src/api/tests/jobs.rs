@@ -79,6 +79,7 @@ fn jobs_recent_and_archived() {
             "held_keys": [],
             "progress_percent": 100.0,
             "throughput_files_per_min": 10.0,
+            "throttled": null,
             "lag_seconds": null,
             "progress": {
                 "sync_job_id": "job_3", "phase": "done", "percent": 100.0, "files_listed": 30, "files_matched": 20,

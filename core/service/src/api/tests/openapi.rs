@@ -80,6 +80,7 @@ fn furnished() -> (Home, String) {
     done.completed_at = Some(Timestamp::from_millis(NOW + 9_000));
     done.started_at = Some(Timestamp::from_millis(NOW + 1_000));
     let mut failed = job("job_0", NOW - 1, JobStatus::Failed);
+    failed.list_interval_ms = 3_000;
     failed.error = Some(ErrorRecord::from(&Error::new(ErrorKind::CapExceeded, "A cap is reached.", "Raise it.")));
     let queued = JobRecord {
         started_at: None,
