@@ -190,6 +190,7 @@ impl Workerd {
         let agent = ureq::Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
+            .allow_non_standard_methods(true)
             .timeout_global(Some(REQUEST_TIMEOUT))
             .build()
             .into();
