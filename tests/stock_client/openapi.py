@@ -65,11 +65,20 @@ while ask("get", f"{SYNC}/jobs/{{sync_job_id}}", **job)["status"] == "running":
 # Every path that only reads, with ids that are there.
 object_id = ask("get", "/v1/buckets/{bucket_id}/objects", bucket_id=BUCKET)["results"][0]["object_id"]
 everything = {**job, "connection_id": "Described", "object_id": object_id}
-reads = [path for path, operations in description["paths"].items() if "get" in operations]
+def answers_json(operations):
+    return "get" in operations and "application/json" in operations["get"]["responses"]["200"]["content"]
+
+
+reads = [path for path, operations in description["paths"].items() if answers_json(operations)]
 for path in reads:
     ask("get", path, **{name: value for name, value in everything.items() if f"{{{name}}}" in path})
 for path in [f"{SYNC}/pause", f"{SYNC}/resume", f"{SYNC}/unlock"]:
     ask("post", path, **places)
+with urllib.request.urlopen(f"{BASE}/docs") as page:
+    expect("the page", page.headers["Content-Type"], "text/html; charset=utf-8")
+    text = page.read().decode()
+missing = [path for path in description["paths"] if f"<code>{path}</code>" not in text]
+expect("what the page leaves out", missing, [])
 if len(reads) < 15:
     raise SystemExit(f"The description has only {len(reads)} paths to read: {reads}")
 print("The description is true of what the service answers.")
