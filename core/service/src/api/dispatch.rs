@@ -25,6 +25,10 @@ struct Answer {
 }
 
 impl Answer {
+    fn of_json(text: String) -> Self {
+        Self::of(Said::Json(text))
+    }
+
     fn of(said: Said) -> Self {
         Self { said: Some(said), etag: None }
     }
@@ -112,7 +116,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Operation::Root => self.root(),
             Operation::Health => json!({"status": "ok", "service": "b2sync", "version": self.version}),
             Operation::Page => return Ok(Answer::of(Said::Page(PAGE.to_owned()))),
-            Operation::Description => return Ok(Answer::of(Said::Json(DESCRIPTION.to_owned()))),
+            Operation::Description => return Ok(Answer::of_json(DESCRIPTION.to_owned())),
             Operation::ConnectionCreate => {
                 let repeatable = Repeatable::of(request)?;
                 let create = async || self.create_connection(repeatable.as_ref(), body).await;
@@ -144,14 +148,14 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
                 return self.read_changes(&sync().await?, query, request).await.map(Answer::of);
             }
             Operation::KeyExplain => self.explain_key(&sync().await?, query).await?,
-            Operation::JobList => self.list_jobs(&sync().await?, query, body).await?,
+            Operation::JobList => return self.list_jobs(&sync().await?, query, body).await.map(Answer::of_json),
             Operation::JobGet => self.get_job(&sync().await?, &at.sync_job_id, query).await?,
             Operation::DeadLetterList => self.list_dead_letters(&sync().await?, query, body).await?,
             Operation::DeadLetterRequeue => self.requeue_dead_letters(&sync().await?, body).await?,
             Operation::DeadLetterMarkFailed => self.mark_dead_letters_failed(&sync().await?, body).await?,
             Operation::ObjectList => {
                 let page = self.list_objects(request.namespace()?, at.bucket_id, query, body).await;
-                return page.map(|text| Answer::of(Said::Json(text)));
+                return page.map(Answer::of_json);
             }
             Operation::ObjectGet => self.get_object(&request.namespace()?, &at.bucket_id, &at.object_id, query).await?,
             Operation::ObjectDelete => self.delete_object(&request.namespace()?, &at.bucket_id, &at.object_id).await?,

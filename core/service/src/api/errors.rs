@@ -62,10 +62,18 @@ pub(super) type Answered = Result<Value, ApiError>;
 /// long.
 pub(super) type AnsweredText = Result<String, ApiError>;
 
+/// An answer as a value.
+pub(super) fn json_value(answer: &impl Serialize) -> Answered {
+    serde_json::to_value(answer).map_err(|error| not_encoded(&error))
+}
+
 /// The JSON of an answer.
 pub(super) fn json_text(answer: &impl Serialize) -> AnsweredText {
-    serde_json::to_string(answer)
-        .map_err(|error| Error::internal(format!("An answer does not encode: {error}.")).into())
+    serde_json::to_string(answer).map_err(|error| not_encoded(&error))
+}
+
+fn not_encoded(error: &serde_json::Error) -> ApiError {
+    Error::internal(format!("An answer does not encode: {error}.")).into()
 }
 
 /// The type of an answer that is events.

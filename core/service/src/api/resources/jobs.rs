@@ -1,15 +1,16 @@
 //! Jobs. `files_synced` counts every change delivered, deletions too, so that the jobs of a sync add
 //! up to its `total_files_synced`; `changes` tells them apart.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
 use crate::{
     api::{
-        errors::Answered,
+        errors::{Answered, AnsweredText, json_text, json_value},
         list_fields::ListFields,
-        pagination::{Cursor, Listing, PageRequest, render_list},
+        pagination::{Cursor, Listing, PageRequest, render_pagination},
         query::{Query, check_problems},
-        render,
+        render::{self, Shown},
         service::{Coordinators, Service, unexpected},
     },
     catalogue::Objects,
@@ -36,6 +37,14 @@ const STATUSES: [(&str, JobStatus); 4] = [
     ("interrupted", JobStatus::Interrupted),
 ];
 
+/// A page of jobs, as the client reads it.
+#[derive(Serialize)]
+struct Page<'a> {
+    results: Vec<ShownJob<'a>>,
+    pagination: Value,
+    total: u64,
+}
+
 /// Jobs as the coordinator keeps them: [`Answer::Jobs`].
 struct Kept {
     jobs: Vec<JobRecord>,
@@ -44,7 +53,7 @@ struct Kept {
 }
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
-    pub(in crate::api) async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> Answered {
+    pub(in crate::api) async fn list_jobs(&self, sync: &SyncRecord, query: &Query, body: &[u8]) -> AnsweredText {
         let mut problems = Vec::new();
         let mut fields = ListFields::parse(query, body, &mut problems)?;
         let mut page = PageRequest::read(&mut fields, Listing::Counted);
@@ -72,8 +81,11 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
         let next = (end < total).then_some(Cursor::Offset { n: end });
         let now = self.clock.now();
-        let results = records.iter().map(|job| render(sync, job, now)).collect();
-        Ok(render_list(&page, results, Some(total), next.as_ref()))
+        json_text(&Page {
+            results: records.iter().map(|job| shown(sync, job, now)).collect(),
+            pagination: render_pagination(&page, Some(total), next.as_ref()),
+            total: render::int(total),
+        })
     }
 
     async fn kept_jobs(
@@ -104,7 +116,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             None => self.coordinators.archived_job(&sync.sync_id, job_id).await?,
         };
         match job.filter(|job| job.sync_id == sync.sync_id) {
-            Some(job) => Ok(render(sync, &job, self.clock.now())),
+            Some(job) => json_value(&shown(sync, &job, self.clock.now())),
             None => Err(Error::new(
                 ErrorKind::NotFound,
                 format!("The sync {} has no job {job_id:?}.", sync.sync_id),
@@ -154,21 +166,33 @@ fn throughput(job: &JobRecord) -> Value {
 }
 
 /// What a running job has done so far.
-pub(super) fn render_progress(job: &JobRecord, now: Timestamp) -> Value {
+#[derive(Serialize)]
+pub(super) struct ShownProgress<'a> {
+    sync_job_id: &'a str,
+    phase: &'static str,
+    percent: Value,
+    files_listed: u64,
+    files_matched: u64,
+    files_synced: u64,
+    files_failed: u64,
+    bytes_synced: u64,
+    elapsed_seconds: u64,
+}
+
+pub(super) fn progress(job: &JobRecord, now: Timestamp) -> ShownProgress<'_> {
     let counts = &job.counts;
-    json!({
-        "sync_job_id": job.job_id,
-        "phase": job.phase.as_str(),
-        "percent": percent(job),
-        "files_listed": render::integer(counts.listed),
-        "files_matched": render::integer(counts.matched),
-        "files_synced": render::integer(counts.changes()),
-        "files_failed": render::integer(counts.failed),
-        "bytes_synced": render::integer(counts.delivered_bytes),
-        "elapsed_seconds": render::integer(
-            job.started_at.map_or(0, |at| job.completed_at.unwrap_or(now).millis_since(at) / 1_000),
-        ),
-    })
+    let elapsed_ms = job.started_at.map_or(0, |at| job.completed_at.unwrap_or(now).millis_since(at));
+    ShownProgress {
+        sync_job_id: &job.job_id,
+        phase: job.phase.as_str(),
+        percent: percent(job),
+        files_listed: render::int(counts.listed),
+        files_matched: render::int(counts.matched),
+        files_synced: render::int(counts.changes()),
+        files_failed: render::int(counts.failed),
+        bytes_synced: render::int(counts.delivered_bytes),
+        elapsed_seconds: render::int(elapsed_ms / 1_000),
+    }
 }
 
 /// The latest job, in short.
@@ -184,44 +208,85 @@ pub(super) fn render_summary(job: &JobRecord) -> Value {
 }
 
 /// A job, as the client reads it.
-pub(super) fn render(sync: &SyncRecord, job: &JobRecord, now: Timestamp) -> Value {
+#[derive(Serialize)]
+pub(super) struct ShownJob<'a> {
+    sync_job_id: &'a str,
+    sync_config_id: &'a str,
+    internal_id: &'a str,
+    namespace_id: &'a str,
+    bucket_id: &'a str,
+    status: &'static str,
+    trigger: &'static str,
+    phase: &'static str,
+    total_files: Option<u64>,
+    files_synced: u64,
+    files_failed: u64,
+    files_verified: u64,
+    changes: ShownCounts,
+    bytes_synced: u64,
+    created_at: Option<Shown>,
+    started_at: Option<Shown>,
+    completed_at: Option<Shown>,
+    updated_at: Option<Shown>,
+    error: Option<String>,
+    error_code: Option<&'a str>,
+    warnings: Value,
+    deletions_held: u64,
+    held_keys: &'a [String],
+    progress_percent: Value,
+    throughput_files_per_min: Value,
+    throttled: Value,
+    lag_seconds: Option<u64>,
+    progress: ShownProgress<'a>,
+    metadata: ShownCost,
+}
+
+#[derive(Serialize)]
+struct ShownCounts {
+    created: u64,
+    updated: u64,
+    deleted: u64,
+    failed: u64,
+}
+
+pub(super) fn shown<'a>(sync: &'a SyncRecord, job: &'a JobRecord, now: Timestamp) -> ShownJob<'a> {
     let counts = &job.counts;
-    json!({
-        "sync_job_id": job.job_id,
-        "sync_config_id": job.sync_id,
-        "internal_id": sync.internal_id,
-        "namespace_id": sync.namespace_id,
-        "bucket_id": sync.bucket_id,
-        "status": job.status.as_str(),
-        "trigger": job.trigger.as_str(),
-        "phase": job.phase.as_str(),
-        "total_files": total(job).map(render::integer),
-        "files_synced": render::integer(counts.changes()),
-        "files_failed": render::integer(counts.failed),
-        "files_verified": render::integer(verified(job)),
-        "changes": {
-            "created": render::integer(counts.created),
-            "updated": render::integer(counts.updated),
-            "deleted": render::integer(counts.deleted),
-            "failed": render::integer(counts.failed),
+    ShownJob {
+        sync_job_id: &job.job_id,
+        sync_config_id: &job.sync_id,
+        internal_id: &sync.internal_id,
+        namespace_id: &sync.namespace_id,
+        bucket_id: &sync.bucket_id,
+        status: job.status.as_str(),
+        trigger: job.trigger.as_str(),
+        phase: job.phase.as_str(),
+        total_files: total(job).map(render::int),
+        files_synced: render::int(counts.changes()),
+        files_failed: render::int(counts.failed),
+        files_verified: render::int(verified(job)),
+        changes: ShownCounts {
+            created: render::int(counts.created),
+            updated: render::int(counts.updated),
+            deleted: render::int(counts.deleted),
+            failed: render::int(counts.failed),
         },
-        "bytes_synced": render::integer(counts.delivered_bytes),
-        "created_at": render::time(job.created_at),
-        "started_at": render::time(job.started_at),
-        "completed_at": render::time(job.completed_at),
-        "updated_at": render::time(job.updated_at),
-        "error": job.error.as_ref().map(|error| render::error(&error.message)),
-        "error_code": job.error.as_ref().map(|error| &error.kind),
-        "warnings": render::warnings(&job.warnings),
-        "deletions_held": render::integer(job.deletions_held),
-        "held_keys": job.held_keys,
-        "progress_percent": percent(job),
-        "throughput_files_per_min": throughput(job),
-        "throttled": render_throttled(job),
-        "lag_seconds": (!job.is_over()).then(|| render::integer(now.millis_since(job.updated_at) / 1_000)),
-        "progress": render_progress(job, now),
-        "metadata": render_cost(&job.cost),
-    })
+        bytes_synced: render::int(counts.delivered_bytes),
+        created_at: Shown::of(job.created_at),
+        started_at: job.started_at.and_then(Shown::of),
+        completed_at: job.completed_at.and_then(Shown::of),
+        updated_at: Shown::of(job.updated_at),
+        error: job.error.as_ref().map(|error| render::error(&error.message)),
+        error_code: job.error.as_ref().map(|error| error.kind.as_str()),
+        warnings: render::warnings(&job.warnings),
+        deletions_held: render::int(job.deletions_held),
+        held_keys: &job.held_keys,
+        progress_percent: percent(job),
+        throughput_files_per_min: throughput(job),
+        throttled: render_throttled(job),
+        lag_seconds: (!job.is_over()).then(|| render::int(now.millis_since(job.updated_at) / 1_000)),
+        progress: progress(job, now),
+        metadata: shown_cost(&job.cost),
+    }
 }
 
 /// That B2 allows few calls, and what b2sync does about it; `null` where it does not.
@@ -240,18 +305,35 @@ fn render_throttled(job: &JobRecord) -> Value {
 }
 
 /// What a job has spent. `dollars` is what B2 charges at its list prices, as if no free calls were left.
+#[derive(Serialize)]
+pub(super) struct ShownCost {
+    class_b_calls: u64,
+    class_c_calls: u64,
+    bytes_received: u64,
+    state_reads: u64,
+    state_writes: u64,
+    state_deletions: u64,
+    steps: u64,
+    dollars: Value,
+}
+
+pub(super) fn shown_cost(cost: &JobCost) -> ShownCost {
+    ShownCost {
+        class_b_calls: render::int(cost.class_b),
+        class_c_calls: render::int(cost.class_c),
+        bytes_received: render::int(cost.bytes_received),
+        state_reads: render::int(cost.state_reads),
+        state_writes: render::int(cost.state_writes),
+        state_deletions: render::int(cost.state_deletions),
+        steps: render::int(cost.steps),
+        dollars: render::dollars(b2_nanodollars(cost)),
+    }
+}
+
+/// As [`shown_cost`], to be added to.
 pub(super) fn render_cost(cost: &JobCost) -> Map<String, Value> {
-    let counts = [
-        ("class_b_calls", cost.class_b),
-        ("class_c_calls", cost.class_c),
-        ("bytes_received", cost.bytes_received),
-        ("state_reads", cost.state_reads),
-        ("state_writes", cost.state_writes),
-        ("state_deletions", cost.state_deletions),
-        ("steps", cost.steps),
-    ];
-    let mut rendered: Map<String, Value> =
-        counts.into_iter().map(|(name, count)| (name.to_owned(), render::integer(count))).collect();
-    rendered.insert("dollars".to_owned(), render::dollars(b2_nanodollars(cost)));
-    rendered
+    match serde_json::to_value(shown_cost(cost)) {
+        Ok(Value::Object(cost)) => cost,
+        _ => Map::new(),
+    }
 }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     api::{
-        errors::{Answered, AnsweredText, ApiError, Problem, json_text},
+        errors::{Answered, AnsweredText, ApiError, Problem, json_text, json_value},
         list_fields::ListFields,
         pagination::{Cursor, Listing, PageRequest, render_pagination},
         query::{Query, check_problems},
@@ -97,8 +97,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             Some(object) => {
                 let objects = [object];
                 let shown = self.shown_objects(&objects, presign).await?;
-                serde_json::to_value(shown.first())
-                    .map_err(|error| Error::internal(format!("An object does not encode: {error}.")).into())
+                json_value(&shown.first())
             }
             None => Err(no_object(namespace_id, bucket_id, object_id)),
         }

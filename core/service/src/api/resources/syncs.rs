@@ -372,7 +372,7 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             "sync_job_id": job.job_id,
             "status": status,
             "message": message,
-            "job": jobs::render(sync, &job, self.clock.now()),
+            "job": jobs::shown(sync, &job, self.clock.now()),
         });
         if let Value::Object(answer) = &mut answer {
             if confirm_deletes && !started {

@@ -270,7 +270,7 @@ fn render_live(record: &SyncRecord, status: &SyncStatus, now: Timestamp) -> Valu
         "locked": job.is_some(),
         "locked_at": render::time(job.map(|job| job.started_at.unwrap_or(job.created_at))),
         "current_sync_run_id": job.map(|job| &job.job_id),
-        "sync_progress": job.map(|job| jobs::render_progress(job, now)),
+        "sync_progress": job.map(|job| jobs::progress(job, now)),
         "stats": status.last_job.as_ref().map(|_| render_stats(status)),
         "dead_letters": dead_letters(status).map(|letters| render::integer(letters.values().sum())),
         "feed": {
