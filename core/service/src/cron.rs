@@ -93,7 +93,7 @@ fn refused(field: &'static str, message: String) -> Error {
 pub struct Times {
     minutes: Vec<i8>,
     hours: Vec<i8>,
-    /// Whether every hour is meant, or every so many: such times follow the clock when it is changed.
+    /// Whether it means every hour, or every nth hour. Such times follow the clock when the clock changes.
     follows_clock: bool,
     /// What decides about days.
     days: Cron,

@@ -89,14 +89,14 @@ pub(super) enum Said {
     Page(String),
 }
 
-/// An HTTP answer; the body is JSON, or events.
+/// An HTTP answer; the body is JSON, events, or a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ApiResponse {
     /// 200 on every success; 204 where there is nothing to say.
     pub status: u16,
     /// All of them, names in lower case.
     pub headers: Vec<(&'static str, String)>,
-    /// JSON or events; empty with 204.
+    /// JSON, events or HTML; empty with 204.
     pub body: Vec<u8>,
 }
 

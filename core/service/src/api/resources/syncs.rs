@@ -107,6 +107,22 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
         }
         // The registry decides when it stores the record; this only spares B2 a call.
         self.registry.check_new_sync(&namespace_id, &bucket_id).await?;
+        let (connection, mut record) = self.plan_sync(sync_id, (namespace_id, bucket_id), new).await?;
+        record.first_look = self.first_look(connection, &record).await?;
+        record.first_look.extend(self.overlaps(&record).await?);
+        let record = self.registry.insert_sync(record).await?;
+        // It exists now, and is due: should the coordinator not be reached, the cron will.
+        let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
+        Ok(answer::render(&record, Some(&status), self.clock.now()))
+    }
+
+    /// The record of a sync that is asked for, as it would be stored, and its connection.
+    async fn plan_sync(
+        &self,
+        sync_id: String,
+        (namespace_id, bucket_id): (String, String),
+        new: settings::NewSync,
+    ) -> Result<(ConnectionRecord, SyncRecord), ApiError> {
         let connection = self.find_connection(&new.connection).await?;
         connection.check_usable()?;
         let fixed = NewSync {
@@ -120,14 +136,10 @@ impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entro
             salt: ids::salt(self.entropy).into(),
             created_by: USER_ID.to_owned(),
         };
-        let mut record = SyncRecord::new(fixed, self.clock.now());
-        new.settings.apply(&mut record, self.clock.now())?;
-        record.first_look = self.first_look(connection, &record).await?;
-        record.first_look.extend(self.overlaps(&record).await?);
-        let record = self.registry.insert_sync(record).await?;
-        // It exists now, and is due: should the coordinator not be reached, the cron will.
-        let status = self.command(&record.sync_id, Command::Configured).await.unwrap_or_default();
-        Ok(answer::render(&record, Some(&status), self.clock.now()))
+        let now = self.clock.now();
+        let mut record = SyncRecord::new(fixed, now);
+        new.settings.apply(&mut record, now)?;
+        Ok((connection, record))
     }
 
     /// Asks whether the connection may read the source path, so that a wrong bucket, a wrong case or a missing right is

@@ -579,7 +579,7 @@ fn the_syncs_of_all_buckets_are_listed() {
     assert_eq!(home.call("POST", "/v1/syncs", Value::Null).0, 405);
 }
 
-/// A request makes so many calls at most: it is refused before it makes one.
+/// A request that would need more calls than the limit is refused before it makes one.
 #[test]
 fn a_list_asks_a_bounded_number_of_syncs_how_they_stand() {
     let home = Home::new();

@@ -9,11 +9,11 @@ use crate::{
     api::{
         errors::Answered,
         render,
-        service::{Coordinators, ORGANISATION_ID, Service, USER_ID, nothing_stored},
+        service::{Coordinators, Service, nothing_stored},
     },
     catalogue::Objects,
     cost::{b2_nanodollars, forecast_per_day},
-    registry::{NewSync, Registry, SyncMode, SyncRecord},
+    registry::{Registry, SyncMode, SyncRecord},
 };
 use b2sync_core::{
     engine::listing::source::{Page, PageStart, Source},
@@ -31,27 +31,9 @@ pub(in crate::api) const FILES_SHOWN_MAX: usize = 100;
 
 impl<R: Registry, C: Coordinators, O: Objects, H: HttpClient, K: Clock, E: Entropy> Service<'_, R, C, O, H, K, E> {
     /// Reads the body of a create, and creates nothing.
-    pub(in crate::api) async fn preview_sync(
-        &self,
-        (namespace_id, bucket_id): (String, String),
-        body: &[u8],
-    ) -> Answered {
+    pub(in crate::api) async fn preview_sync(&self, place: (String, String), body: &[u8]) -> Answered {
         let new = settings::parse_create(body)?;
-        let connection = self.find_connection(&new.connection).await?;
-        connection.check_usable()?;
-        let fixed = NewSync {
-            sync_id: ids::sync_id(self.entropy),
-            internal_id: ORGANISATION_ID.to_owned(),
-            namespace_id,
-            bucket_id,
-            connection_id: connection.connection_id.clone(),
-            source: new.source,
-            mode: new.mode,
-            salt: ids::salt(self.entropy).into(),
-            created_by: USER_ID.to_owned(),
-        };
-        let mut record = SyncRecord::new(fixed, self.clock.now());
-        new.settings.apply(&mut record, self.clock.now())?;
+        let (connection, record) = self.plan_sync(ids::sync_id(self.entropy), place, new).await?;
         let filter = Filter::compile(&record.effective_filters(), &record.source)?;
         let looked = self
             .look(connection, &record.source, async |source| {
