@@ -32,7 +32,7 @@ pub const TIMEZONE_CHARS_MAX: usize = 64;
 /// The time zone of an expression that comes without one.
 pub const TIMEZONE_DEFAULT: &str = "UTC";
 
-/// After as many years the days of the week and the leap years come again in the same order.
+/// The days of the week and the leap years repeat after this many years.
 const CYCLE_YEARS: i16 = 28;
 const CYCLE_DAYS: u64 = 28 * 365 + 7;
 /// The first day of a cycle that has every kind of year.

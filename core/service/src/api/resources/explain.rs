@@ -349,8 +349,8 @@ impl Facts<'_> {
         }
         let first = if self.is_paused() { "Resume the sync, and then confirm" } else { "Confirm" };
         format!(
-            "A job found the file {found} and holds its deletion back: more files were than `deletion_limit` \
-             allows. {first} with POST …/trigger?confirm_deletes=true."
+            "A job found the file {found}. It holds the deletion back, because there were more such files than \
+             `deletion_limit` allows. {first} with POST …/trigger?confirm_deletes=true."
         )
     }
 
@@ -369,7 +369,7 @@ impl Facts<'_> {
     fn comes(&self, now: Timestamp, what: &str) -> String {
         match (&self.stored.status.current_job, self.stored.status.next_sync_at) {
             (Some(_), _) => {
-                format!("A job is running: it {what} when it comes to the file, or else the next one does.")
+                format!("A job is running. When it comes to the file, it {what}; or else the next one does.")
             }
             _ if self.is_paused() => format!("The sync is paused. The job after POST …/resume {what}."),
             (None, Some(at)) if at > now => format!("The next poll, at {at}, {what}."),
@@ -389,14 +389,10 @@ impl Facts<'_> {
         let KeyAnswer { searched_from, first, .. } = self.stored;
         match self.newest() {
             Some(change) => {
-                let kind = match change.kind {
-                    ChangeKind::Created => "created",
-                    ChangeKind::Updated => "updated",
-                    ChangeKind::Deleted => "deleted",
-                };
+                let (kind, position) = (change.kind.as_str(), change.position);
                 format!(
-                    "Its newest change in the feed is `{kind}`, at position {}, found at {} by {}.",
-                    change.position, change.found_at, change.job_id
+                    "Its newest change in the feed is `{kind}`, at position {position}, found at {} by {}.",
+                    change.found_at, change.job_id
                 )
             }
             None if searched_from > first => {

@@ -123,8 +123,8 @@ fn what_comes_next_fits_how_the_sync_stands() {
     says(&format!("The sync is paused. The job after POST …/resume {deletes}"));
     case.status(|status| status.current_job = Some(job("job_now", NOW, JobStatus::Running)));
     says(
-        "A job is running: it appends its deletion, or holds it if there are more than `deletion_limit` allows when \
-         it comes to the file, or else the next one does.",
+        "A job is running. When it comes to the file, it appends its deletion, or holds it if there are more than \
+         `deletion_limit` allows; or else the next one does.",
     );
 }
 
@@ -167,8 +167,8 @@ fn a_held_deletion_is_told_as_it_is_now() {
     case.known(7);
     case.held(120);
     let confirm = "with POST …/trigger?confirm_deletes=true.";
-    let held = "holds its deletion back: more files were than `deletion_limit` allows.";
-    let gone = format!("A job found the file gone or left out and {held}");
+    let held = "It holds the deletion back, because there were more such files than `deletion_limit` allows.";
+    let gone = format!("A job found the file gone or left out. {held}");
     case.says(&[GONE, TAKEN_BEFORE, &format!("{gone} Confirm {confirm}")]);
     case.status(|status| status.paused_at = Some(Timestamp::from_millis(NOW)));
     case.says(&[GONE, TAKEN_BEFORE, &format!("{gone} Resume the sync, and then confirm {confirm}")]);
@@ -184,7 +184,7 @@ fn a_held_deletion_is_told_as_it_is_now() {
     // It never was gone.
     case.home.ok("PATCH", &case.path, json!({"exclude_patterns": ["*.mp4"]}));
     let explained = case.explain();
-    let left_out = format!("A job found the file left out by the filters and {held} Confirm {confirm}");
+    let left_out = format!("A job found the file left out by the filters. {held} Confirm {confirm}");
     assert_eq!(explained["summary"][2], left_out, "{explained}");
 
     // No job holds it: one broke off.
